@@ -1,0 +1,57 @@
+"""The program `bartizan`: gathers the sub-commands of the four packages and turns errors into exit codes."""
+
+import sys
+from collections.abc import Sequence
+from importlib.metadata import EntryPoint, entry_points, version
+
+import typer
+
+from bartizan_connector.console import err
+from bartizan_connector.errors import BartizanError
+
+ORDER = ("demo", "tower", "train", "export", "ingest", "search", "eval", "doctor")
+"""The order a newcomer meets the commands in; others follow by name."""
+
+
+def build() -> typer.Typer:
+    """The whole command line: one sub-command for each `bartizan.commands` entry point."""
+    cli = typer.Typer(
+        name="bartizan",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        help="Build retrieval towers, distil a small query tower, and search with it.",
+    )
+
+    @cli.callback()
+    def bartizan() -> None:
+        """Build retrieval towers, distil a small query tower, and search with it."""
+
+    for point in sorted(entry_points(group="bartizan.commands"), key=_rank):
+        command = point.load()
+        if isinstance(command, typer.Typer):
+            cli.add_typer(command, name=point.name)
+        else:
+            cli.command(point.name)(command)
+    return cli
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command; exit 0 done, 1 failed, 2 wrong use, 3 refused by the space contract, 4 unreachable."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments == ["--version"]:
+        print(f"bartizan {version('bartizan-search')}")
+        return
+    try:
+        build()(arguments, prog_name="bartizan")
+    except BartizanError as error:
+        err.print(f"error: {error}", markup=False, style="red")
+        sys.exit(error.exit_code)
+
+
+def _rank(point: EntryPoint) -> tuple[int, str]:
+    return (ORDER.index(point.name) if point.name in ORDER else len(ORDER), point.name)
+
+
+if __name__ == "__main__":
+    main()

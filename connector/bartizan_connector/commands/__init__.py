@@ -1,0 +1,1 @@
+"""The connector's sub-commands, one file each."""

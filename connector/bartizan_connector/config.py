@@ -1,0 +1,166 @@
+"""`bartizan.toml`: one file for ingest, search and doctor, read once into frozen values.
+
+Every key can be overridden from the environment: `BARTIZAN__BACKEND__URI=…` sets `[backend] uri`. Unknown keys are
+refused, in the file and in the environment. Secrets come from the environment or from a file, and are never printed.
+Relative paths are relative to the file they stand in.
+"""
+
+import json
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+
+from bartizan_connector.collection import FieldSpec, Name
+from bartizan_connector.errors import WrongUse
+
+ENVIRONMENT_PREFIX = "BARTIZAN__"
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class SpaceConfig(_Table):
+    """What is searched: a collection and the towers of its one space."""
+
+    collection: Name
+    document_tower: Path
+    query_tower: Path | None = None
+    """The small tower that answers queries; the document tower when absent."""
+    space_id: str | None = None
+    """Pin the space: towers of any other are refused."""
+    fields: tuple[FieldSpec, ...] = ()
+    """Typed fields beside `title` and `text`, for filters."""
+
+
+class EncoderConfig(_Table):
+    """How texts are encoded."""
+
+    engine: str = "onnx"
+    """`onnx` (in process, no torch) or `torch`; others by entry point."""
+    threads: Annotated[int, Field(ge=0)] = 0
+    """Threads for one batch; 0: all cores."""
+    batch_tokens: Annotated[int, Field(ge=1)] = 4096
+
+
+class BackendConfig(_Table):
+    """Where rows are stored and searched."""
+
+    kind: Literal["milvus", "memory"] = "milvus"
+    uri: str = "bartizan.db"
+    """A Milvus Lite file (`index.db`) or a server (`http://host:19530`)."""
+    token: SecretStr | None = None
+    token_file: Path | None = None
+    timeout: Annotated[float, Field(gt=0)] = 30.0
+    consistency: Literal["Strong", "Session", "Bounded", "Eventually"] = "Bounded"
+    index: Literal["auto", "flat", "hnsw"] = "auto"
+    lexical: Path | None = None
+    """Folder of the word index; without it there is no lexical leg."""
+
+    @model_validator(mode="after")
+    def _one_secret(self) -> Self:
+        if self.token and self.token_file:
+            raise ValueError("give token or token_file, not both")
+        return self
+
+
+class SourceConfig(_Table):
+    """Where documents come from."""
+
+    kind: Literal["jsonl"] = "jsonl"
+    path: Path
+    dead_letters: Path | None = None
+    """Lines that cannot be written go here with the reason; default: `<path>.dead.jsonl`."""
+    batch_size: Annotated[int, Field(ge=1, le=1000)] = 256
+
+
+class Config(_Table):
+    """The whole file."""
+
+    space: SpaceConfig
+    encoder: EncoderConfig = EncoderConfig()
+    backend: BackendConfig = BackendConfig()
+    source: SourceConfig | None = None
+
+    @classmethod
+    def load(cls, path: Path, environment: Mapping[str, str] = os.environ) -> Self:
+        """Read the file, lay the environment over it, check every key."""
+        try:
+            tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise WrongUse(f"cannot read the configuration {path}: {error.strerror}") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise WrongUse(f"{path} is not valid TOML: {error}") from error
+        for name, value in environment.items():
+            if name.startswith(ENVIRONMENT_PREFIX):
+                _overlay(tables, name, value)
+        try:
+            config = cls.model_validate(tables)
+        except ValidationError as error:
+            raise WrongUse(f"{path}: {'; '.join(_explain(problem, cls) for problem in error.errors())}") from error
+        return config._with_paths_from(path.parent)
+
+    def _with_paths_from(self, folder: Path) -> Self:
+        space, backend, source = self.space, self.backend, self.source
+        space = space.model_copy(
+            update={
+                "document_tower": folder / space.document_tower,
+                "query_tower": space.query_tower and folder / space.query_tower,
+            }
+        )
+        is_file = backend.kind == "milvus" and "://" not in backend.uri
+        backend = backend.model_copy(
+            update={
+                "uri": str(folder / backend.uri) if is_file else backend.uri,
+                "token_file": backend.token_file and folder / backend.token_file,
+                "lexical": backend.lexical and folder / backend.lexical,
+            }
+        )
+        if source:
+            source = source.model_copy(
+                update={
+                    "path": folder / source.path,
+                    "dead_letters": source.dead_letters and folder / source.dead_letters,
+                }
+            )
+        return self.model_copy(update={"space": space, "backend": backend, "source": source})
+
+
+def _overlay(tables: dict[str, Any], name: str, value: str) -> None:
+    """Set one key from the environment; lists and tables are given as JSON."""
+    keys = name.removeprefix(ENVIRONMENT_PREFIX).lower().split("__")
+    table = tables
+    for key in keys[:-1]:
+        table = table.setdefault(key, {})
+        if not isinstance(table, dict):
+            raise WrongUse(f"{name}: '{key}' is a value, not a table")
+    if value[:1] in ("[", "{"):
+        try:
+            table[keys[-1]] = json.loads(value)
+        except json.JSONDecodeError as error:
+            raise WrongUse(f"{name}: expected JSON, {error}") from error
+    else:
+        table[keys[-1]] = value
+
+
+def _explain(problem: Any, model: type[BaseModel]) -> str:
+    """One pydantic problem in words; for an unknown key, the keys that exist."""
+    where = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] != "extra_forbidden":
+        return f"{where}: {problem['msg']}"
+    known = model
+    for part in problem["loc"][:-1]:
+        annotation = known.model_fields[str(part)].annotation if not isinstance(part, int) else known
+        tables = [
+            t
+            for t in (annotation, *getattr(annotation, "__args__", ()))
+            if isinstance(t, type) and issubclass(t, BaseModel)
+        ]
+        if not tables:
+            return f"unknown key {where}"
+        known = tables[0]
+    return f"unknown key {where}; known here: {', '.join(sorted(known.model_fields))}"

@@ -1,0 +1,66 @@
+"""Errors, named for what the caller should do about them.
+
+    BartizanError                exit code 1
+    ├── Retry(reason, after)     4   the same call may work in `after` seconds: something is unreachable or busy
+    ├── Reject(ids, reason)      1   these never will, the others may: dead-letter them and go on
+    └── Stop(reason)             1   a human is needed
+        ├── WrongUse             2   a command, configuration or request that cannot mean anything
+        └── SpaceMismatch        3   vectors of two spaces would have met
+
+Adapters translate their library's exceptions where they call it; the pipeline and the command line react, nobody else.
+"""
+
+from collections.abc import Sequence
+
+
+class BartizanError(Exception):
+    """Root of everything Bartizan raises on purpose."""
+
+    exit_code = 1
+
+
+class Retry(BartizanError):
+    """The same call may succeed later: something it needs is unreachable, overloaded or too slow."""
+
+    exit_code = 4
+
+    def __init__(self, reason: str, *, after: float = 1.0) -> None:
+        super().__init__(reason)
+        self.after = after
+
+
+class Reject(BartizanError):
+    """These ids can never succeed as they are; the rest of the batch may."""
+
+    def __init__(self, ids: Sequence[str], reason: str) -> None:
+        super().__init__(reason)
+        self.ids = tuple(ids)
+        self.reason = reason
+
+
+class Stop(BartizanError):
+    """Nothing sensible can follow until a human has acted."""
+
+
+class WrongUse(Stop):
+    """A command, a configuration or a request that is malformed."""
+
+    exit_code = 2
+
+
+class SpaceMismatch(Stop):
+    """Two different vector spaces would have met; nothing was returned or written."""
+
+    exit_code = 3
+
+    def __init__(self, what: str, *, expected: str, came: str, way_out: str) -> None:
+        super().__init__(f"{what}: expected space {expected}, but {came} came. {way_out}")
+        self.expected = expected
+        self.came = came
+
+
+def missing_extra(module: str, extra: str) -> WrongUse:
+    """The error for an optional dependency that is not installed, with the line that installs it."""
+    return WrongUse(
+        f"this needs the package '{module}', which is not installed: pip install 'bartizan-search[{extra}]'"
+    )

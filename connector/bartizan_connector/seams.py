@@ -1,0 +1,108 @@
+"""The three seams: what encodes, what stores and searches, what documents come from."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from bartizan_connector.collection import Collection, Head, Hit, Row
+from bartizan_connector.filters import Filter
+from bartizan_connector.spec import Role, TowerSpec
+from bartizan_connector.vectors import Vectors
+
+
+class Encoder(Protocol):
+    """Turns texts into the vectors of one tower. The same text gives the same vector in any batch."""
+
+    @property
+    def spec(self) -> TowerSpec: ...
+
+    def encode(self, texts: Sequence[str], role: Role, *, timeout: float | None = None) -> Vectors:
+        """One vector a text, in order. Raises Retry when the engine is unreachable or the timeout (seconds) passed."""
+        ...
+
+    async def aencode(self, texts: Sequence[str], role: Role, *, timeout: float | None = None) -> Vectors:
+        """The same without blocking the event loop."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class SearchBackend(Protocol):
+    """Stores rows and finds the nearest. For every leg a bigger score is better, and ties are in order of (id, chunk);
+    the conformance suite (`bartizan_connector.testing`) holds every back-end to it."""
+
+    def ensure(self, collection: Collection) -> None:
+        """Create the collection, or check that the stored one has the same contract; must be called first.
+        A leg of another space raises SpaceMismatch, another field or leg Stop; nothing is changed then."""
+        ...
+
+    def heads(self, ids: Sequence[str]) -> Mapping[str, Head]:
+        """What is known of these ids, as of now (own writes included); unknown ids are left out."""
+        ...
+
+    def upsert(self, rows: Sequence[Row]) -> None:
+        """Replace each id that occurs by exactly the rows given for it, and remember its version and hash.
+        A row given twice (same id and chunk): the last wins. Visible to `heads` at once, to `search` at the
+        back-end's consistency."""
+        ...
+
+    def touch(self, heads: Sequence[Head]) -> None:
+        """Remember a newer version of ids whose content has not changed; their rows stay."""
+        ...
+
+    def delete(self, heads: Sequence[Head]) -> None:
+        """Remove these ids' rows and remember the version at which each was deleted. Missing ids are remembered too."""
+        ...
+
+    def search(
+        self,
+        leg: str,
+        vectors: Vectors,
+        k: int,
+        filter: Filter | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> list[list[Hit]]:
+        """The k best rows for each vector. Vectors of another space raise SpaceMismatch before anything is searched."""
+        ...
+
+    def close(self) -> None:
+        """Make what was written durable and fast to search, then let go. Closing twice is fine."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One raw change as the source holds it. A missing value deletes the key."""
+
+    position: str
+    """Where it came from, for people: `corpus.jsonl:17`, `docs[3]@1204`."""
+    value: bytes | None
+    key: str | None = None
+    version: int
+    """Grows with every change of the same id, unless the record carries a version of its own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """Messages that are written and committed together."""
+
+    messages: tuple[Message, ...]
+
+
+class Source(Protocol):
+    """Where changes come from, at least once, in order of each key."""
+
+    def batches(self) -> Iterator[Batch]:
+        """What is not committed yet, oldest first; ends when the source does."""
+        ...
+
+    def commit(self, batch: Batch) -> None:
+        """Everything in the batch is durable elsewhere; batches are committed in the order they were given."""
+        ...
+
+    def dead_letter(self, message: Message, reason: str) -> None:
+        """Set a message aside that can never be written, with the reason; durable by the batch's commit."""
+        ...
+
+    def close(self) -> None: ...
