@@ -67,6 +67,15 @@ class BackendConfig(_Table):
             raise ValueError("give token or token_file, not both")
         return self
 
+    def secret(self) -> str | None:
+        """The server's token, read where it is needed and never kept elsewhere."""
+        if self.token_file:
+            try:
+                return self.token_file.read_text(encoding="utf-8").strip()
+            except OSError as error:
+                raise WrongUse(f"cannot read [backend] token_file {self.token_file}: {error.strerror}") from error
+        return self.token.get_secret_value() if self.token else None
+
 
 class SourceConfig(_Table):
     """Where documents come from."""

@@ -31,9 +31,10 @@ class SearchBackend(Protocol):
     """Stores rows and finds the nearest. For every leg a bigger score is better, and ties are in order of (id, chunk);
     the conformance suite (`bartizan_connector.testing`) holds every back-end to it."""
 
-    def ensure(self, collection: Collection) -> None:
-        """Create the collection, or check that the stored one has the same contract; must be called first.
-        A leg of another space raises SpaceMismatch, another field or leg Stop; nothing is changed then."""
+    def ensure(self, collection: Collection, *, create: bool = True) -> None:
+        """Check that the stored collection has this contract; must be called first. A leg of another space raises
+        SpaceMismatch, another field or leg Stop; nothing is changed then. A missing collection is created, or, with
+        `create=False` (who only reads must not make an empty one), refused as WrongUse."""
         ...
 
     def heads(self, ids: Sequence[str]) -> Mapping[str, Head]:

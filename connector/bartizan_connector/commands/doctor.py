@@ -1,0 +1,37 @@
+"""`bartizan doctor`: looks at what is installed and configured, and says what to do about each finding."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bartizan_connector.console import err, out
+
+MARK = {"ok": "[green]ok[/green]     ", "note": "[dim]note[/dim]   ", "problem": "[red]problem[/red]"}
+
+
+def doctor(
+    config: Annotated[Path | None, typer.Option(help="Also check this configuration and all it names.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+) -> None:
+    """Check the installation and, with --config, the towers, the spaces, the collection and the paths."""
+    from rich.markup import escape
+
+    from bartizan_connector import diagnosis
+
+    findings = list(diagnosis.installation())
+    default = Path("bartizan.toml")
+    chosen = config or (default if default.exists() else None)
+    if chosen:
+        findings += diagnosis.configuration(chosen)
+    if json:
+        out.print_json(data=[asdict(finding) for finding in findings])
+    else:
+        for finding in findings:
+            out.print(f"{MARK[finding.status]} {escape(finding.area):<15} {escape(finding.what)}")
+            if finding.way_out:
+                out.print(f"        {'':<15} → {escape(finding.way_out)}")
+        if not chosen:
+            err.print("no configuration was checked; name one with --config bartizan.toml", markup=False)
+    raise typer.Exit(max((finding.exit_code for finding in findings), default=0))

@@ -1,0 +1,149 @@
+"""What `bartizan doctor` looks at: each check is a function that yields findings, each finding says what to do."""
+
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, distribution, requires, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+from packaging.requirements import Requirement
+
+from bartizan_connector.collection import Collection
+from bartizan_connector.config import Config
+from bartizan_connector.errors import BartizanError
+from bartizan_connector.opening import checked_spec, collection_of, load_encoder, open_backend, tower_folder
+from bartizan_connector.spec import Role, TowerSpec
+
+DISTRIBUTION = "bartizan-search"
+EXTRAS = ("local", "stream", "serve", "train", "gpu")
+
+Status = Literal["ok", "note", "problem"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One fact about this installation, and the way out when it is a problem."""
+
+    area: str
+    status: Status
+    what: str
+    way_out: str = ""
+    exit_code: int = 0
+
+
+def installation() -> Iterator[Finding]:
+    """Python, Bartizan, its extras, and packages that overwrite each other."""
+    python = ".".join(map(str, sys.version_info[:3]))
+    yield Finding(area="python", status="ok", what=f"{python} at {sys.executable}")
+    yield Finding(area="bartizan", status="ok", what=version(DISTRIBUTION))
+    for extra in EXTRAS:
+        missing = list(_missing(extra))
+        if missing:
+            fix = f"if you need it: pip install 'bartizan-search[{extra}]'"
+            yield Finding(area=f"extra {extra}", status="note", what=f"without {', '.join(missing)}", way_out=fix)
+        else:
+            yield Finding(area=f"extra {extra}", status="ok", what="complete")
+    yield from _faiss()
+
+
+def configuration(path: Path) -> Iterator[Finding]:
+    """The file, the towers it names, their spaces, the stored collection, the folders that are written to."""
+    try:
+        config = Config.load(path)
+    except BartizanError as error:
+        yield _problem("config", error)
+        return
+    yield Finding(area="config", status="ok", what=str(path))
+    yield from _writable(config)
+    try:
+        spec = checked_spec(config, "query")
+    except BartizanError as error:
+        yield _problem("space", error)
+        return
+    yield Finding(area="space", status="ok", what=spec.space_id)
+    roles: tuple[Role, ...] = ("document", "query")
+    for role in roles:
+        yield _tower(config, role)
+    yield _stored(config, collection_of(config, spec))
+
+
+def _tower(config: Config, role: Role) -> Finding:
+    folder = tower_folder(config, role)
+    area = f"{role} tower"
+    try:
+        encoder = load_encoder(folder, config.encoder.engine, threads=1)
+        vectors = encoder.encode(["a probe"], role)
+        encoder.close()
+    except BartizanError as error:
+        return _problem(area, error)
+    spec = TowerSpec.read(folder)
+    what = f"{spec.name} · {spec.tower_id} · {config.encoder.engine} · {spec.precision} · {spec.kind} {spec.dim}"
+    return Finding(area=area, status="ok", what=f"{what} · encodes ({vectors.tokens[0]} tokens)")
+
+
+def _stored(config: Config, collection: Collection) -> Finding:
+    try:
+        backend = open_backend(config)
+        try:
+            backend.ensure(collection, create=False)
+        finally:
+            backend.close()
+    except BartizanError as error:
+        return _problem("collection", error)
+    return Finding(area="collection", status="ok", what=f"{collection.name} at {config.backend.uri}, same space")
+
+
+def _writable(config: Config) -> Iterator[Finding]:
+    places = {"word index": config.backend.lexical, "dead letters": config.source and config.source.dead_letters}
+    if config.backend.kind == "milvus" and "://" not in config.backend.uri:
+        places["vectors"] = Path(config.backend.uri)
+    for name, place in places.items():
+        if place is None:
+            continue
+        folder = next(folder for folder in (place, *place.absolute().parents) if folder.exists())
+        if os.access(folder, os.W_OK):
+            yield Finding(area=name, status="ok", what=f"{place} can be written")
+        else:
+            fix = f"give this user write access to {folder}, or choose another path in the configuration"
+            yield Finding(area=name, status="problem", what=f"{place} cannot be written", way_out=fix, exit_code=1)
+
+
+def _problem(area: str, error: BartizanError) -> Finding:
+    what, _, way_out = str(error).partition(". ")
+    return Finding(area=area, status="problem", what=what, way_out=way_out, exit_code=error.exit_code)
+
+
+def _missing(extra: str) -> Iterator[str]:
+    """Packages that the extra needs and that are not installed."""
+    for line in requires(DISTRIBUTION) or ():
+        requirement = Requirement(line)
+        if requirement.marker is None or not requirement.marker.evaluate({"extra": extra}):
+            continue
+        if requirement.name == DISTRIBUTION:
+            for inner in requirement.extras:
+                yield from _missing(inner)
+        elif not _installed(requirement.name):
+            yield requirement.name
+
+
+def _faiss() -> Iterator[Finding]:
+    """faiss-cpu and faiss-gpu own the same folder: the one installed last wins, silently."""
+    if _installed("faiss-cpu") and _installed("faiss-gpu"):
+        fix = "pip uninstall faiss-cpu faiss-gpu, then pip install --force-reinstall the one this environment is for"
+        what = "faiss-cpu and faiss-gpu are both installed and overwrite each other"
+        yield Finding(area="faiss", status="problem", what=what, way_out=fix, exit_code=1)
+    elif (_installed("faiss-cpu") or _installed("faiss-gpu")) and find_spec("faiss") is None:
+        fix = "pip install --force-reinstall --no-deps faiss-cpu (or faiss-gpu)"
+        what = "the package is registered, but its folder is gone"
+        yield Finding(area="faiss", status="problem", what=what, way_out=fix, exit_code=1)
+
+
+def _installed(name: str) -> bool:
+    try:
+        distribution(name)
+    except PackageNotFoundError:
+        return False
+    return True

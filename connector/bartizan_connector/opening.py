@@ -1,0 +1,105 @@
+"""From configuration to working parts: the one place that knows which class serves which key."""
+
+from functools import lru_cache
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from bartizan_connector.collection import Collection, FieldSpec, Leg
+from bartizan_connector.config import Config
+from bartizan_connector.errors import WrongUse
+from bartizan_connector.seams import Encoder, SearchBackend
+from bartizan_connector.spec import Role, TowerSpec, require_same_space
+
+if TYPE_CHECKING:
+    from bartizan_connector.words import WordIndex
+
+TEXT_FIELDS = (
+    FieldSpec(name="title", type="string", default=""),
+    FieldSpec(name="text", type="string", default=""),
+)
+"""What every configured collection stores beside its own fields: hits show it; a new tower is filled from it."""
+
+
+def tower_folder(config: Config, role: Role) -> Path:
+    """The folder of the tower that plays `role`."""
+    space = config.space
+    return space.document_tower if role == "document" else space.query_tower or space.document_tower
+
+
+def checked_spec(config: Config, role: Role) -> TowerSpec:
+    """The spec of the tower for `role`, once both towers and the pinned space are found to agree. Loads no weights."""
+    document = TowerSpec.read(tower_folder(config, "document"))
+    query = TowerSpec.read(tower_folder(config, "query"))
+    require_same_space(
+        f"query tower '{query.name}' and document tower '{document.name}' do not belong together",
+        expected=document.space_id,
+        came=query.space_id,
+        way_out="Set [space] query_tower to a tower that was distilled from, or trained with, the document tower.",
+    )
+    if config.space.space_id:
+        require_same_space(
+            f"[space] space_id pins another space than the towers' ({document.name})",
+            expected=config.space.space_id,
+            came=document.space_id,
+            way_out="Point [space] at towers of the pinned space, or, after re-indexing, pin the new one.",
+        )
+    return query if role == "query" else document
+
+
+def open_encoder(config: Config, role: Role) -> Encoder:
+    """The encoder that plays `role`, in the configured engine."""
+    spec = checked_spec(config, role)
+    spec.role(role)
+    return load_encoder(
+        tower_folder(config, role),
+        config.encoder.engine,
+        threads=config.encoder.threads,
+        batch_tokens=config.encoder.batch_tokens,
+    )
+
+
+def load_encoder(folder: Path, engine: str, *, threads: int = 0, batch_tokens: int = 4096) -> Encoder:
+    """The tower or export in `folder`, run by `engine` (an entry point of the group `bartizan.encoders`)."""
+    engines = _engines()
+    if engine not in engines:
+        raise WrongUse(f"unknown engine '{engine}'; known: {', '.join(sorted(engines))}")
+    opened = engines[engine].load().open(folder, threads=threads, batch_tokens=batch_tokens)
+    return cast(Encoder, opened)
+
+
+def open_backend(config: Config) -> SearchBackend:
+    """The configured store; nothing is created yet."""
+    backend = config.backend
+    if backend.kind == "memory":
+        from bartizan_connector.memory import MemoryBackend
+
+        return MemoryBackend()
+    from bartizan_connector.milvus import MilvusBackend
+
+    return MilvusBackend(
+        backend.uri,
+        token=backend.secret(),
+        timeout=backend.timeout,
+        consistency=backend.consistency,
+        index=backend.index,
+    )
+
+
+def open_words(config: Config) -> "WordIndex | None":
+    """The word index, where one is configured."""
+    if config.backend.lexical is None:
+        return None
+    from bartizan_connector.words import WordIndex
+
+    return WordIndex(config.backend.lexical)
+
+
+def collection_of(config: Config, spec: TowerSpec) -> Collection:
+    """The contract of the configured collection: one leg for the towers' space, the text, the declared fields."""
+    return Collection(name=config.space.collection, legs=(Leg.of(spec),), fields=(*TEXT_FIELDS, *config.space.fields))
+
+
+@lru_cache
+def _engines() -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group="bartizan.encoders")}
