@@ -97,7 +97,7 @@ def _stored(config: Config, collection: Collection) -> Finding:
 
 
 def _writable(config: Config) -> Iterator[Finding]:
-    places = {"word index": config.backend.lexical, "dead letters": config.source and config.source.dead_letters}
+    places = {"word index": config.backend.lexical, "dead letters": config.source.dead_letters if config.source else None}
     if config.backend.kind == "milvus" and "://" not in config.backend.uri:
         places["vectors"] = Path(config.backend.uri)
     for name, place in places.items():

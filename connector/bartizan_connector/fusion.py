@@ -44,7 +44,7 @@ def fuse(
     places: dict[str, dict[str, Place]] = {}
     shown: dict[str, Hit] = {}
     scores: dict[str, float] = {}
-    for leg, hits in ranked.items():
+    for leg, hits in sorted(ranked.items()):  # one order of addition, so that ties are ties
         weight = (weights or {}).get(leg, 1.0)
         for rank, hit in enumerate(hits, start=1):
             places.setdefault(hit.id, {})[leg] = Place(rank, hit.score)

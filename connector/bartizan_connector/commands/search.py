@@ -20,6 +20,8 @@ def search(
     json: Annotated[bool, typer.Option("--json", help="Print the whole answer as JSON.")] = False,
 ) -> None:
     """Search a collection: encode the query, search its legs side by side, fuse."""
+    from rich.markup import escape
+
     from bartizan_connector.retriever import Retriever
 
     with Retriever.open(config) as retriever:
@@ -30,9 +32,9 @@ def search(
     for rank, result in enumerate(answer, start=1):
         legs = "  ".join(f"{leg} #{place.rank} ({place.score:.3f})" for leg, place in result.legs.items())
         title = str(result.fields.get("title") or result.id)
-        out.print(f"[bold]{rank:>3}  {_plain(title)}[/bold]  {result.score:.4f}  [dim]{legs}[/dim]")
+        out.print(f"[bold]{rank:>3}  {escape(title)}[/bold]  {result.score:.4f}  [dim]{legs}[/dim]")
         if snippet := " ".join(str(result.fields.get("text", "")).split()):
-            out.print(f"     {_plain(snippet[:SNIPPET_CHARS])}{'…' if len(snippet) > SNIPPET_CHARS else ''}")
+            out.print(f"     {escape(snippet[:SNIPPET_CHARS])}{'…' if len(snippet) > SNIPPET_CHARS else ''}")
     if not answer.results:
         err.print("nothing found", markup=False)
     if answer.degraded:
@@ -48,7 +50,3 @@ def search(
         style="dim",
     )
 
-
-def _plain(text: str) -> str:
-    """Text that the terminal library must not read as markup."""
-    return text.replace("[", r"\[")
