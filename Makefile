@@ -28,10 +28,10 @@ lint: env
 	$(VENV)/lint-imports --no-cache
 
 check: lint
-	$(VENV)/pytest -m "not server and not data and not gpu and not packaging"
+	$(VENV)/pytest -q -m "not server and not data and not packaging and not gpu"
 
 test: env
-	bash tests/lanes.sh
+	$(VENV)/python tests/lanes.py
 
 bench: env
 	$(VENV)/python -m benchmarks

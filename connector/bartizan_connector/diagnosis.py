@@ -97,7 +97,9 @@ def _stored(config: Config, collection: Collection) -> Finding:
 
 
 def _writable(config: Config) -> Iterator[Finding]:
-    places = {"word index": config.backend.lexical, "dead letters": config.source.dead_letters if config.source else None}
+    places = {"word index": config.backend.lexical}
+    if config.source:
+        places["dead letters"] = config.source.dead_letters
     if config.backend.kind == "milvus" and "://" not in config.backend.uri:
         places["vectors"] = Path(config.backend.uri)
     for name, place in places.items():

@@ -1,1 +1,1 @@
-"""tmp"""
+"""Towers in torch: load, save, cut and run them; the numerical reference for every other engine."""

@@ -1,5 +1,6 @@
 """`bartizan.toml`: what is read, what the environment overrides, what is refused."""
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bartizan_connector.config import Config
-from bartizan_connector.errors import BartizanError, WrongUse
+from bartizan_connector.errors import WrongUse
 
 MINIMAL = '[space]\ncollection = "docs"\ndocument_tower = "towers/document"\n'
 
@@ -86,7 +87,7 @@ def test_a_wrong_file_is_refused_with_the_key(
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(WrongUse, match="nowhere.toml"):
+    with pytest.raises(WrongUse, match=r"nowhere\.toml"):
         Config.load(tmp_path / "nowhere.toml", {})
 
 
@@ -125,7 +126,5 @@ def test_no_environment_can_do_more_than_be_refused(
     tmp_path_factory: pytest.TempPathFactory, names: dict[str, str]
 ) -> None:
     path = write(tmp_path_factory.mktemp("config"), MINIMAL)
-    try:
+    with contextlib.suppress(WrongUse):
         Config.load(path, names)
-    except BartizanError as error:
-        assert isinstance(error, WrongUse)

@@ -1,1 +1,1 @@
-"""tmp"""
+"""Recipes, one training loop, losses, evaluation and the demo."""

@@ -1,1 +1,1 @@
-"""tmp"""
+"""From a tower to what serves it: ONNX export behind a parity gate."""

@@ -1,0 +1,94 @@
+"""Runs every lane of the tests that can run here, and says plainly which could not and why.
+
+In CI (CI=true) every lane but `gpu` must run: one that cannot is a failure.
+"""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+BIN = Path(sys.executable).parent
+NOT_DEFAULT = ("server", "data", "packaging", "gpu")
+
+
+def _always() -> str | None:
+    return None
+
+
+def _no_milvus() -> str | None:
+    return None if find_spec("milvus") else "the Milvus server package has no build for this platform"
+
+
+def _no_data() -> str | None:
+    folder = Path(os.environ.get("BARTIZAN_DATA", ROOT / "../shared/data")).resolve()
+    return (
+        None if folder.is_dir() else f"no judged collections at {folder}; set BARTIZAN_DATA to a folder of BEIR folders"
+    )
+
+
+def _no_gpu() -> str | None:
+    import torch
+
+    return None if torch.cuda.is_available() else "no CUDA device"
+
+
+@dataclass(frozen=True)
+class Lane:
+    """A named set of checks, and why it cannot run, if so."""
+
+    name: str
+    commands: tuple[tuple[str, ...], ...]
+    obstacle: Callable[[], str | None] = _always
+
+
+def _pytest(marks: str) -> tuple[tuple[str, ...], ...]:
+    return ((str(BIN / "pytest"), "-q", "-m", marks),)
+
+
+LANES = (
+    Lane(
+        "lint",
+        (
+            (str(BIN / "ruff"), "format", "--check", "."),
+            (str(BIN / "ruff"), "check", "."),
+            (str(BIN / "mypy"),),
+            (str(BIN / "lint-imports"), "--no-cache"),
+        ),
+    ),
+    Lane("default", _pytest(" and ".join(f"not {name}" for name in NOT_DEFAULT))),
+    Lane("server", _pytest("server"), _no_milvus),
+    Lane("data", _pytest("data"), _no_data),
+    Lane("packaging", _pytest("packaging")),
+    Lane("gpu", _pytest("gpu"), _no_gpu),
+)
+
+
+def main() -> int:
+    """Run the lanes; 0 when all that had to run passed."""
+    in_ci = os.environ.get("CI") == "true"
+    summary, failed = [], False
+    for lane in LANES:
+        begun = time.monotonic()
+        reason = lane.obstacle()
+        if reason:
+            must = in_ci and lane.name != "gpu"
+            failed |= must
+            summary.append(f"{lane.name:<10} {'MUST RUN HERE, BUT CANNOT' if must else 'not run'}: {reason}")
+            continue
+        print(f"\n== lane {lane.name}", flush=True)
+        codes = [subprocess.run(command, cwd=ROOT, check=False).returncode for command in lane.commands]
+        failed |= any(codes)
+        result = "FAILED" if any(codes) else "passed"
+        summary.append(f"{lane.name:<10} {result} in {time.monotonic() - begun:.0f} s")
+    print("\n== lanes\n" + "\n".join(summary), flush=True)
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
