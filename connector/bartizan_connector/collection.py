@@ -16,7 +16,8 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,59}$")]
 MAX_ID_BYTES = 512
 MAX_STRING_BYTES = 65_535
 """The longest string that every back-end takes (Milvus' VARCHAR)."""
-RESERVED_NAMES = frozenset({"pk", "id", "chunk", "version", "hash", "deleted", "score"})
+RESERVED_NAMES = frozenset({"pk", "id", "chunk", "version", "hash", "deleted", "score", "_id", "_version", "_deleted"})
+"""Columns of every store, and the keys that steer a record."""
 
 
 class FieldSpec(BaseModel):

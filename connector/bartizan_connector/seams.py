@@ -48,7 +48,9 @@ class SearchBackend(Protocol):
         ...
 
     def touch(self, heads: Sequence[Head]) -> None:
-        """Remember a newer version of ids whose content has not changed; their rows stay."""
+        """Remember these heads exactly as given; the rows stay. A newer version with the same hash says that the content
+        did not change; an empty hash says that the rows are about to change, so that nothing is taken for unchanged
+        after a crash halfway."""
         ...
 
     def delete(self, heads: Sequence[Head]) -> None:
@@ -82,6 +84,8 @@ class Message:
     key: str | None = None
     version: int
     """Grows with every change of the same id, unless the record carries a version of its own."""
+    fault: str | None = None
+    """Why the source itself cannot deliver the change (a line too long to read); `value` is its beginning then."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
