@@ -7,24 +7,20 @@ Relative paths are relative to the file they stand in.
 
 import json
 import os
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import Field, SecretStr, model_validator
 
 from bartizan_connector.collection import FieldSpec, Name
 from bartizan_connector.errors import WrongUse
+from bartizan_connector.tables import Table, check, read_toml
 
 ENVIRONMENT_PREFIX = "BARTIZAN__"
 
 
-class _Table(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
-
-class SpaceConfig(_Table):
+class SpaceConfig(Table):
     """What is searched: a collection and the towers of its one space."""
 
     collection: Name
@@ -37,7 +33,7 @@ class SpaceConfig(_Table):
     """Typed fields beside `title` and `text`, for filters."""
 
 
-class EncoderConfig(_Table):
+class EncoderConfig(Table):
     """How texts are encoded."""
 
     engine: str = "onnx"
@@ -47,7 +43,7 @@ class EncoderConfig(_Table):
     batch_tokens: Annotated[int, Field(ge=1)] = 4096
 
 
-class BackendConfig(_Table):
+class BackendConfig(Table):
     """Where rows are stored and searched."""
 
     kind: Literal["milvus", "memory"] = "milvus"
@@ -77,7 +73,7 @@ class BackendConfig(_Table):
         return self.token.get_secret_value() if self.token else None
 
 
-class SourceConfig(_Table):
+class SourceConfig(Table):
     """Where documents come from."""
 
     kind: Literal["jsonl"] = "jsonl"
@@ -87,7 +83,7 @@ class SourceConfig(_Table):
     batch_size: Annotated[int, Field(ge=1, le=1000)] = 256
 
 
-class Config(_Table):
+class Config(Table):
     """The whole file."""
 
     space: SpaceConfig
@@ -98,20 +94,11 @@ class Config(_Table):
     @classmethod
     def load(cls, path: Path, environment: Mapping[str, str] = os.environ) -> Self:
         """Read the file, lay the environment over it, check every key."""
-        try:
-            tables = tomllib.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise WrongUse(f"cannot read the configuration {path}: {error.strerror}") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise WrongUse(f"{path} is not valid TOML: {error}") from error
+        tables = read_toml(path, "configuration")
         for name, value in environment.items():
             if name.startswith(ENVIRONMENT_PREFIX):
                 _overlay(tables, name, value)
-        try:
-            config = cls.model_validate(tables)
-        except ValidationError as error:
-            raise WrongUse(f"{path}: {'; '.join(_explain(problem, cls) for problem in error.errors())}") from error
-        return config._with_paths_from(path.parent)
+        return check(cls, tables, path)._with_paths_from(path.parent)
 
     def _with_paths_from(self, folder: Path) -> Self:
         space, backend, source = self.space, self.backend, self.source
@@ -154,22 +141,3 @@ def _overlay(tables: dict[str, Any], name: str, value: str) -> None:
             raise WrongUse(f"{name}: expected JSON, {error}") from error
     else:
         table[keys[-1]] = value
-
-
-def _explain(problem: Any, model: type[BaseModel]) -> str:
-    """One pydantic problem in words; for an unknown key, the keys that exist."""
-    where = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] != "extra_forbidden":
-        return f"{where}: {problem['msg']}"
-    known = model
-    for part in problem["loc"][:-1]:
-        annotation = known.model_fields[str(part)].annotation if not isinstance(part, int) else known
-        tables = [
-            t
-            for t in (annotation, *getattr(annotation, "__args__", ()))
-            if isinstance(t, type) and issubclass(t, BaseModel)
-        ]
-        if not tables:
-            return f"unknown key {where}"
-        known = tables[0]
-    return f"unknown key {where}; known here: {', '.join(sorted(known.model_fields))}"
