@@ -48,9 +48,9 @@ class SearchBackend(Protocol):
         ...
 
     def touch(self, heads: Sequence[Head]) -> None:
-        """Remember these heads exactly as given; the rows stay. A newer version with the same hash says that the content
-        did not change; an empty hash says that the rows are about to change, so that nothing is taken for unchanged
-        after a crash halfway."""
+        """Remember these heads exactly as given; the rows stay. A newer version with the same hash says that the
+        content did not change; an empty hash says that the rows are about to change, so that after a crash halfway
+        nothing is taken for unchanged."""
         ...
 
     def delete(self, heads: Sequence[Head]) -> None:
