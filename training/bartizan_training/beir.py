@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any, Self
 
 from bartizan_connector.errors import WrongUse
+from bartizan_connector.spec import digest_of
 
 Qrels = dict[str, dict[str, int]]
 """Query → document → grade."""
 
+_HASH_DOMAIN = "bartizan.judged/1"
 _QRELS_HEADER = ["query-id", "corpus-id", "score"]
 
 
@@ -64,6 +66,12 @@ class BeirData:
         if not qrels:
             raise WrongUse(f"split '{split}' of {self.folder} holds no judgements")
         return qrels
+
+    def digest(self, split: str) -> str:
+        """Identity of the task: the documents, the judged queries and their judgements."""
+        qrels = self.qrels(split)
+        queries = {query: self.queries[query] for query in qrels}
+        return digest_of({"corpus": self.corpus, "queries": queries, "qrels": qrels}, domain=_HASH_DOMAIN)
 
 
 def _records(path: Path) -> Iterator[tuple[str, dict[str, Any], str]]:

@@ -1,0 +1,93 @@
+"""`bartizan eval`: how well towers find what a judged collection says is right."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bartizan_connector import console
+
+if TYPE_CHECKING:
+    from bartizan_training.results import Result
+
+_WIDTH = 100
+
+
+def evaluate(
+    data: Annotated[Path, typer.Argument(help="A judged collection in BEIR layout.")],
+    tower: Annotated[Path, typer.Option(help="The tower (or its export) that encodes documents.")],
+    out: Annotated[Path | None, typer.Option(help="Write the result to this JSON file.")] = None,
+    query_tower: Annotated[Path | None, typer.Option(help="The tower that encodes queries, if it is another.")] = None,
+    engine: Annotated[str, typer.Option(help="onnx or torch.")] = "onnx",
+    split: Annotated[str, typer.Option(help="Which judgements: the name of a file in qrels/.")] = "test",
+    baseline: Annotated[Path | None, typer.Option(help="An earlier result to compare with.")] = None,
+    relevant_from: Annotated[
+        int, typer.Option(help="The lowest grade that is relevant where a measure knows only yes and no.")
+    ] = 1,
+    threads: Annotated[int, typer.Option(min=0, help="Threads of the engine; 0: all cores.")] = 0,
+    json: Annotated[bool, typer.Option("--json", help="Print the whole result as JSON.")] = False,
+) -> None:
+    """Judge a document tower and a query tower by exact search over a collection."""
+    import shlex
+    import sys
+
+    from bartizan_training.evaluation import Evaluation
+    from bartizan_training.results import check_place
+
+    if out:
+        check_place(out)
+    result = Evaluation(
+        data=data,
+        tower=tower,
+        query_tower=query_tower,
+        split=split,
+        engine=engine,
+        threads=threads,
+        relevant_from=relevant_from,
+        baseline=baseline,
+        command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+    ).run()
+    if out:
+        result.write(out)
+    if json:
+        console.out.print_json(result.model_dump_json())
+    else:
+        _show(result)
+    if out:
+        console.err.print(f"written to {out}", markup=False)
+
+
+def _show(result: "Result") -> None:
+    """The measures as a table; beside a baseline, how far the run is ahead and whether that can be chance."""
+    from rich.table import Table
+
+    comparison = result.comparison
+    compared = ("baseline", "difference", "95 % interval", "p", "better/equal/worse") if comparison else ()
+    table = Table("measure", result.query_tower, *compared)
+    for column in table.columns[1:]:
+        column.justify = "right"
+        column.no_wrap = True
+    for name, value in result.metrics.items():
+        cells = [name, f"{value:.4f}"]
+        if comparison:
+            found = comparison.measures[name]
+            cells += [
+                f"{value - found.mean:.4f}",
+                f"{found.mean:+.4f}",
+                f"{found.low:+.4f} … {found.high:+.4f}",
+                f"{found.p:.4f}" if found.p >= 0.0001 else "<0.0001",
+                f"{found.wins}/{found.ties}/{found.losses}",
+            ]
+        table.add_row(*cells, style="bold" if name.startswith("nDCG") else None)
+    console.out.print(table, width=max(_WIDTH, console.out.width))
+    cut, latency = result.truncated, result.latency_ms
+    console.out.print(
+        f"{result.collection}/{result.split}: {result.queries:,} queries, {result.documents:,} documents "
+        f"(cut off: {cut.queries:,} and {cut.documents:,}) · engine {result.engine} · space {result.space_id}",
+        markup=False,
+    )
+    console.out.print(
+        f"one query at a time ({latency.queries} of them): encode {latency.encode_p50:.1f} ms, 95 % under "
+        f"{latency.encode_p95:.1f}; exact search {latency.search_p50:.1f} ms",
+        markup=False,
+    )
