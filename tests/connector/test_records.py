@@ -211,5 +211,6 @@ def test_any_object_is_a_change_within_the_limits_or_a_reason(fields: dict[str, 
     assert -(2**63) <= change.version < 2**63
     if isinstance(change, Put):
         assert set(change.fields) == {spec.name for spec in COLLECTION.fields}
-        assert all(name.encode() for name in change.undeclared)
+        assert all(len(name) <= 61 for name in change.undeclared)
+        assert "".join(change.undeclared).encode() is not None
         json.dumps(dict(change.fields), allow_nan=False).encode()
