@@ -142,11 +142,14 @@ class Tower(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Vectors [B, dim] of token ids [B, L]; the mask is 1 for a token, 0 for padding on the right."""
-        hidden_BLD = self.backbone(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        vectors_BD = POOLINGS[self._spec.pooling](hidden_BLD, attention_mask)
-        if self.head is not None:
-            vectors_BD = self.head(vectors_BD)
+        vectors_BD = self.raw(input_ids, attention_mask)
         return F.normalize(vectors_BD, dim=-1) if self._spec.normalise else vectors_BD
+
+    def raw(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """The vectors before normalisation: what a student may be taught to match."""
+        hidden_BLD = self.backbone(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        vectors_BD: Tensor = POOLINGS[self._spec.pooling](hidden_BLD, attention_mask)
+        return self.head(vectors_BD) if self.head is not None else vectors_BD
 
     def cut(self, layers: Sequence[int]) -> "Tower":
         """A copy that keeps only these layers of the backbone, beside embeddings and head: a student to distil into."""
