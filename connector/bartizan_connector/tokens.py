@@ -45,11 +45,11 @@ class Tokens:
         self.text = text
         """The tokenizer.json."""
         self.hash = tokenizer_hash(text)
-        self._roles = dict(roles)
+        self.roles = dict(roles)
         self._template = special_tokens == "template"
         self._tokenizer = _tokenizer(text)
         self._special = self._tokenizer.num_special_tokens_to_add(False) if self._template else 0
-        for role, spec in self._roles.items():
+        for role, spec in self.roles.items():
             if spec.max_tokens <= self._special:
                 raise WrongUse(
                     f"max_tokens = {spec.max_tokens} for {role} leaves no room for text: "
@@ -92,9 +92,9 @@ class Tokens:
 
     def encode(self, texts: Sequence[str], role: Role) -> list[Tokenized]:
         """The ids of each text. A text without a single token becomes one padding token, so that it has a vector."""
-        spec = self._roles.get(role)
+        spec = self.roles.get(role)
         if spec is None:
-            raise WrongUse(f"this tower encodes {', '.join(sorted(self._roles))} only, but was asked for {role} tokens")
+            raise WrongUse(f"this tower encodes {', '.join(sorted(self.roles))} only, but was asked for {role} tokens")
         room = spec.max_tokens - self._special
         prefixed = [spec.prefix + text for text in texts] if spec.prefix else list(texts)
         try:

@@ -5,9 +5,11 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING, MODEL_MAPPING
@@ -72,6 +74,26 @@ def load(architecture: Architecture, state: Mapping[str, Tensor], *, origin: str
     wrong = {kind: sorted(map(str, names)) for kind, names in report.items() if names}
     if wrong:
         raise Stop(f"{origin} does not fit its {CONFIG_FILE}: {wrong}; import or train the tower again")
+    return _ready(backbone)
+
+
+def pretrained(folder: Path, architecture: Architecture) -> PreTrainedModel:
+    """The backbone of a published model, loaded as its users load it; weights of other heads are left out."""
+    if architecture.get("quantization_config"):
+        raise WrongUse(f"{folder} is quantised already; import the full model, and quantise when you export it")
+    config = configuration(architecture)
+    model_class, options = _model_class(config)
+    with quiet_transformers():
+        try:
+            loaded: Any = model_class.from_pretrained(
+                folder, config=config, output_loading_info=True, dtype=torch.float32, **options
+            )
+        except (OSError, RuntimeError, ValueError, SafetensorError) as error:
+            raise Stop(f"{folder} holds no weights that transformers can load: {error}") from error
+    backbone, report = loaded
+    lacking = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
+    if lacking:
+        raise Stop(f"{folder} lacks weights of a {config.model_type} model, which would be random: {lacking[:5]}")
     return _ready(backbone)
 
 

@@ -2,11 +2,12 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -42,7 +43,9 @@ def weights_hash(state: Mapping[str, Tensor]) -> str:
 def write_weights(folder: Path, state: Mapping[str, Tensor]) -> None:
     """Save the tensors in the folder."""
     contiguous = {name: tensor.detach().to("cpu").contiguous() for name, tensor in state.items()}
-    save_file(contiguous, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    path = folder / WEIGHTS_FILE
+    save_file(contiguous, path, metadata={"format": "pt"})
+    path.chmod(folder.stat().st_mode & 0o666)  # the library makes it readable by its owner only
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
@@ -52,5 +55,15 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
         return load_file(path)
     except FileNotFoundError as error:
         raise Stop(f"{folder} has no {WEIGHTS_FILE}; import or train the tower again") from error
+    except SafetensorError as error:
+        raise Stop(f"{path} is damaged ({error}); import or train the tower again") from error
+
+
+def count_parameters(folder: Path) -> int:
+    """How many numbers the file holds, read from its header alone."""
+    path = folder / WEIGHTS_FILE
+    try:
+        with safe_open(path, framework="pt") as file:
+            return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
     except SafetensorError as error:
         raise Stop(f"{path} is damaged ({error}); import or train the tower again") from error

@@ -1,0 +1,96 @@
+"""`bartizan tower`: import a published model as a tower, and show what a tower is."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from bartizan_connector.console import err, out
+from bartizan_connector.errors import WrongUse
+from bartizan_connector.spec import TowerSpec
+
+tower = typer.Typer(no_args_is_help=True, help="Import a published model as a tower; show what a tower is.")
+
+
+@tower.command("import")
+def import_(
+    source: Annotated[
+        str, typer.Argument(metavar="NAME_OR_DIR", help="`minilm`, a model's folder, or its name on the hub.")
+    ],
+    out_folder: Annotated[Path, typer.Option("--out", metavar="TOWER", help="The folder to write.")],
+    pooling: Annotated[str | None, typer.Option(help="cls, mean, last or max; default: as published.")] = None,
+    similarity: Annotated[str | None, typer.Option(help="cosine or dot; default: as published, else cosine.")] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Longest text in tokens; default: as published.")
+    ] = None,
+    query_prefix: Annotated[str | None, typer.Option(help="Put before each query; default: as published.")] = None,
+    document_prefix: Annotated[
+        str | None, typer.Option(help="Put before each document; default: as published.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="What to call the tower; default: the model's name.")] = None,
+) -> None:
+    """Turn a Hugging Face or sentence-transformers model into a tower."""
+    from bartizan_connector.folders import refuse_foreign
+    from bartizan_encoders.importing import Wishes, import_tower
+
+    refuse_foreign(out_folder)
+    wishes = Wishes(
+        name=name,
+        pooling=_one_of("--pooling", pooling, ("cls", "mean", "last", "max")),
+        similarity=_one_of("--similarity", similarity, ("cosine", "dot")),
+        max_tokens=max_tokens,
+        query_prefix=query_prefix,
+        document_prefix=document_prefix,
+    )
+    err.print(f"importing {source} …", markup=False)
+    spec = import_tower(source, wishes).save(out_folder)
+    _describe(out_folder, spec)
+
+
+@tower.command("show")
+def show(
+    folder: Annotated[Path, typer.Argument(metavar="TOWER", help="A tower or an export.")],
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Show the spec, both identities and the size of a tower or an export."""
+    spec = TowerSpec.read(folder)
+    if as_json:
+        facts = spec.model_dump(mode="json") | {"tower_id": spec.tower_id, "space_id": spec.space_id} | _size(folder)
+        out.print_json(json.dumps(facts, ensure_ascii=False))
+    else:
+        _describe(folder, spec)
+
+
+def _describe(folder: Path, spec: TowerSpec) -> None:
+    size = _size(folder)
+    rows = {
+        "name": spec.name,
+        "tower_id": spec.tower_id,
+        "space_id": spec.space_id + (" (inherited)" if spec.space else ""),
+        "vectors": f"{spec.kind}, {spec.dim} dimensions, {spec.similarity}, {spec.precision}",
+        "made by": f"{spec.pooling} pooling, head {spec.head}, {'normalised' if spec.normalise else 'not normalised'}",
+    }
+    for role, how in spec.roles.items():
+        rows[role] = f"at most {how.max_tokens} tokens" + (f", prefix {how.prefix!r}" if how.prefix else "")
+    if "parameters" in size:
+        rows["parameters"] = f"{size['parameters']:,}"
+    rows["on disk"] = f"{size['bytes'] / 1e6:,.1f} MB in {folder}"
+    for label, value in rows.items():
+        out.print(f"{label:<11} {value}", markup=False)
+
+
+def _size(folder: Path) -> dict[str, Any]:
+    """Bytes on disk and, for a tower that holds torch weights, the number of parameters."""
+    size: dict[str, Any] = {"bytes": sum(path.stat().st_size for path in folder.iterdir() if path.is_file())}
+    if (folder / "model.safetensors").exists():
+        from bartizan_encoders.weights import count_parameters
+
+        size["parameters"] = count_parameters(folder)
+    return size
+
+
+def _one_of(option: str, value: str | None, allowed: tuple[str, ...]) -> Any:
+    if value is not None and value not in allowed:
+        raise WrongUse(f"{option} {value!r} is not one of {', '.join(allowed)}")
+    return value

