@@ -17,6 +17,9 @@ from bartizan_connector.errors import WrongUse
 Operator = Literal["==", "!=", "<", "<=", ">", ">="]
 
 MAX_FILTER_CHARS = 200_000
+MAX_COMPARISONS = 256
+"""A server's parser takes quadratic time; a long list of values is one `in`."""
+MAX_DEPTH = 50
 _OPERATORS: dict[type[ast.cmpop], Operator] = {
     ast.Eq: "==", ast.NotEq: "!=", ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=",
 }  # fmt: skip
@@ -85,7 +88,7 @@ def matches(filter: Filter, fields: Mapping[str, Scalar]) -> bool:
 def check(filter: Filter, collection: Collection) -> None:
     """Refuse a filter that names an unknown field or compares it with a constant of another type."""
     types: dict[str, FieldType] = {"id": "string", **{spec.name: spec.type for spec in collection.fields}}
-    for leaf in _leaves(filter):
+    for leaf in _checked_leaves(filter):
         if leaf.field not in types:
             raise WrongUse(f"unknown field '{leaf.field}' in the filter; the collection has {', '.join(sorted(types))}")
         kind = types[leaf.field]
@@ -97,18 +100,27 @@ def check(filter: Filter, collection: Collection) -> None:
 
 
 def is_of_type(value: object, kind: FieldType) -> bool:
-    """Whether a scalar can be stored in a field of that type (an int is a float, a bool is not an int)."""
+    """Whether every back-end can store a scalar in a field of that type (an int is a float, a bool is not an int)."""
     match kind:
         case "string":
-            return isinstance(value, str)
+            return isinstance(value, str) and _is_unicode(value)
         case "bool":
             return isinstance(value, bool)
-        case "int":
-            return isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63
+        case "int":  # Milvus cannot read the literal -2**63
+            return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
         case "float":
             if isinstance(value, bool) or not isinstance(value, int | float):
                 return False
-            return abs(value) < 1.7e308  # refuses infinity and NaN, and integers that no double can hold
+            return abs(value) < 1.7e308 and float(value) == value  # no infinity, no NaN, no int between two doubles
+
+
+def _is_unicode(text: str) -> bool:
+    """False for half a surrogate pair, which no UTF-8 text can hold."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def parse(text: str) -> Filter:
@@ -125,15 +137,24 @@ def parse(text: str) -> Filter:
         ) from error
 
 
-def _leaves(filter: Filter) -> Iterator[Compare | In]:
-    match filter:
-        case And(parts) | Or(parts):
-            for part in parts:
-                yield from _leaves(part)
-        case Not(part):
-            yield from _leaves(part)
-        case Compare() | In():
-            yield filter
+def _checked_leaves(filter: Filter) -> Iterator[Compare | In]:
+    """Every comparison, without recursion: a filter may come from a program as well as from `parse`."""
+    waiting: list[tuple[Filter, int]] = [(filter, 1)]
+    comparisons = 0
+    while waiting:
+        node, depth = waiting.pop()
+        if depth > MAX_DEPTH:
+            raise WrongUse(f"the filter nests deeper than {MAX_DEPTH} levels; write it flatter")
+        match node:
+            case And(parts) | Or(parts):
+                waiting.extend((part, depth + 1) for part in parts)
+            case Not(part):
+                waiting.append((part, depth + 1))
+            case Compare() | In():
+                comparisons += 1
+                if comparisons > MAX_COMPARISONS:
+                    raise WrongUse(f"the filter has more than {MAX_COMPARISONS} comparisons; use 'in' for many values")
+                yield node
 
 
 class _Parser:
