@@ -240,11 +240,20 @@ class _Ingest:
         if touched:
             self.patiently(lambda: self._backend.touch(touched))  # a
         if rows:
-            self.patiently(lambda: self._backend.upsert(rows))  # b
+            self._upsert(rows, heads)  # b
         if gone:
             self.patiently(lambda: self._backend.delete(gone))  # c
         if self._words is not None:
             self._write_words(self._words, todo)  # d
+
+    def _upsert(self, rows: Sequence[Row], heads: Mapping[str, Head]) -> None:
+        """Store the rows. What is rejected keeps the rows it had, so it gets the head back that belongs to them."""
+        try:
+            self.patiently(lambda: self._backend.upsert(rows))
+        except Reject as error:
+            if kept := [heads[id] for id in error.ids if id in heads]:
+                self.patiently(lambda: self._backend.touch(kept))
+            raise
 
     def _write_words(self, words: Words, todo: Plan) -> None:
         """Make the word index hold what is stored of these ids now, whatever it held before."""

@@ -44,7 +44,7 @@ class SearchBackend(Protocol):
     def upsert(self, rows: Sequence[Row]) -> None:
         """Replace each id that occurs by exactly the rows given for it, and remember its version and hash.
         A row given twice (same id and chunk): the last wins. Visible to `heads` at once, to `search` at the
-        back-end's consistency."""
+        back-end's consistency. An id that is rejected keeps the rows it had."""
         ...
 
     def touch(self, heads: Sequence[Head]) -> None:

@@ -1,0 +1,100 @@
+"""`bartizan ingest`: brings the configured collection up to what the source says."""
+
+from contextlib import ExitStack, closing
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bartizan_connector.config import Config
+from bartizan_connector.console import err, out, progress
+from bartizan_connector.errors import WrongUse
+
+if TYPE_CHECKING:
+    from bartizan_connector.jsonl import JsonlSource
+    from bartizan_connector.pipeline import Report
+
+COUNTS = {
+    "written": "new or changed, encoded and stored",
+    "unchanged": "stored already with this content",
+    "deleted": "removed, and remembered as removed",
+    "stale": "older than what is stored",
+    "dead": "cannot be stored, set aside with the reason",
+}
+
+
+def ingest(
+    config: Annotated[Path, typer.Argument(help="The configuration file.")] = Path("bartizan.toml"),
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 when a line had to be set aside.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Stream the documents of [source] into the collection: read, skip what is there, encode, write.
+
+    A document is one JSON line: {"_id": "a", "title": "…", "text": "…"} and the fields that [space] declares;
+    {"_id": "a", "_deleted": true} removes it. Run it again whenever the files change: what is stored already is not
+    encoded again, and a run that was killed goes on where it stopped. A line that cannot be stored is set aside in the
+    dead-letter file with its position and the reason, and the rest goes on. One run at a time may write a collection.
+    """
+    settings = Config.load(config)
+    source = open_source(settings)
+    report = ingest_all(settings, source)
+    if json:
+        letters = str(source.dead_letters) if report.dead else None
+        out.print_json(data={"collection": settings.space.collection, **asdict(report), "dead_letters": letters})
+    else:
+        for name, meaning in COUNTS.items():
+            out.print(f"{getattr(report, name):>12,}  {name:<10} {meaning}", markup=False)
+        stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in report.stages.items())
+        out.print(f"{report.read:>12,}  read in {report.seconds:.1f} s ({stages})", markup=False)
+    _remark(report, source)
+    if strict and report.dead:
+        raise typer.Exit(1)
+
+
+def open_source(config: Config) -> "JsonlSource":
+    """The configured source."""
+    from bartizan_connector.jsonl import JsonlSource
+
+    if config.source is None:
+        raise WrongUse("the configuration has no [source]; say where the documents are: [source] path = …")
+    chosen = config.source
+    return JsonlSource(chosen.path, dead_letters=chosen.dead_letters, batch_size=chosen.batch_size)
+
+
+def ingest_all(config: Config, source: "JsonlSource") -> "Report":
+    """Open what the configuration names, and run the source through it with a progress bar."""
+    from bartizan_connector.opening import collection_of, open_backend, open_encoder, open_words
+    from bartizan_connector.pipeline import run
+
+    with ExitStack() as opened:
+        opened.enter_context(closing(source))
+        encoder = opened.enter_context(closing(open_encoder(config, "document")))
+        backend = opened.enter_context(closing(open_backend(config)))
+        words = open_words(config)
+        if words is not None:
+            opened.enter_context(closing(words))
+        collection = collection_of(config, encoder.spec)
+        with progress(f"ingesting into {collection.name}", total=source.count()) as tick:
+            return run(source, encoder, backend, collection, words=words, on_batch=lambda share: tick(share.read))
+
+
+def _remark(report: "Report", source: "JsonlSource") -> None:
+    """What the user should know beside the counts."""
+    remarks = []
+    if report.dead:
+        remarks.append(
+            f"{report.dead:,} lines could not be stored; see them with their reasons in {source.dead_letters}"
+        )
+    if report.stale:
+        remarks.append(
+            f"{report.stale:,} lines are older than what is stored, or repeat an id; if that is a surprise: did a "
+            "file's modification time go back? Give the records a _version that grows"
+        )
+    if report.truncated:
+        remarks.append(f"{report.truncated:,} documents are longer than the tower reads; only their beginning counts")
+    if report.undeclared:
+        keys = ", ".join(f"{key} ({count:,})" for key, count in report.undeclared.items())
+        remarks.append(f"keys that are not declared under [space] fields were not stored: {keys}")
+    for remark in remarks:
+        err.print(remark, markup=False, style="yellow")
