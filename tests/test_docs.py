@@ -1,0 +1,64 @@
+"""The documentation says what the code does."""
+
+import re
+from pathlib import Path
+from types import UnionType
+from typing import Union, get_args, get_origin
+
+import pytest
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+
+from bartizan_connector.config import Config
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/**/*.md")])
+
+
+def tables() -> dict[str, type[BaseModel]]:
+    found = {}
+    for name, field in Config.model_fields.items():
+        kinds = (
+            get_args(field.annotation) if get_origin(field.annotation) in (Union, UnionType) else (field.annotation,)
+        )
+        (found[name],) = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
+    return found
+
+
+def default_of(model: type[BaseModel], key: str) -> str:
+    default = model.model_fields[key].default
+    if default is PydanticUndefined:
+        return "required"
+    if default is None or default == ():
+        return "none"
+    return f'`"{default}"`' if isinstance(default, str) else f"`{default}`"
+
+
+def test_the_configuration_page_lists_every_key_with_its_default() -> None:
+    page = (ROOT / "docs/configuration.md").read_text(encoding="utf-8")
+    shown: dict[str, dict[str, str]] = {}
+    table = ""
+    for key, default in re.findall(r"^\| `([^`]+)` \|([^|]*)\|", page, flags=re.MULTILINE):
+        if key.startswith("["):
+            table = key.strip("[]")
+            shown[table] = {}
+        else:
+            shown[table][key] = default.strip()
+    exceptions = {("space", "query_tower"): "the document tower"}
+    expected = {
+        name: {key: exceptions.get((name, key), default_of(model, key)) for key in model.model_fields}
+        for name, model in tables().items()
+    }
+    assert shown == expected
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_to_a_file_leads_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_python_in_the_documentation_compiles(page: Path) -> None:
+    for snippet in re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL):
+        compile(snippet, str(page), "exec")
