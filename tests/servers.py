@@ -1,0 +1,158 @@
+"""Real servers for the tests: started as processes of their own on loopback, waited for by a real query, stopped by pid."""
+
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+_START_SECONDS = 120.0
+_STOP_SECONDS = 3.0
+"""The server needs up to half a minute to end by itself; its data are thrown away."""
+_PORTS_FROM, _PORTS_TO = 20_000, 32_000
+"""Below the range from which the kernel hands out ports, so that no outgoing connection takes one meanwhile."""
+
+
+def unavailable(reason: str) -> NoReturn:
+    """Skip the test aloud; in CI, where every lane must run, fail it."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"this lane must run in CI: {reason}")
+    pytest.skip(reason)
+
+
+def free_ports(count: int) -> list[int]:
+    """Loopback ports that nothing listens on at this moment."""
+    ports: list[int] = []
+    for port in random.SystemRandom().sample(range(_PORTS_FROM, _PORTS_TO), 50 * count):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        ports.append(port)
+        if len(ports) == count:
+            return ports
+    unavailable(f"no {count} free ports between {_PORTS_FROM} and {_PORTS_TO}")
+
+
+class MilvusServer:
+    """The Milvus server that the PyPI package `milvus` carries; its data outlive `kill`, a later `start` finds them."""
+
+    def __init__(self, folder: Path, binaries: Path) -> None:
+        self._folder = folder
+        self._binaries = binaries
+        self._process: subprocess.Popen[bytes] | None = None
+        self._metrics_port = 0
+        self.uri = ""
+
+    def start(self) -> None:
+        """Start the process on the data of this folder and wait until a query answers."""
+        if not self.uri:
+            self._configure()
+        environment = os.environ | {
+            "DEPLOY_MODE": "STANDALONE",
+            "METRICS_PORT": str(self._metrics_port),
+            "MILVUS_RUN_DIR": str(self._folder / "run"),
+            "ETCD_CONFIG_PATH": str(self._folder / "etcd.yaml"),
+            "LD_LIBRARY_PATH": str(self._binaries / "bin"),
+        }
+        with (self._folder / "server.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [self._binaries / "bin" / "milvus", "run", "standalone"],
+                cwd=self._folder,
+                env=environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        self._wait_for_a_query()
+
+    def kill(self) -> None:
+        """Kill -9: no flush, no farewell."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+        self._process = None
+
+    def stop(self) -> None:
+        """Ask the process to end; kill it when it does not."""
+        if self._process is None:
+            return
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            self._process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process = None
+
+    def _configure(self) -> None:
+        import milvus
+
+        names = (
+            "etcd", "root_coord", "proxy", "proxy_internal", "query_coord", "query_node", "index_coord", "index_node",
+            "data_coord", "data_node",
+        )  # fmt: skip
+        self._metrics_port, peer_port, client_port, *ports = free_ports(3 + len(names))
+        by_name = {f"{name}_port": port for name, port in zip(names, ports, strict=True)}
+        milvus.MilvusServerConfig(data_dir=str(self._folder), **by_name).resolve()
+        milvus._initialize_data_files(self._binaries)
+        peer, client = f"http://127.0.0.1:{peer_port}", f"http://127.0.0.1:{client_port}"
+        etcd = {
+            "listen-peer-urls": peer,
+            "listen-client-urls": client,
+            "advertise-client-urls": client,
+            "initial-advertise-peer-urls": peer,
+            "initial-cluster": f"default={peer}",
+        }  # without them the etcd inside takes 2379 and 2380, whatever the main configuration says
+        (self._folder / "etcd.yaml").write_text(json.dumps(etcd), encoding="utf-8")
+        self.uri = f"http://127.0.0.1:{by_name['proxy_port']}"
+
+    def _wait_for_a_query(self) -> None:
+        """A health page says yes long before collections can be searched, so a collection of our own is asked."""
+        import grpc
+        from pymilvus import DataType, MilvusClient, MilvusException
+
+        deadline = time.monotonic() + _START_SECONDS
+        failure: Exception | None = None
+        while time.monotonic() < deadline:
+            assert self._process is not None
+            if self._process.poll() is not None:
+                unavailable(f"the Milvus server ended with {self._process.returncode}; see {self._folder}/server.log")
+            try:
+                client = MilvusClient(self.uri, timeout=5)
+                if not client.has_collection("readiness", timeout=5):
+                    schema = MilvusClient.create_schema()
+                    schema.add_field("id", DataType.INT64, is_primary=True)
+                    schema.add_field("vector", DataType.FLOAT_VECTOR, dim=2)
+                    index = MilvusClient.prepare_index_params("vector", index_type="FLAT", metric_type="IP")
+                    client.create_collection("readiness", schema=schema, index_params=index, timeout=30)
+                client.query("readiness", filter="id >= 0", timeout=5)
+            except (MilvusException, grpc.RpcError) as error:
+                failure = error
+                time.sleep(0.3)
+            else:
+                client.close()
+                return
+        unavailable(f"the Milvus server at {self.uri} answered no query within {_START_SECONDS:.0f} s: {failure}")
+
+
+def milvus_server(folder: Path, binaries: Path) -> MilvusServer:
+    """A started server with its data in `folder`; `binaries` is shared by several, as unpacking takes seconds."""
+    if find_spec("milvus") is None:
+        unavailable("the package 'milvus' (the server) is not installed here")
+    folder.mkdir(parents=True, exist_ok=True)
+    binaries.mkdir(parents=True, exist_ok=True)
+    server = MilvusServer(folder, binaries)
+    try:
+        server.start()
+    except BaseException:
+        server.stop()
+        raise
+    return server
