@@ -1,0 +1,69 @@
+"""A language small enough to learn in seconds: documents are made of things, and queries name things by other words."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+from bartizan_connector.spec import RoleSpec
+from bartizan_encoders.tower import Design, Tower
+
+THINGS = 40
+DOCUMENTS = 96
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *(f"thing{i}" for i in range(THINGS)), *(f"ask{i}" for i in range(THINGS))]
+
+
+def tower(folder: Path, *, layers: int = 3, width: int = 32, seed: int = 0, dim: int | None = None) -> Path:
+    """A tiny BERT with random weights, as a tower folder."""
+    torch.manual_seed(seed)
+    architecture = {
+        "model_type": "bert",
+        "vocab_size": len(WORDS),
+        "hidden_size": width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": 2,
+        "intermediate_size": 2 * width,
+        "max_position_embeddings": 32,
+    }
+    roles = {"query": RoleSpec(max_tokens=16), "document": RoleSpec(max_tokens=24)}
+    Tower.fresh(architecture, tokenizer(), Design(name="toy", roles=roles), dim=dim).save(folder)
+    return folder
+
+
+def tokenizer() -> str:
+    """One token a word, between [CLS] and [SEP]."""
+    made = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="[UNK]"))
+    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    made.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    return str(made.to_str())
+
+
+def collection(folder: Path, *, queries: int = 480, seed: int = 0) -> Path:
+    """A BEIR folder; a query asks for three of the five things in its document. One query in four is for testing."""
+    random = np.random.default_rng(seed)
+    (folder / "qrels").mkdir(parents=True)
+    things = [random.choice(THINGS, size=5, replace=False) for _ in range(DOCUMENTS)]
+    documents = [{"_id": f"d{i}", "title": "", "text": _say("thing", some)} for i, some in enumerate(things)]
+    asked = []
+    judged: dict[str, list[str]] = {"train": [], "test": []}
+    for i in range(queries):
+        about = int(random.integers(DOCUMENTS))
+        asked.append({"_id": f"q{i}", "text": _say("ask", random.choice(things[about], size=3, replace=False))})
+        judged["test" if i % 4 == 0 else "train"].append(f"q{i}\td{about}\t1")
+    _write(folder / "corpus.jsonl", [json.dumps(document) for document in documents])
+    _write(folder / "queries.jsonl", [json.dumps(query) for query in asked])
+    for split, lines in judged.items():
+        _write(folder / "qrels" / f"{split}.tsv", ["query-id\tcorpus-id\tscore", *lines])
+    return folder
+
+
+def _say(word: str, things: np.ndarray) -> str:
+    return " ".join(f"{word}{thing}" for thing in things)
+
+
+def _write(path: Path, lines: list[str]) -> None:
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")

@@ -1,0 +1,78 @@
+"""Checkpoints: written aside, flushed, renamed in; a run that is killed at any point finds the last whole one."""
+
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from accelerate import Accelerator
+from safetensors import SafetensorError
+
+from bartizan_connector.errors import Stop, WrongUse
+
+_STATE = "state.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """Where a stage stood, and what must be as it was for it to go on."""
+
+    step: int
+    processes: int
+    examples: str
+
+
+def save(accelerator: Accelerator, folder: Path, state: State) -> None:
+    """Save what `accelerator` prepared as `folder`/step-N, then drop the older ones."""
+    whole, aside = folder / f"step-{state.step:08d}", folder / f"step-{state.step:08d}.part"
+    if accelerator.is_main_process:
+        shutil.rmtree(aside, ignore_errors=True)
+    accelerator.wait_for_everyone()
+    try:
+        accelerator.save_state(str(aside))
+        accelerator.wait_for_everyone()
+        if accelerator.is_main_process:
+            (aside / _STATE).write_text(json.dumps(asdict(state)), encoding="utf-8")
+            _flush(aside)
+            aside.rename(whole)
+            for old in folder.glob("step-*"):
+                if old != whole:
+                    shutil.rmtree(old)
+    except (OSError, RuntimeError, SafetensorError) as error:  # torch reports a full disk as RuntimeError
+        raise Stop(
+            f"cannot write the checkpoint {whole}: {error}; the one before it is whole: make room and run --resume"
+        ) from error
+    accelerator.wait_for_everyone()
+
+
+def load(accelerator: Accelerator, folder: Path, now: State) -> int:
+    """Bring back the last whole checkpoint; the step it was made at, 0 when there is none."""
+    whole = sorted(path for path in folder.glob("step-*") if path.suffix != ".part")
+    if not whole:
+        return 0
+    then = State(**json.loads((whole[-1] / _STATE).read_text(encoding="utf-8")))
+    if then.examples != now.examples:
+        raise WrongUse(
+            f"the data changed since {whole[-1]} was written; put it back, or train again into another --out"
+        )
+    if then.processes != now.processes:
+        raise WrongUse(
+            f"{whole[-1]} was written by {then.processes} processes and there are {now.processes} now; "
+            "resume with as many, or train again into another --out"
+        )
+    try:
+        accelerator.load_state(str(whole[-1]))
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise Stop(f"the checkpoint {whole[-1]} is damaged: {error}; train again into another --out") from error
+    return then.step
+
+
+def _flush(folder: Path) -> None:
+    """Make sure that a machine that loses power after the rename keeps the contents."""
+    for path in [*folder.rglob("*"), folder]:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

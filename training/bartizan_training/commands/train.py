@@ -1,0 +1,55 @@
+"""`bartizan train`: runs a recipe, stage by stage."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bartizan_connector.console import out as stdout
+from bartizan_connector.errors import WrongUse, missing_extra
+from bartizan_connector.spec import TowerSpec
+
+
+def train(
+    recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped recipe: scalingnote.")],
+    out: Annotated[Path, typer.Option(help="RUN, the folder that the run makes.")],
+    tower: Annotated[Path | None, typer.Option(help="Start from this tower instead of the recipe's.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Use this BEIR folder instead of the recipe's.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a RUN that was interrupted.")] = False,
+    threads: Annotated[int, typer.Option(min=0, help="Threads of each process on CPU; 0: torch's choice.")] = 0,
+) -> None:
+    """Train two towers and distil a small query tower, as a recipe says.
+
+    A recipe is a TOML file with a name, a seed, a tower to start from and a list of [[stages]]: `contrastive` trains
+    query and document tower on judged pairs, `distil_query` makes a small query tower out of the large one, `refine`
+    trains it further against the frozen documents. Each stage starts from what the stage before made. Every key of
+    every kind, with its default, stands in docs/train.md; relative paths are relative to the recipe's file.
+
+    To begin: bartizan train scalingnote --tower TOWER --data BEIR_FOLDER --out RUN
+    The recipe as it was run is RUN/recipe.toml: copy it, change it, and train from the copy.
+
+    RUN/towers/query and RUN/towers/document are the towers, for `bartizan eval`, `export` and `ingest`.
+    RUN/metrics.jsonl has the losses. A run that was killed goes on with the same command and --resume, and ends with
+    the same weights as if it had not been (on CPU, to the last bit). The same seed gives the same towers.
+
+    A GPU is used when there is one. Several: accelerate launch --num_processes 4 -m bartizan_connector train …
+    """
+    try:
+        import torch
+        from accelerate import PartialState
+
+        from bartizan_training.loop import train as run
+        from bartizan_training.recipe import Recipe, find
+    except ModuleNotFoundError as error:
+        raise missing_extra(error.name or "torch", "train") from error
+    for folder, option in ((tower, "--tower"), (data, "--data")):
+        if folder is not None and not folder.is_dir():
+            raise WrongUse(f"{option} {folder} is not a folder")
+    if threads:
+        torch.set_num_threads(threads)
+    run(Recipe.load(find(recipe), tower=tower, data=data), out, resume=resume)
+    if PartialState().is_main_process:
+        for role in ("document", "query"):
+            spec = TowerSpec.read(out / "towers" / role)
+            stdout.print(f"{role:<8}  {out / 'towers' / role}  {spec.tower_id}", markup=False)
+        stdout.print(f"space     {spec.space_id}", markup=False)

@@ -1,0 +1,71 @@
+"""metrics.jsonl: one line every few steps; a loss that is no number stops the run before it reaches a checkpoint."""
+
+import json
+import math
+import time
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from bartizan_connector.errors import Stop
+
+
+class Metrics:
+    """Collects on the device what a step gives, and looks at it only when a line is due."""
+
+    def __init__(self, path: Path, accelerator: Accelerator, *, stage: int, kind: str) -> None:
+        self._path, self._accelerator, self._stage, self._kind = path, accelerator, stage, kind
+        self._losses: list[Tensor] = []
+        self._norms: list[Tensor] = []
+        self._tokens = 0
+        self._since = time.monotonic()
+
+    def forget_after(self, step: int) -> None:
+        """Drop the lines of this stage that a killed run wrote after its last checkpoint."""
+        if not self._accelerator.is_main_process or not self._path.exists():
+            return
+        lines = self._path.read_text(encoding="utf-8").split("\n")[:-1]  # a line that was cut off has no end
+        records = [(line, json.loads(line)) for line in lines]
+        kept = [line for line, record in records if (record["stage"], record["step"]) <= (self._stage, step)]
+        aside = self._path.with_suffix(".part")
+        aside.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        aside.rename(self._path)
+
+    def add(self, loss: Tensor, norm: Tensor, tokens: int) -> None:
+        """One step's figures."""
+        self._losses.append(loss.detach())
+        self._norms.append(norm.detach())
+        self._tokens += tokens
+
+    def write(self, step: int, learning_rate: float) -> None:
+        """Write a line about the steps since the last one, the latest of which is `step`."""
+        if not self._losses:
+            return
+        here = torch.stack([torch.stack(self._losses), torch.stack(self._norms)]).float()
+        losses, norms = self._accelerator.reduce(here, "mean").tolist()
+        for back, figures in enumerate(zip(reversed(losses), reversed(norms), strict=True)):
+            if not all(map(math.isfinite, figures)):
+                raise self._broken(step - back, *figures, learning_rate)
+        seconds = time.monotonic() - self._since
+        record = {
+            "stage": self._stage,
+            "kind": self._kind,
+            "step": step,
+            "loss": sum(losses) / len(losses),
+            "learning_rate": learning_rate,
+            "gradient_norm": sum(norms) / len(norms),
+            "tokens_per_second": round(self._tokens * self._accelerator.num_processes / seconds),
+        }
+        if self._accelerator.is_main_process:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
+        self._losses, self._norms, self._tokens, self._since = [], [], 0, time.monotonic()
+
+    def _broken(self, step: int, loss: float, norm: float, learning_rate: float) -> Stop:
+        return Stop(
+            f"stage {self._stage} ({self._kind}): at step {step} the loss is {loss} and the gradient's norm {norm}; "
+            f"nothing of it was saved. Lower learning_rate (it was {learning_rate:.3g} there) or raise temperature, "
+            "use precision = 'fp32', look for broken texts in the data, and train again into another --out"
+        )

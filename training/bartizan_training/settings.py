@@ -1,0 +1,165 @@
+"""The tables that the stages of a recipe share: how long and how fast to train, what on, with which loss."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo, model_validator
+
+from bartizan_connector import tables
+
+
+def _from_the_recipe(path: Path, info: ValidationInfo) -> Path:
+    return Path(os.path.abspath((info.context or Path()) / path))
+
+
+RecipePath = Annotated[Path, AfterValidator(_from_the_recipe)]
+"""A path; a relative one is relative to the recipe's file."""
+
+Positive = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Weight = Annotated[float, Field(ge=0)]
+
+
+class Table(tables.Table):
+    """A table of a recipe; the text below each key is its documentation."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+class Training(Table):
+    """The keys that every stage has."""
+
+    steps: Positive | None = None
+    """Optimiser steps; give `steps` or `epochs`."""
+    epochs: Annotated[float, Field(gt=0)] | None = None
+    """Times that the examples are gone through."""
+    batch_size: Positive = 32
+    """Examples in one batch, over all processes; in-batch negatives come from it."""
+    accumulate: Positive = 1
+    """Batches that make one optimiser step."""
+    learning_rate: Annotated[float, Field(gt=0)]
+    """Peak learning rate of AdamW."""
+    warmup: Share = 0.1
+    """Share of the steps over which the rate rises from 0; then it falls linearly to 0."""
+    weight_decay: Weight = 0.01
+    """Decay of the weight matrices; biases and norms have none."""
+    clip: Annotated[float, Field(gt=0)] = 1.0
+    """Largest norm of the gradient."""
+    dropout: bool = False
+    """Whether the backbone's own dropout is on."""
+    freeze_embeddings: bool = False
+    """Whether the backbone's token embeddings stay as they are."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Arithmetic inside the towers; losses and weights are fp32 always."""
+    max_tokens: Positive | None = None
+    """Cut texts here in training, where the tower's own limit is higher."""
+    padded_tokens: Positive = 4096
+    """Largest piece of a batch, in tokens with padding, that goes through a tower at once."""
+    log_every: Positive = 10
+    """Steps between two lines of `metrics.jsonl`."""
+    checkpoint_every: Positive = 500
+    """Steps between two checkpoints."""
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError("give either steps or epochs")
+        return self
+
+    def length(self, batches_per_epoch: int) -> int:
+        """How many optimiser steps the stage takes."""
+        if self.steps is not None:
+            return self.steps
+        return max(1, round((self.epochs or 0) * batches_per_epoch / self.accumulate))
+
+
+class PairsTable(Table):
+    """Judged queries of a BEIR folder with their positive documents."""
+
+    path: RecipePath
+    """The BEIR folder."""
+    split: str = "train"
+    """Judgements to learn from: `qrels/<split>.tsv`."""
+    sampler: Literal["pairs", "queries"] = "pairs"
+    """One epoch is each judged pair once, or each query once with one of its documents."""
+    negatives: RecipePath | None = None
+    """Hard negatives: a JSONL file of `{"query": id, "negatives": [document ids]}`."""
+    negatives_per_query: Positive = 1
+    """Hard negatives drawn for each query of a batch, when there are any."""
+
+
+class Queries(Table):
+    """The queries of a BEIR folder."""
+
+    kind: Literal["queries"]
+    """`queries`"""
+    path: RecipePath
+    """The BEIR folder."""
+    split: str = "all"
+    """Only queries judged in this split; `all`: every query, judged or not."""
+
+
+class Lines(Table):
+    """A plain text file, one query a line: a query log."""
+
+    kind: Literal["lines"]
+    """`lines`"""
+    path: RecipePath
+    """The file, UTF-8."""
+
+
+class CorpusSentences(Table):
+    """Short spans drawn from the documents of a BEIR folder, in place of queries that nobody has logged."""
+
+    kind: Literal["corpus_sentences"]
+    """`corpus_sentences`"""
+    path: RecipePath
+    """The BEIR folder."""
+    count: Positive
+    """Spans to draw; fewer come out when some are equal."""
+    min_words: Positive = 3
+    """Shortest span."""
+    max_words: Positive = 16
+    """Longest span."""
+
+    @model_validator(mode="after")
+    def _min_below_max(self) -> Self:
+        if self.min_words > self.max_words:
+            raise ValueError(f"min_words = {self.min_words} is above max_words = {self.max_words}")
+        return self
+
+
+TextSource = Annotated[Queries | Lines | CorpusSentences, Field(discriminator="kind")]
+
+
+class InfoNce(Table):
+    """A query's own document against the other documents of the batch."""
+
+    temperature: Annotated[float, Field(gt=0)] = 0.05
+    """Scores are divided by it."""
+    bidirectional: bool = False
+    """Whether documents also look for their query."""
+    mask_known: bool = True
+    """Whether a document that is judged positive for a query, or has the text of one, is never its negative."""
+    mask_margin: Weight | None = None
+    """Drop a negative that scores more than this above the query's own document."""
+
+
+class Alignment(Table):
+    """The student's query vector against the teacher's."""
+
+    w_cos: Weight = 1.0
+    """Weight of 1 − cosine."""
+    w_mse: Weight = 0.0
+    """Weight of the squared distance."""
+    mse_on: Literal["raw", "normalised"] = "raw"
+    """Distance between the vectors before or after normalisation; after it, the sum is 2 (1 − cosine)."""
+    mse_reduction: Literal["sum", "mean"] = "sum"
+    """Over the components of a vector."""
+
+    @model_validator(mode="after")
+    def _some_weight(self) -> Self:
+        if self.w_cos == self.w_mse == 0:
+            raise ValueError("w_cos and w_mse are both 0, so that nothing would be learned")
+        return self
