@@ -67,7 +67,7 @@ class Change:
         facts: dict[str, Any] = {"_id": self.id, "_version": self.version}
         if self.content is None:
             return facts | {"_deleted": True}
-        return facts | {"title": self.content.upper(), "text": f"all {self.content}", "year": len(self.content)}
+        return facts | {"title": self.content.upper(), "text": f"fruit {self.content}", "year": len(self.content)}
 
     @property
     def encoded(self) -> str:
@@ -75,7 +75,7 @@ class Change:
 
 
 IDS = ("a", "b", "c", 'quote " and \\', "ü")
-CONTENTS = ("x", "yy", "zzz")
+CONTENTS = ("apple", "banana", "cherry")
 """Few, so that a document often returns to what it was: that is where a skipped write goes wrong."""
 
 

@@ -404,7 +404,7 @@ BROKEN = st.sampled_from([b"{", b"[]", b'{"_id": "a"}', b"\xff", b'{"_id": "a", 
 @given(
     log=st.lists(changes() | BROKEN, max_size=25),
     batch_size=st.integers(1, 9),
-    refused=st.sets(st.sampled_from(["all x", "all yy"]), max_size=1),
+    refused=st.sets(st.sampled_from(["fruit apple", "fruit banana"]), max_size=1),
     with_words=st.booleans(),
 )
 def test_any_stream_ends_as_a_dictionary_would_and_every_message_is_counted_once(
@@ -420,7 +420,7 @@ def test_any_stream_ends_as_a_dictionary_would_and_every_message_is_counted_once
     report = run(source, ENCODER, backend, COLLECTION, words=words if with_words else None)
 
     expected = state_after(each for each in log if isinstance(each, Change) and each.record.get("text") not in refused)
-    alive = {id: f"all {change.content}" for id, change in expected.items() if change.content is not None}
+    alive = {id: f"fruit {change.content}" for id, change in expected.items() if change.content is not None}
     assert stored(backend) == alive
     heads = backend.heads(IDS)
     assert {id: (head.version, head.deleted, bool(head.hash)) for id, head in heads.items()} == {
