@@ -176,9 +176,9 @@ def _checked_id(id: object) -> str:
 
 
 def _checked_version(version: object) -> int:
-    if isinstance(version, int) and is_of_type(version, "int"):
+    if isinstance(version, int) and is_of_type(version, "int") and version >= 0:
         return version
-    raise _refusal(f"the version must be an int of 64 bits, got {_show(version)}")
+    raise _refusal(f"the version must be an int from 0 to 2**63 - 1, got {_show(version)}")
 
 
 def _checked_string(name: str, value: object) -> str:

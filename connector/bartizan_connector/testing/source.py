@@ -72,7 +72,7 @@ class SourceSuite(ABC):
         assert len({message.position for message in messages}) == len(VALUES)
         versions = [message.version for message in messages]
         assert versions == sorted(set(versions))
-        assert all(-(2**63) <= version < 2**63 for version in versions)
+        assert all(0 <= version < 2**63 for version in versions)
 
     def test_what_was_not_committed_comes_again_as_it_was(self, tmp_path: Path) -> None:
         medium = self._filled(tmp_path)
