@@ -18,7 +18,7 @@ from bartizan_connector.vectors import SparseVector, Vectors
 from bartizan_training.beir import BeirData, Qrels
 from bartizan_training.measuring import DEPTH, Measured, measure
 
-_CHUNK = 64
+_CHUNK = 128
 """Texts encoded between two steps of the progress bar."""
 _TIMED_QUERIES = 100
 _WARM_UP = 5

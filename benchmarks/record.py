@@ -1,0 +1,115 @@
+"""What a benchmark leaves behind: its numbers, and where, when and of what they were measured."""
+
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from bartizan_connector.console import err, out
+
+RESULTS = Path(__file__).parent / "results"
+_PACKAGES = (
+    "bartizan-search",
+    "ir-measures",
+    "numpy",
+    "onnxruntime",
+    "sentence-transformers",
+    "tokenizers",
+    "torch",
+    "transformers",
+)
+
+Table = Sequence[Mapping[str, str]]
+"""Rows of cells by column."""
+
+
+class Record:
+    """One benchmark's run; written anew after each step, so that a run that is cut short leaves what it has."""
+
+    def __init__(self, name: str) -> None:
+        self._stem = RESULTS / f"{datetime.now(UTC):%Y-%m-%d}-{name}"
+        self._facts = {"benchmark": name, **_facts()}
+
+    def write(self, results: Mapping[str, Any], tables: Mapping[str, Table]) -> None:
+        """Save the numbers as JSON, and the tables (by title) for people."""
+        load = [round(value, 2) for value in os.getloadavg()]
+        facts = self._facts | {"ended": _now(), "load_at_end": load}
+        RESULTS.mkdir(exist_ok=True)
+        text = json.dumps(facts | {"results": results}, indent=1, ensure_ascii=False)
+        self._stem.with_suffix(".json").write_text(text + "\n", encoding="utf-8")
+        machine = facts["machine"]
+        head = (
+            f"# {facts['benchmark']}, {facts['began'][:10]}\n\n"
+            f"`{facts['command']}` on {machine['cores']} × {machine['cpu']}, {machine['memory_gib']} GiB, "
+            f"{machine['system']}; load {facts['load_at_begin'][0]} at the start, {load[0]} at the end; "
+            f"commit {facts['commit']}; "
+            + ", ".join(f"{package} {number}" for package, number in facts["versions"].items())
+        )
+        body = "".join(f"\n\n## {title}\n\n{_markdown(rows)}" for title, rows in tables.items() if rows)
+        self._stem.with_suffix(".md").write_text(head + body + "\n", encoding="utf-8")
+
+    def show(self) -> None:
+        """Print the tables, and say where they were saved."""
+        out.print(self._stem.with_suffix(".md").read_text(encoding="utf-8"), markup=False)
+        err.print(f"written to {self._stem}.json and .md", markup=False)
+
+
+def _facts() -> dict[str, Any]:
+    return {
+        "began": _now(),
+        "command": shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]),
+        "commit": _commit(),
+        "machine": {
+            "cpu": _cpu(),
+            "cores": os.cpu_count(),
+            "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
+            "system": f"{platform.system()} {platform.machine()}",
+        },
+        "load_at_begin": [round(value, 2) for value in os.getloadavg()],
+        "versions": {"python": platform.python_version()} | _versions(),
+    }
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _versions() -> dict[str, str]:
+    versions = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return versions
+
+
+def _cpu() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else ():
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.processor() or "unknown CPU"
+
+
+def _commit() -> str:
+    """The commit that was measured; `+` when the sources differed from it."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        commit = subprocess.run([*git, "rev-parse", "--short", "HEAD"], check=True, capture_output=True, text=True)
+        changed = subprocess.run([*git, "status", "--porcelain"], check=True, capture_output=True, text=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return commit.stdout.strip() + ("+" if changed.stdout.strip() else "")
+
+
+def _markdown(rows: Table) -> str:
+    columns = list(rows[0])
+    lines = [columns, ["---"] * len(columns), *([row[column] for column in columns] for row in rows)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
