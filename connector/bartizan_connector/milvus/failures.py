@@ -1,0 +1,62 @@
+"""What Milvus' and gRPC's failures mean for the caller."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import grpc
+from pymilvus import MilvusException
+from pymilvus.exceptions import ConnectionConfigException
+
+from bartizan_connector.errors import BartizanError, Reject, Retry, Stop, WrongUse
+
+_BUSY_CODES = frozenset({2, 3, 4, 7, 8, 9, 10, 101, 103})
+"""Unavailable; out of memory, disk, quota or rate; late clock; not loaded (yet). From Milvus' merr package."""
+_BUSY_RANGES = (range(400, 700), range(900, 1000))
+"""Replicas, channels, segments and nodes that are moving, as after a restart."""
+_INVALID_CODES = frozenset({6, 1100, 1101, 1102})
+"""A parameter or a row is invalid: 6 in Milvus Lite, 11xx in a server."""
+_NOT_ALLOWED_CODES = frozenset({1400, 1401, 1402})
+
+_BUSY_WORDS = (
+    "timeout", "timed out", "deadline", "not loaded", "not ready", "unavailable", "no available", "not healthy",
+    "failed to get delegator", "failed to search/query delegator", "node not found", "node not match", "not online",
+    "fail connecting", "rate limit", "context canceled", "try again", "channel closed", "not serving",
+)  # fmt: skip
+"""A server before 2.4 gives most failures the one code 65535 and tells them apart in words only."""
+_NOT_ALLOWED_WORDS = ("auth check failure", "unauthenticated", "permission deny", "not authenticated")
+
+_BUSY_STATUS = frozenset(
+    {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.ABORTED, grpc.StatusCode.CANCELLED}
+)
+_NOT_ALLOWED_STATUS = frozenset({grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED})
+
+
+@contextmanager
+def calling(place: str, *, ids: Sequence[str] = ()) -> Iterator[None]:
+    """Turn every failure of the calls inside into Retry, Reject (where `ids` are written), Stop or WrongUse."""
+    try:
+        yield
+    except MilvusException as error:
+        raise _meaning(place, error.code, str(error.message), ids, error) from error
+    except grpc.RpcError as error:
+        code = error.code() if isinstance(error, grpc.Call) else None
+        details = error.details() if isinstance(error, grpc.Call) else None
+        raise _meaning(place, code, details or str(error), ids, error) from error
+
+
+def _meaning(place: str, code: object, message: str, ids: Sequence[str], error: Exception) -> BartizanError:
+    told = " ".join(message.split())[:500]
+    words = told.lower()
+    if isinstance(error, ConnectionConfigException):
+        return WrongUse(f"cannot use {place} as a Milvus address: {told}")
+    if code in _NOT_ALLOWED_STATUS or code in _NOT_ALLOWED_CODES or any(word in words for word in _NOT_ALLOWED_WORDS):
+        return WrongUse(f"Milvus at {place} does not let us in: {told}; check [backend] token or token_file")
+    if code in _BUSY_STATUS or code in _BUSY_CODES or any(code in codes for codes in _BUSY_RANGES):
+        return Retry(f"Milvus at {place} is unreachable or busy: {told}")
+    if code == grpc.StatusCode.UNIMPLEMENTED:
+        return Stop(f"Milvus at {place} cannot do this, it is too old or too small: {told}")
+    if type(error) is MilvusException and any(word in words for word in _BUSY_WORDS):
+        return Retry(f"Milvus at {place} is unreachable or busy: {told}")
+    if ids and code in _INVALID_CODES:
+        return Reject(ids, f"Milvus at {place} refuses rows: {told}")
+    return Stop(f"Milvus at {place} failed: {told}")
