@@ -1,0 +1,35 @@
+"""`python -m benchmarks [NAME …] [--demo FOLDER]`: run these benchmarks, or all."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from bartizan_connector.console import err
+from bartizan_connector.errors import BartizanError
+from benchmarks import collections, query_tower
+
+BENCHMARKS: dict[str, Callable[[argparse.Namespace], None]] = {
+    "query_tower": lambda given: query_tower.run(given.demo),
+    "collections": lambda given: collections.run(),
+}
+
+
+def main() -> int:
+    """Run the benchmarks; 0 when each of them could be measured and met what it is held to."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", choices=[*BENCHMARKS, []], metavar="NAME", help=", ".join(BENCHMARKS))
+    parser.add_argument("--demo", type=Path, default=Path("bartizan-demo"), help="what `bartizan demo` left")
+    given = parser.parse_args()
+    code = 0
+    for name in given.names or BENCHMARKS:
+        try:
+            BENCHMARKS[name](given)
+        except BartizanError as error:
+            err.print(f"{name}: {error}", markup=False, style="red")
+            code = max(code, error.exit_code)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
