@@ -49,4 +49,3 @@ def search(
         markup=False,
         style="dim",
     )
-
