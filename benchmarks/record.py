@@ -15,6 +15,7 @@ from typing import Any
 from bartizan_connector.console import err, out
 
 RESULTS = Path(__file__).parent / "results"
+_SOURCES = ("connector", "encoders", "training", "triton_models", "benchmarks/*.py")
 _PACKAGES = (
     "bartizan-search",
     "ir-measures",
@@ -100,10 +101,10 @@ def _cpu() -> str:
 
 def _commit() -> str:
     """The commit that was measured; `+` when the sources differed from it."""
-    git = ["git", "-C", str(Path(__file__).parent)]
+    git = ["git", "-C", str(Path(__file__).parent.parent)]
     try:
         commit = subprocess.run([*git, "rev-parse", "--short", "HEAD"], check=True, capture_output=True, text=True)
-        changed = subprocess.run([*git, "status", "--porcelain"], check=True, capture_output=True, text=True)
+        changed = subprocess.run([*git, "status", "--porcelain", *_SOURCES], check=True, capture_output=True, text=True)
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return commit.stdout.strip() + ("+" if changed.stdout.strip() else "")

@@ -33,10 +33,18 @@ def test_each_split_has_its_own_judgements(folder: Path) -> None:
     assert data.qrels("dev") == {"q2": {"d3": 1}}
 
 
-def test_blank_lines_and_windows_line_ends_change_nothing(folder: Path) -> None:
+def test_an_id_may_be_a_number_and_counts_as_its_digits(tmp_path: Path) -> None:
+    folder = write_collection(tmp_path / "numbered", {"1": "bread"}, {"7": "bread"}, test={"7": {"1": 1}})
+    for path in folder.glob("*.jsonl"):
+        path.write_text(path.read_text().replace('"1"', "1").replace('"7"', "7"))
+    assert BeirData.read(folder).qrels("test") == {"7": {"1": 1}}
+    assert BeirData.read(folder).corpus == {"1": "bread"}
+
+
+def test_blank_lines_windows_line_ends_and_a_byte_order_mark_change_nothing(folder: Path) -> None:
     expected = BeirData.read(folder)
     for path in [*folder.glob("*.jsonl"), folder / "qrels/test.tsv"]:
-        path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n") + b"\r\n\r\n")
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n") + b"\r\n\r\n")
     assert BeirData.read(folder) == expected
     assert BeirData.read(folder).qrels("test") == expected.qrels("test")
 
@@ -47,7 +55,7 @@ def test_blank_lines_and_windows_line_ends_change_nothing(folder: Path) -> None:
         ("corpus.jsonl", '{"_id": "d4", "text": "cut of', r"corpus.jsonl:4: not a line of JSON"),
         ("corpus.jsonl", "[" * 100_000, r"corpus.jsonl:4: not a line of JSON"),
         ("corpus.jsonl", '["d4", "text"]', r"corpus.jsonl:4: expected a JSON object, got list"),
-        ("corpus.jsonl", '{"_id": 4, "text": "x"}', r'corpus.jsonl:4: expected a string "_id", got int'),
+        ("corpus.jsonl", '{"_id": true, "text": "x"}', r'corpus.jsonl:4: expected a string "_id", got bool'),
         ("corpus.jsonl", '{"_id": "d4"}', r'corpus.jsonl:4: expected a string "text", got nothing'),
         (
             "corpus.jsonl",

@@ -6,6 +6,7 @@ qrels/test.tsv   query-id ⇥ corpus-id ⇥ score                  one file a sp
 """
 
 import json
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -84,7 +85,7 @@ def _records(path: Path) -> Iterator[tuple[str, dict[str, Any], str]]:
             raise WrongUse(f"{where}: not a line of JSON ({error})") from error
         if not isinstance(record, dict):
             raise WrongUse(f"{where}: expected a JSON object, got {type(record).__name__}")
-        id = _string(record, "_id", where)
+        id = _id(record, where)
         if id in seen:
             raise WrongUse(f"{where}: the id '{id}' was used before")
         seen.add(id)
@@ -96,6 +97,12 @@ def _records(path: Path) -> Iterator[tuple[str, dict[str, Any], str]]:
 def _document(record: dict[str, Any], where: str) -> str:
     title = _string(record, "title", where) if record.get("title") else ""
     return f"{title} {_string(record, 'text', where)}".strip()
+
+
+def _id(record: dict[str, Any], where: str) -> str:
+    """A string, or a whole number as its digits, as it stands in the judgements."""
+    value = record.get("_id")
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else _string(record, "_id", where)
 
 
 def _string(record: dict[str, Any], key: str, where: str) -> str:
@@ -130,7 +137,7 @@ def _lines(path: Path) -> Iterator[tuple[str, str]]:
             for number, line in enumerate(file, start=1):
                 where = f"{path}:{number}"
                 try:
-                    text = line.decode("utf-8").rstrip("\r\n")
+                    text = line.removeprefix(BOM_UTF8 if number == 1 else b"").decode("utf-8").rstrip("\r\n")
                 except UnicodeDecodeError as error:
                     raise WrongUse(f"{where}: not UTF-8 (byte {error.start} of the line)") from error
                 if text.strip():
