@@ -29,6 +29,8 @@ _BYTES_AT_ONCE = 8 << 20
 """A server takes at most 64 MiB in one request."""
 _SLOW_FROM = 500
 """Rows that Milvus Lite has not flushed are compared one by one: 500 double a search's time, flushing takes 0.1 s."""
+_INDEXED_FROM = 1024
+"""A server makes no index over fewer rows, so flushing them gains nothing; its log keeps them anyway."""
 
 
 class MilvusBackend:
@@ -177,8 +179,8 @@ class MilvusBackend:
             self._unflushed += len(some)
 
     def _flush(self) -> None:
-        """Make an index over what was written. On a server the log already keeps it, and segments close themselves."""
-        if self._chosen is None or not self._unflushed:
+        """Give what was written an index."""
+        if self._chosen is None or self._unflushed < (1 if self._connection.file else _INDEXED_FROM):
             return
         names = [self._chosen.name] + ([self._ledger.name] if self._connection.file else [])
         for name in names:

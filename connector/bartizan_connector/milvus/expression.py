@@ -3,7 +3,9 @@
 Milvus' own templates for constants need a newer server than the oldest one we support.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from heapq import heapify, heappop, heappush
 
 from bartizan_connector.collection import Collection, FieldType, Scalar
 from bartizan_connector.errors import WrongUse
@@ -27,19 +29,41 @@ WORDS = frozenset(
 def render(filter: Filter, collection: Collection) -> str:
     """The expression that is true for exactly the rows that pass the filter, which has been checked."""
     types: dict[str, FieldType] = {"id": "string", **{spec.name: spec.type for spec in collection.fields}}
+    return _rendered(filter, types).text
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class _Part:
+    """A piece of an expression, and how deep Milvus will nest it."""
+
+    depth: int
+    text: str
+
+
+def _rendered(filter: Filter, types: Mapping[str, FieldType]) -> _Part:
     match filter:
         case Compare(field, op, value):
-            return f"{field} {op} {_constant(value, types[field])}"
+            return _Part(1, f"{field} {op} {_constant(value, types[field])}")
         case In(_, ()):
-            return NEVER
+            return _Part(1, NEVER)
         case In(field, values):
-            return f"{field} in {_constants(values, types[field])}"
+            return _Part(1, f"{field} in {_constants(values, types[field])}")
         case And(parts):
-            return _joined(" and ", [render(part, collection) for part in parts]) or ALWAYS
+            return _joined("and", [_rendered(part, types) for part in parts] or [_Part(1, ALWAYS)])
         case Or(parts):
-            return _joined(" or ", [render(part, collection) for part in parts]) or NEVER
+            return _joined("or", [_rendered(part, types) for part in parts] or [_Part(1, NEVER)])
         case Not(part):
-            return f"not ({render(part, collection)})"
+            inner = _rendered(part, types)
+            return _Part(inner.depth + 1, f"not ({inner.text})")
+
+
+def _joined(word: str, parts: list[_Part]) -> _Part:
+    """Two by two, the flattest first: a server nests a plain chain once per part, and fails at 49 levels."""
+    heapify(parts)
+    while len(parts) > 1:
+        one, other = heappop(parts), heappop(parts)
+        heappush(parts, _Part(other.depth + 1, f"({one.text}) {word} ({other.text})"))
+    return parts[0]
 
 
 def one_of(field: str, texts: Iterable[str]) -> str:
@@ -53,10 +77,6 @@ def check_names(collection: Collection) -> None:
     taken = sorted(name for name in names if name.lower() in WORDS)
     if taken:
         raise WrongUse(f"Milvus cannot have a field named {', '.join(taken)}: a word of its filter language; rename it")
-
-
-def _joined(word: str, parts: list[str]) -> str:
-    return word.join(f"({part})" for part in parts)
 
 
 def _constants(values: Iterable[Scalar], kind: FieldType) -> str:

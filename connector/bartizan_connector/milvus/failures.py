@@ -19,7 +19,7 @@ _NOT_ALLOWED_CODES = frozenset({1400, 1401, 1402})
 
 _BUSY_WORDS = (
     "timeout", "timed out", "deadline", "not loaded", "not ready", "unavailable", "no available", "not healthy",
-    "failed to get delegator", "failed to search/query delegator", "node not found", "node not match", "not online",
+    "failed to get delegator", "node not found", "node not match", "not online",
     "fail connecting", "rate limit", "context canceled", "try again", "channel closed", "not serving",
 )  # fmt: skip
 """A server before 2.4 gives most failures the one code 65535 and tells them apart in words only."""
