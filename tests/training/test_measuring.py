@@ -1,12 +1,15 @@
 """Measures against their definitions, written out in a few lines of plain Python."""
 
 import math
+import runpy
+import sys
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bartizan_connector.errors import WrongUse
+from bartizan_training import measuring
 from bartizan_training.measuring import DEPTH, measure, measures
 
 documents = [f"d{number:02}" for number in range(30)]
@@ -88,3 +91,11 @@ def test_a_document_named_twice_is_refused() -> None:
 def test_relevance_from_grade_zero_is_refused() -> None:
     with pytest.raises(WrongUse, match="relevant-from 0: a document is relevant from grade 1"):
         measures(0)
+
+
+def test_without_ir_measures_the_line_that_installs_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ir_measures", None)
+    with pytest.raises(
+        WrongUse, match=r"'ir-measures', which is not installed: pip install 'bartizan-search\[local\]'"
+    ):
+        runpy.run_path(measuring.__file__)

@@ -8,7 +8,7 @@ from bartizan_connector.errors import WrongUse, missing_extra
 try:
     import ir_measures
 except ImportError as error:
-    raise missing_extra("ir-measures", "train") from error
+    raise missing_extra("ir-measures", "local") from error
 
 DEPTH = 100
 """How many documents a query's answer holds: what the deepest measure looks at."""
