@@ -2,10 +2,11 @@
 
 The order of effects is the guarantee. A write goes: 1 announce in the ledger how far an id's chunks will reach, where
 that grows · 2 write the rows · 3 remove the chunks that are left over · 4 complete the ledger. Whoever is killed in
-between has not completed, so the batch is written again, and the announcement tells that run what it must remove.
+between has not completed, so the documents come again, and the announcement tells what that write must remove.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from threading import RLock
 from typing import Any, Literal
 
@@ -74,42 +75,28 @@ class MilvusBackend:
 
     def upsert(self, rows: Sequence[Row]) -> None:
         with self._lock:
-            collection, ledger = self._collection, self._ledger
-            documents = checked_rows(collection, rows)
-            before = ledger.read(document.id for document in documents)
-            reach = {document.id: document.rows[-1].chunk + 1 for document in documents}
-            old_reach = {id: before[id].chunks if id in before else 1 for id in reach}
-
-            ledger.write(  # 1 announce
-                [
-                    Entry(before[id].head if id in before else Entry.unknown(id).head, reach[id])
-                    for id in reach
-                    if reach[id] > old_reach[id]
-                ]
-            )
-            self._write_rows([row for document in documents for row in document.rows])  # 2 write
+            documents = checked_rows(self._collection, rows)
+            before = self._read([document.id for document in documents])
+            after = {document.id: Entry(document.head, document.rows[-1].chunk + 1) for document in documents}
+            self._announce(before, after)
+            self._write_rows([row for document in documents for row in document.rows])
             kept = {primary_key(row.id, row.chunk) for document in documents for row in document.rows}
-            self._remove_rows(  # 3 remove
-                [key for id in reach for key in _keys(id, max(reach[id], old_reach[id])) if key not in kept]
-            )
-            ledger.write([Entry(document.head, reach[document.id]) for document in documents])  # 4 complete
+            reach = {id: max(before[id].chunks, after[id].chunks) for id in after}
+            self._remove_rows([key for id in after for key in _keys(id, reach[id]) if key not in kept])
+            self._complete(list(after.values()))
 
     def touch(self, heads: Sequence[Head]) -> None:
         with self._lock:
             checked = checked_heads(heads)
-            before = self._ledger.read(head.id for head in checked)
-            self._ledger.write([Entry(head, before[head.id].chunks if head.id in before else 1) for head in checked])
+            before = self._read([head.id for head in checked])
+            self._complete([Entry(head, before[head.id].chunks) for head in checked])
 
     def delete(self, heads: Sequence[Head]) -> None:
         with self._lock:
             checked = checked_heads(heads)
-            before = self._ledger.read(head.id for head in checked)
-            self._remove_rows(
-                [key for head in checked for key in _keys(head.id, before[head.id].chunks if head.id in before else 1)]
-            )
-            self._ledger.write(
-                [Entry(Head(id=head.id, version=head.version, hash=head.hash, deleted=True)) for head in checked]
-            )
+            before = self._read([head.id for head in checked])
+            self._remove_rows([key for head in checked for key in _keys(head.id, before[head.id].chunks)])
+            self._complete([Entry(replace(head, deleted=True)) for head in checked])
 
     def search(
         self,
@@ -157,6 +144,18 @@ class MilvusBackend:
         with calling(self._connection.place):
             (name,) = client.list_indexes(collection, field_name=field, timeout=timeout)
             return str(client.describe_index(collection, name, timeout=timeout)["index_type"])
+
+    def _read(self, ids: Sequence[str]) -> dict[str, Entry]:
+        """What the ledger holds of every one of these ids."""
+        return {id: Entry.unknown(id) for id in ids} | self._ledger.read(ids)
+
+    def _announce(self, before: Mapping[str, Entry], after: Mapping[str, Entry]) -> None:
+        """Before rows are written beyond where the ledger says that an id may have some."""
+        growing = [id for id in after if after[id].chunks > before[id].chunks]
+        self._ledger.write([Entry(before[id].head, after[id].chunks) for id in growing])
+
+    def _complete(self, entries: Sequence[Entry]) -> None:
+        self._ledger.write(entries)
 
     def _write_rows(self, rows: Sequence[Row]) -> None:
         """Upsert, never insert: an insert of a key that is there makes it stand twice."""
