@@ -33,8 +33,9 @@ def import_(
     """Turn a Hugging Face or sentence-transformers model into a tower."""
     from bartizan_connector.folders import refuse_foreign
     from bartizan_encoders.importing import Wishes, import_tower
+    from bartizan_encoders.weights import WEIGHTS_FILE
 
-    refuse_foreign(out_folder)
+    refuse_foreign(out_folder, marker=WEIGHTS_FILE)
     wishes = Wishes(
         name=name,
         pooling=_one_of("--pooling", pooling, ("cls", "mean", "last", "max")),

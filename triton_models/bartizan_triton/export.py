@@ -1,0 +1,57 @@
+"""Export: a tower becomes a folder that is served without torch, after it has passed the parity gate."""
+
+import json
+from pathlib import Path
+
+import onnx
+import onnxruntime
+
+from bartizan_connector.errors import WrongUse
+from bartizan_connector.folders import refuse_foreign, written_aside
+from bartizan_connector.onnx import MODEL_FILE, PARITY_FILE, SPEC_KEY, OnnxEncoder, session_options
+from bartizan_connector.spec import Precision, TowerSpec
+from bartizan_encoders.tower import Tower
+from bartizan_triton.golden import golden_texts
+from bartizan_triton.graph import graph_of
+from bartizan_triton.parity import LIMITS, compare, report, require
+from bartizan_triton.quantise import quantised
+
+_LONGEST_EXAMPLE = 64
+"""Tokens; longer texts bring about no larger activations."""
+
+
+def export_tower(tower_folder: Path, out: Path, precision: Precision = "fp32") -> TowerSpec:
+    """Write the export of the tower in `tower_folder` to `out`: 1 trace, 2 quantise, 3 stamp with the spec, 4 compare
+    with torch, 5 rename into place. Whatever fails leaves `out` as it was."""
+    if precision not in LIMITS:
+        raise WrongUse(f"precision {precision!r} is not one of {', '.join(LIMITS)}")
+    refuse_foreign(out, marker=MODEL_FILE)
+    tower = Tower.load(tower_folder)
+    spec = tower.spec.at_precision(precision)
+    model = graph_of(tower)
+    if precision == "int8":
+        role = next(iter(spec.roles))
+        model = quantised(model, tower.tokens.encode(golden_texts(_LONGEST_EXAMPLE), role))
+    _stamp(model, spec)
+    with written_aside(out, marker=MODEL_FILE) as fresh:
+        path = fresh / MODEL_FILE
+        onnx.save(model, path)
+        session = onnxruntime.InferenceSession(path, session_options(), providers=["CPUExecutionProvider"])
+        encoder = OnnxEncoder(session, tower.tokens, spec)
+        try:
+            parity = compare(tower, encoder)
+            require(parity, precision)
+            (fresh / PARITY_FILE).write_text(json.dumps(report(parity, encoder, path), indent=2) + "\n", "utf-8")
+        finally:
+            encoder.close()
+        tower.tokens.write(fresh)
+        spec.write(fresh)
+    return spec
+
+
+def _stamp(model: onnx.ModelProto, spec: TowerSpec) -> None:
+    """The spec travels inside the model file too."""
+    del model.metadata_props[:]
+    model.metadata_props.add(key=SPEC_KEY, value=spec.to_json())
+    model.producer_name = "bartizan"
+    model.graph.name = "tower"
