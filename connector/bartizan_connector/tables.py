@@ -1,7 +1,7 @@
 """TOML tables as frozen values: read, check every key, and say in words what is wrong."""
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -33,8 +33,14 @@ def check(model: type[T], tables: Mapping[str, Any], origin: Path, context: Any 
     try:
         return model.model_validate(tables, context=context)
     except ValidationError as error:
-        problems = "; ".join(_explain(problem, model) for problem in error.errors())
+        problems = "; ".join(_explain(problem, model) for problem in _causes(error.errors()))
         raise WrongUse(f"{origin}: {problems}") from error
+
+
+def _causes(problems: Sequence[Any]) -> list[Any]:
+    """The problems that are not mere consequences: a list with a broken item is also reported as too short."""
+    places = [problem["loc"] for problem in problems]
+    return [p for p in problems if not any(len(q) > len(p["loc"]) and q[: len(p["loc"])] == p["loc"] for q in places)]
 
 
 def _explain(problem: Any, model: type[BaseModel]) -> str:
