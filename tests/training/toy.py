@@ -1,6 +1,7 @@
 """A language small enough to learn in seconds: documents are made of things, and queries name things by other words."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,11 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from bartizan_connector.spec import RoleSpec
+from bartizan_encoders.local import TorchEncoder
 from bartizan_encoders.tower import Design, Tower
+from bartizan_training.beir import BeirData
+from bartizan_training.loop import train
+from bartizan_training.recipe import Recipe
 
 THINGS = 40
 DOCUMENTS = 96
@@ -67,3 +72,66 @@ def _say(word: str, things: np.ndarray) -> str:
 
 def _write(path: Path, lines: list[str]) -> None:
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+def found_first(data: Path, document: Path, query: Path, split: str = "test") -> float:
+    """Share of the split's queries whose own document comes first."""
+    beir = BeirData.read(data)
+    qrels = beir.qrels(split)
+    ids = list(beir.corpus)
+    documents = TorchEncoder.open(document).encode(list(beir.corpus.values()), "document").values
+    queries = TorchEncoder.open(query).encode([beir.queries[id] for id in qrels], "query").values
+    best = (queries @ documents.T).argmax(axis=1)
+    return float(np.mean([qrels[id].get(ids[column], 0) for id, column in zip(qrels, best, strict=True)]))
+
+
+def recipe(folder: Path, *stages: str, head: str = "") -> Path:
+    """A recipe beside `tower/` and `data/`."""
+    path = folder / "recipe.toml"
+    text = f'name = "toy"\ntower = "tower"\n{head}\n' + "".join(f"[[stages]]\n{stage}\n" for stage in stages)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def bench(folder: Path) -> Path:
+    """A folder with everything that a recipe of these tests needs."""
+    tower(folder / "tower")
+    collection(folder / "data")
+    return folder
+
+
+CONTRASTIVE = """
+kind = "contrastive"
+steps = 150
+batch_size = 32
+learning_rate = 3e-3
+data = { path = "data" }
+"""
+DISTIL = """
+kind = "distil_query"
+layers = [0]
+epochs = 20
+batch_size = 32
+learning_rate = 3e-3
+texts = [{ kind = "queries", path = "data", split = "train" }]
+"""
+REFINE = """
+kind = "refine"
+steps = 20
+batch_size = 16
+learning_rate = 1e-4
+data = { path = "data" }
+"""
+
+
+def with_keys(stage: str, **keys: object) -> str:
+    """The stage with some keys set otherwise."""
+    kept = [line for line in stage.splitlines() if line.split(" = ")[0] not in keys]
+    return "\n".join([*kept, *(f"{key} = {json.dumps(value)}" for key, value in keys.items() if value is not None)])
+
+
+def run(path: str, out: str, environment: dict[str, str], threads: int = 1) -> None:
+    """What a process of its own does in the tests: train, or go on training."""
+    os.environ.update(environment)
+    torch.set_num_threads(threads)
+    train(Recipe.load(Path(path)), Path(out), resume=True)

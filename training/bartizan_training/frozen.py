@@ -56,6 +56,7 @@ def freeze(frozen: Frozen, table: Training, place: Place) -> FrozenVectors:
         if accelerator.is_main_process:
             folder.mkdir(parents=True, exist_ok=True)
             key_path.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)  # whoever has the old file mapped keeps it
             shape = (len(frozen.texts), frozen.tower.spec.dim)
             np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape).flush()
         accelerator.wait_for_everyone()

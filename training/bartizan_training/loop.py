@@ -22,6 +22,7 @@ from accelerate import Accelerator
 
 from bartizan_connector.errors import Stop, WrongUse
 from bartizan_connector.folders import written_aside
+from bartizan_encoders.tower import Tower
 from bartizan_training import checkpoint
 from bartizan_training.checkpoint import State
 from bartizan_training.metrics import Metrics
@@ -74,7 +75,8 @@ def fit(stage: Stage, table: StageTable, place: Place, metrics_path: Path) -> No
     with watched(accelerator, f"stage {place.number}, {table.kind}", total=steps) as tick, _memory_explained(table):
         tick(done)
         while done < steps:
-            torch.manual_seed(_seed(place, step=done))
+            if table.dropout:
+                torch.manual_seed(_seed(place, step=done))
             rate = table.learning_rate * _slope(done, steps, table.warmup)
             for group in optimizer.param_groups:
                 group["lr"] = rate
@@ -102,6 +104,10 @@ def fit(stage: Stage, table: StageTable, place: Place, metrics_path: Path) -> No
 
 def _optimizer(stage: Stage, table: Training) -> torch.optim.Optimizer:
     """AdamW over what is not frozen; no decay of biases and norms."""
+    if table.freeze_embeddings:
+        for module in stage.modules():
+            if isinstance(module, Tower):
+                module.backbone.get_input_embeddings().requires_grad_(False)
     trained = [parameter for parameter in stage.parameters() if parameter.requires_grad]
     groups = [
         {"params": [parameter for parameter in trained if parameter.ndim > 1], "weight_decay": table.weight_decay},

@@ -45,9 +45,9 @@ class Metrics:
             return
         here = torch.stack([torch.stack(self._losses), torch.stack(self._norms)]).float()
         losses, norms = self._accelerator.reduce(here, "mean").tolist()
-        for back, figures in enumerate(zip(reversed(losses), reversed(norms), strict=True)):
+        for at, figures in enumerate(zip(losses, norms, strict=True), start=step - len(losses) + 1):
             if not all(map(math.isfinite, figures)):
-                raise self._broken(step - back, *figures, learning_rate)
+                raise self._broken(at, *figures, learning_rate)
         seconds = time.monotonic() - self._since
         record = {
             "stage": self._stage,
@@ -66,6 +66,6 @@ class Metrics:
     def _broken(self, step: int, loss: float, norm: float, learning_rate: float) -> Stop:
         return Stop(
             f"stage {self._stage} ({self._kind}): at step {step} the loss is {loss} and the gradient's norm {norm}; "
-            f"nothing of it was saved. Lower learning_rate (it was {learning_rate:.3g} there) or raise temperature, "
+            f"no checkpoint holds anything of it. Lower learning_rate (it was {learning_rate:.3g} there) or raise temperature, "
             "use precision = 'fp32', look for broken texts in the data, and train again into another --out"
         )

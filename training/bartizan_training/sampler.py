@@ -74,8 +74,17 @@ class PairSampler:
             for query, document in zip(queries, own, strict=True)
         ]
         documents = np.array(chosen + self._draw_negatives(queries, number), dtype=np.int64)
-        known = np.stack([np.isin(documents, self._pairs.positives[query]) for query in queries])
-        return PairBatch(queries=queries, documents=documents, known=known)
+        return PairBatch(queries=queries, documents=documents, known=self._known(queries, documents))
+
+    def _known(self, queries: Indices, documents: Indices) -> npt.NDArray[np.bool_]:
+        places: dict[int, list[int]] = {}
+        for place, document in enumerate(documents.tolist()):
+            places.setdefault(document, []).append(place)
+        known = np.zeros((len(queries), len(documents)), dtype=np.bool_)
+        for row, query in enumerate(queries):
+            for document in self._pairs.positives[query]:
+                known[row, places.get(document, [])] = True
+        return known
 
     def _draw_negatives(self, queries: Indices, number: int) -> list[int]:
         """As many for each query, different ones as far as there are enough."""

@@ -4,7 +4,7 @@ import copy
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bartizan_connector.errors import WrongUse
 from bartizan_encoders.tower import Tower
@@ -55,8 +55,8 @@ class ContrastiveStage(Stage):
         self.batches_per_epoch = self._sampler.batches_per_epoch
         self._queries = TokenTable(capped(start.query, table), "query", pairs.queries)
         self._documents = TokenTable(capped(start.document, table), "document", pairs.documents)
-        self.document = start.document
-        self.query = _tied(start) if table.tied else _apart(start)
+        self._towers = (_tied(start),) if table.tied else (_apart(start), start.document)
+        self.towers = nn.ModuleList(self._towers)
 
     def batch(self, number: int) -> Batch:
         """Queries, then documents; packed together for a tied tower, so that both go through it at once."""
@@ -72,8 +72,7 @@ class ContrastiveStage(Stage):
     def forward(self, batch: Batch) -> Tensor:
         """The loss of the whole batch, the same in each process."""
         (known_BN,) = batch.beside
-        towers = (self.document,) if self._table.tied else (self.query, self.document)
-        pairs = zip(towers, batch.texts, strict=True)
+        pairs = zip(self._towers, batch.texts, strict=True)
         vectors = torch.cat([encode(tower, packed, self._table) for tower, packed in pairs])
         size = len(known_BN) // self._place.accelerator.num_processes
         parts = vectors[:size], vectors[size : 2 * size], vectors[2 * size :]
@@ -82,13 +81,14 @@ class ContrastiveStage(Stage):
 
     def finish(self) -> Trained:
         """Tied towers play both roles; apart, each keeps the one it was trained for."""
+        query, document = self._towers[0], self._towers[-1]
         if self._table.tied:
-            self.document.spec = self.document.spec.model_copy(update={"name": self._place.name})
-            return Trained(query=self.document, document=self.document)
-        playing_only(self.document, "document", self._place.name)
-        playing_only(self.query, "query", f"{self._place.name}-query")
-        self.query.spec = self.query.spec.aligned_to(self.document.spec)
-        return Trained(query=self.query, document=self.document)
+            document.spec = document.spec.model_copy(update={"name": self._place.name})
+        else:
+            playing_only(document, "document", self._place.name)
+            playing_only(query, "query", f"{self._place.name}-query")
+            query.spec = query.spec.aligned_to(document.spec)
+        return Trained(query=query, document=document)
 
 
 def _tied(start: Towers) -> Tower:

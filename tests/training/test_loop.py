@@ -1,0 +1,203 @@
+"""The loop: killed and resumed, or shared by processes, it ends with the same weights; and what it refuses."""
+
+import json
+import multiprocessing
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bartizan_connector.errors import Stop, WrongUse
+from bartizan_encoders.weights import read_weights
+from bartizan_training.loop import train
+from bartizan_training.recipe import Recipe
+from tests.training import toy
+from tests.training.toy import CONTRASTIVE, DISTIL, REFINE, with_keys
+
+SHORT = {"batch_size": 16, "epochs": None, "checkpoint_every": 4, "log_every": 2}
+STAGES = (
+    with_keys(CONTRASTIVE, **SHORT, steps=12, dropout=True, accumulate=2, tied=False),
+    with_keys(DISTIL, **SHORT, steps=12, dropout=True),
+    with_keys(REFINE, **SHORT, steps=8),
+)
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tower, data, recipe, and its whole run in `whole`."""
+    folder = toy.bench(tmp_path_factory.mktemp("bench"))
+    torch.set_num_threads(1)
+    train(Recipe.load(toy.recipe(folder, *STAGES)), folder / "whole")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def processes() -> Any:
+    """Starts processes out of one that has imported everything and computed nothing."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.training.toy"])
+    return context
+
+
+def weights(run: Path, role: str = "query") -> dict[str, torch.Tensor]:
+    return read_weights(run / "towers" / role)
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def far(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
+    return max((a[name] - b[name]).abs().max().item() for name in a)
+
+
+def history(run: Path) -> list[dict[str, float]]:
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in record.items() if key != "tokens_per_second"} for record in records]
+
+
+def wait_for(what: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not what():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def test_a_run_killed_again_and_again_ends_as_if_it_had_never_been(bench: Path, processes: Any) -> None:
+    out = bench / "killed"
+    for moment in ("1-contrastive/checkpoints/step-00000004", "2-distil_query/checkpoints/step-00000008", "3-refine"):
+        worker = processes.Process(target=toy.run, args=(str(bench / "recipe.toml"), str(out), {}))
+        worker.start()
+        wait_for((out / "stages" / moment).exists)
+        os.kill(worker.pid, signal.SIGKILL)
+        worker.join()
+        assert worker.exitcode == -signal.SIGKILL
+        assert not (out / "towers").exists()
+    train(Recipe.load(bench / "recipe.toml"), out, resume=True)
+    assert same(weights(out, "document"), weights(bench / "whole", "document"))
+    assert same(weights(out, "query"), weights(bench / "whole", "query"))
+    assert history(out) == history(bench / "whole")
+    assert (out / "recipe.toml").read_text() == (bench / "whole/recipe.toml").read_text()
+
+
+def test_a_checkpoint_that_was_not_finished_is_not_read(bench: Path, tmp_path: Path) -> None:
+    half = tmp_path / "run/stages/1-contrastive/checkpoints/step-00000004.part"
+    half.mkdir(parents=True)
+    (half / "model.safetensors").write_bytes(b"cut off")
+    (tmp_path / "run/recipe.toml").write_text((bench / "whole/recipe.toml").read_text())
+    train(Recipe.load(bench / "recipe.toml"), tmp_path / "run", resume=True)
+    assert same(weights(tmp_path / "run"), weights(bench / "whole"))
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(bench: Path, tmp_path: Path) -> None:
+    text = with_keys(CONTRASTIVE, steps=3, dropout=True)
+    for name, seed in (("a", 7), ("b", 7), ("c", 8)):
+        train(Recipe.load(toy.recipe(bench, text, head=f"seed = {seed}")), tmp_path / name)
+    assert same(weights(tmp_path / "a"), weights(tmp_path / "b"))
+    assert not same(weights(tmp_path / "a"), weights(tmp_path / "c"))
+
+
+def test_two_processes_train_what_one_trains(bench: Path, processes: Any) -> None:
+    loss = "loss = { temperature = 0.05, bidirectional = true }"
+    stages = (
+        with_keys(CONTRASTIVE, steps=3, tied=False) + f"\n{loss}",
+        with_keys(DISTIL, steps=3, epochs=None, accumulate=2),
+        with_keys(REFINE, steps=3) + f"\n{loss}",
+    )
+    path = toy.recipe(bench, *stages)
+    one, two = bench / "one", bench / "two"
+    train(Recipe.load(path), one)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    world = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "ACCELERATE_USE_CPU": "true"}
+    workers = [
+        processes.Process(
+            target=toy.run, args=(str(path), str(two), world | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
+        )
+        for rank in range(2)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(timeout=120)
+    assert [worker.exitcode for worker in workers] == [0, 0]
+    for ours, theirs in zip(history(one), history(two), strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
+        assert ours["gradient_norm"] == pytest.approx(theirs["gradient_norm"], rel=1e-3)
+    # AdamW divides by the gradient's size, so that rounding in tiny gradients shows up at the scale of the rate.
+    start = read_weights(bench / "tower")
+    for role in ("document", "query"):
+        assert far(weights(one, role), weights(two, role)) < 2e-4
+    assert far(weights(one, "document"), start) > 3e-3
+
+
+def test_parts_of_a_batch_add_up_to_the_batch(bench: Path, tmp_path: Path) -> None:
+    whole, parts = {"batch_size": 32}, {"batch_size": 8, "accumulate": 4}
+    for name, keys in (("whole", whole), ("parts", parts)):
+        stage = with_keys(DISTIL, epochs=None, steps=1, **keys)
+        train(Recipe.load(toy.recipe(bench, stage)), tmp_path / name)
+    ours, theirs = history(tmp_path / "whole")[0], history(tmp_path / "parts")[0]
+    assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-5)
+    assert ours["gradient_norm"] == pytest.approx(theirs["gradient_norm"], rel=1e-4)
+
+
+def test_the_rate_rises_and_falls_as_a_line_says(bench: Path) -> None:
+    rates = [record["learning_rate"] for record in history(bench / "whole") if record["stage"] == 2]
+    assert [record["step"] for record in history(bench / "whole") if record["stage"] == 2] == [2, 4, 6, 8, 10, 12]
+    assert rates == pytest.approx([3e-3 * left / 11 for left in (11, 9, 7, 5, 3, 1)])
+
+
+def test_a_loss_that_is_no_number_stops_the_run_before_anything_of_it_is_saved(bench: Path, tmp_path: Path) -> None:
+    recipe = Recipe.load(toy.recipe(bench, with_keys(CONTRASTIVE, learning_rate=1e30, warmup=0, log_every=7)))
+    with pytest.raises(Stop, match=r"stage 1 \(contrastive\): at step 2 the loss is nan .* Lower learning_rate"):
+        train(recipe, tmp_path / "run")
+    assert not list((tmp_path / "run/stages").rglob("*.safetensors"))
+
+
+def test_a_run_is_not_overwritten(bench: Path) -> None:
+    with pytest.raises(WrongUse, match="exists already; go on with it by --resume"):
+        train(Recipe.load(bench / "recipe.toml"), bench / "whole")
+
+
+def test_a_folder_with_other_things_is_no_run(bench: Path) -> None:
+    with pytest.raises(WrongUse, match="is not a run"):
+        train(Recipe.load(bench / "recipe.toml"), bench / "data", resume=True)
+
+
+def test_resuming_with_another_recipe_names_what_differs(bench: Path) -> None:
+    changed = toy.recipe(bench, STAGES[0], with_keys(STAGES[1], steps=99), STAGES[2], head="seed = 3")
+    with pytest.raises(WrongUse, match=r"seed was 0, is 3; stages.1.steps was 12, is 99"):
+        train(Recipe.load(changed), bench / "whole", resume=True)
+
+
+def test_resuming_with_other_data_is_refused(bench: Path, tmp_path: Path, processes: Any) -> None:
+    folder = toy.bench(tmp_path)
+    path = toy.recipe(folder, with_keys(CONTRASTIVE, steps=5000, checkpoint_every=1))
+    worker = processes.Process(target=toy.run, args=(str(path), str(tmp_path / "run"), {}))
+    worker.start()
+    wait_for((tmp_path / "run/stages/1-contrastive/checkpoints/step-00000002").exists)
+    os.kill(worker.pid, signal.SIGKILL)
+    worker.join()
+    queries = folder / "data/queries.jsonl"
+    queries.write_text(queries.read_text().replace("ask1 ", "ask2 "))
+    with pytest.raises(WrongUse, match="the data changed since"):
+        train(Recipe.load(path), tmp_path / "run", resume=True)
+
+
+def test_a_finished_run_resumes_to_nothing(bench: Path) -> None:
+    recipe = Recipe.load(toy.recipe(bench, *STAGES))
+    before = {path: path.stat().st_mtime_ns for path in (bench / "whole").rglob("*")}
+    train(recipe, bench / "whole", resume=True)
+    assert before == {path: path.stat().st_mtime_ns for path in (bench / "whole").rglob("*")}
+
+
+def test_a_finished_run_keeps_no_scratch(bench: Path) -> None:
+    kept = {str(path.relative_to(bench / "whole/stages")) for path in (bench / "whole/stages").glob("*/*")}
+    assert kept == {"1-contrastive/towers", "2-distil_query/towers", "3-refine/towers"}

@@ -1,0 +1,205 @@
+"""What each kind of stage does to real, tiny towers: what is learned, what stays frozen, which space comes out."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+
+from bartizan_connector.errors import SpaceMismatch, WrongUse
+from bartizan_connector.spec import TowerSpec
+from bartizan_encoders.local import TorchEncoder
+from bartizan_encoders.tower import Tower
+from bartizan_encoders.weights import read_weights
+from bartizan_training.beir import BeirData
+from bartizan_training.loop import train
+from bartizan_training.recipe import Recipe
+from bartizan_training.stages.stage import Place, Stage, Towers
+from tests.training import toy
+from tests.training.toy import CONTRASTIVE, DISTIL, REFINE, with_keys
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tower, data, and a run of all three stages in `run`."""
+    folder = toy.bench(tmp_path_factory.mktemp("bench"))
+    torch.set_num_threads(1)
+    train(Recipe.load(toy.recipe(folder, CONTRASTIVE, DISTIL, REFINE)), folder / "run")
+    return folder
+
+
+def stage_of(bench: Path, text: str, start: Towers | None = None) -> Stage:
+    recipe = Recipe.load(toy.recipe(bench, text))
+    place = Place(accelerator=Accelerator(), folder=bench / "scratch", name="toy", number=1, recipe_seed=0)
+    return recipe.stages[0].build(start or Towers.load(bench / "tower", bench / "tower"), place)
+
+
+def losses(run: Path, stage: int) -> list[float]:
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [record["loss"] for record in records if record["stage"] == stage]
+
+
+def test_contrastive_training_lowers_the_loss_and_finds_held_out_queries(bench: Path) -> None:
+    towers = bench / "run/stages/1-contrastive/towers"
+    before = toy.found_first(bench / "data", bench / "tower", bench / "tower")
+    after = toy.found_first(bench / "data", towers / "document", towers / "query")
+    assert losses(bench / "run", 1)[-1] < 0.2 * losses(bench / "run", 1)[0]
+    assert before < 0.1
+    assert after > 0.75
+
+
+def test_the_student_finds_in_the_teachers_index_what_the_teacher_finds(bench: Path) -> None:
+    towers = bench / "run/stages/1-contrastive/towers", bench / "run/stages/2-distil_query/towers"
+    data = BeirData.read(bench / "data")
+    held_out = [data.queries[id] for id in data.qrels("test")]
+    index = TorchEncoder.open(towers[0] / "document").encode(list(data.corpus.values()), "document").values
+    tops = [
+        np.argsort(-(TorchEncoder.open(folder / "query").encode(held_out, "query").values @ index.T), axis=1)[:, :10]
+        for folder in towers
+    ]
+    agreement = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(*tops, strict=True)])
+    assert agreement > 0.9
+    assert np.mean(tops[0][:, 0] == tops[1][:, 0]) > 0.9
+
+
+def test_refinement_keeps_what_the_student_can(bench: Path) -> None:
+    scores = [
+        toy.found_first(bench / "data", towers / "document", towers / "query")
+        for towers in (bench / "run/stages/2-distil_query/towers", bench / "run/stages/3-refine/towers")
+    ]
+    assert scores[1] > scores[0] - 0.03
+    assert losses(bench / "run", 3)[-1] < 0.5
+
+
+def test_the_run_ends_with_two_towers_of_one_space(bench: Path) -> None:
+    document, query = (TowerSpec.read(bench / "run/towers" / role) for role in ("document", "query"))
+    assert document.space_id == document.tower_id == query.space_id != query.tower_id
+    assert set(query.roles) == {"query"}
+    assert (document.name, query.name) == ("toy", "toy-query")
+    assert Tower.load(bench / "run/towers/query").backbone.config.num_hidden_layers == 1
+
+
+def test_tied_towers_are_written_under_both_roles(bench: Path) -> None:
+    towers = bench / "run/stages/1-contrastive/towers"
+    assert TowerSpec.read(towers / "document") == TowerSpec.read(towers / "query")
+    assert TowerSpec.read(towers / "document").space is None
+
+
+def test_the_document_tower_is_the_same_file_by_file_after_the_student_is_trained(bench: Path) -> None:
+    trained, final = bench / "run/stages/1-contrastive/towers/document", bench / "run/towers/document"
+    for path in trained.iterdir():
+        assert path.read_bytes() == (final / path.name).read_bytes()
+
+
+@pytest.mark.parametrize("text", [DISTIL, REFINE])
+def test_frozen_towers_get_no_gradient_and_do_not_change(bench: Path, text: str) -> None:
+    towers = bench / "run/stages/1-contrastive/towers"
+    start = Towers.load(towers / "document", bench / "run/towers/query")
+    teacher = start if text is REFINE else Towers(start.document, start.document)
+    before = start.document.spec.weights_hash
+    stage = stage_of(bench, text, teacher)
+    stage(stage.batch(0)).backward()
+    assert all(parameter.grad is not None for parameter in stage.parameters())
+    assert all(parameter.grad is None for parameter in start.document.parameters())
+    assert not {id(p) for p in stage.parameters()} & {id(p) for p in start.document.parameters()}
+    assert start.document.spec.weights_hash == before
+
+
+def test_untied_towers_grow_apart_and_share_the_document_towers_space(bench: Path, tmp_path: Path) -> None:
+    text = with_keys(CONTRASTIVE, tied=False, steps=3)
+    train(Recipe.load(toy.recipe(bench, text)), tmp_path / "run")
+    document, query = (TowerSpec.read(tmp_path / "run/towers" / role) for role in ("document", "query"))
+    assert document.weights_hash != query.weights_hash
+    assert (set(document.roles), set(query.roles)) == ({"document"}, {"query"})
+    assert query.space_id == document.space_id == document.tower_id
+
+
+def test_a_student_of_another_size_gets_a_head_into_the_space(bench: Path, tmp_path: Path) -> None:
+    toy.tower(bench / "small", layers=1, width=16, seed=5)
+    text = with_keys(DISTIL, layers=None, student="small", epochs=None, steps=3)
+    train(Recipe.load(toy.recipe(bench, text)), tmp_path / "run")
+    tower = Tower.load(tmp_path / "run/towers/query")
+    assert tower.spec.head == "linear"
+    assert tower.spec.space_id == TowerSpec.read(tmp_path / "run/towers/document").space_id
+    assert TorchEncoder(tower).encode(["ask1 ask2"], "query").values.shape == (1, 32)
+
+
+def test_raw_and_normalised_targets_are_what_the_recipe_says(bench: Path) -> None:
+    start = Towers.load(bench / "tower", bench / "tower")
+    raw = stage_of(bench, with_keys(DISTIL, layers=[0, 2]) + '\nloss = { w_cos = 0, w_mse = 1, mse_on = "raw" }', start)
+    unit = stage_of(
+        bench, with_keys(DISTIL, layers=[0, 2]) + '\nloss = { w_cos = 0, w_mse = 1, mse_on = "normalised" }', start
+    )
+    cosine = stage_of(bench, with_keys(DISTIL, layers=[0, 2]), start)
+    values = [stage(stage.batch(0)).item() for stage in (raw, unit, cosine)]
+    assert values[1] == pytest.approx(2 * values[2], rel=1e-4)
+    assert values[0] > 2 * values[1]
+
+
+def test_a_teachers_vectors_are_computed_once_and_never_for_other_texts(bench: Path) -> None:
+    first = stage_of(bench, DISTIL)
+    kept = bench / "scratch/frozen/vectors.npy"
+    stamp = kept.stat().st_mtime_ns
+    second = stage_of(bench, DISTIL)
+    assert kept.stat().st_mtime_ns == stamp
+    assert torch.equal(first.batch(0).beside[0], second.batch(0).beside[0])
+    more = stage_of(bench, DISTIL.replace('split = "train"', 'split = "test"'))
+    assert kept.stat().st_mtime_ns != stamp
+    assert not torch.equal(first.batch(0).beside[0], more.batch(0).beside[0])
+
+
+def test_hard_negatives_come_into_the_loss(bench: Path) -> None:
+    data = BeirData.read(bench / "data")
+    documents = list(data.corpus)
+    lines = [
+        {"query": id, "negatives": [d for d in documents if d not in good][:3]}
+        for id, good in data.qrels("train").items()
+    ]
+    (bench / "negatives.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    text = with_keys(CONTRASTIVE, data=None)
+    plain = stage_of(bench, text + '\ndata = { path = "data" }')
+    hard = stage_of(bench, text + '\ndata = { path = "data", negatives = "negatives.jsonl", negatives_per_query = 2 }')
+    batch = hard.batch(0)
+    assert batch.beside[0].shape == (32, 96)
+    assert hard(batch).item() > plain(plain.batch(0)).item() + 0.5
+
+
+def test_bf16_inside_the_towers_gives_nearly_the_same_loss(bench: Path) -> None:
+    full, half = (stage_of(bench, with_keys(CONTRASTIVE, precision=precision)) for precision in ("fp32", "bf16"))
+    expected, got = full(full.batch(0)), half(half.batch(0))
+    assert got.dtype == torch.float32
+    assert got.item() != expected.item()
+    assert got.item() == pytest.approx(expected.item(), rel=0.03)
+
+
+def test_texts_are_cut_for_training_but_not_in_the_tower(bench: Path, tmp_path: Path) -> None:
+    text = with_keys(CONTRASTIVE, max_tokens=4, steps=1)
+    stage = stage_of(bench, text)
+    assert max(ids.shape[1] for ids, _ in stage.batch(0).texts[0].pieces) == 4
+    train(Recipe.load(toy.recipe(bench, text)), tmp_path / "run")
+    assert TowerSpec.read(tmp_path / "run/towers/query").roles == TowerSpec.read(bench / "tower").roles
+
+
+def test_frozen_embeddings_stay(bench: Path, tmp_path: Path) -> None:
+    text = with_keys(CONTRASTIVE, freeze_embeddings=True, steps=2)
+    train(Recipe.load(toy.recipe(bench, text)), tmp_path / "run")
+    before, after = read_weights(bench / "tower"), read_weights(tmp_path / "run/towers/query")
+    same = {name for name in before if torch.equal(before[name], after[name])}
+    assert "backbone.embeddings.word_embeddings.weight" in same
+    assert "backbone.embeddings.position_embeddings.weight" not in same
+
+
+def test_tying_two_different_towers_is_refused(bench: Path) -> None:
+    start = Towers.load(bench / "run/towers/document", bench / "run/towers/query")
+    with pytest.raises(WrongUse, match="set tied = false"):
+        stage_of(bench, CONTRASTIVE, start)
+
+
+def test_towers_of_two_spaces_cannot_start_a_run(bench: Path, tmp_path: Path) -> None:
+    recipe = Recipe.load(toy.recipe(bench, REFINE, head='query_tower = "run/towers/query"'))
+    with pytest.raises(SpaceMismatch) as refusal:
+        train(recipe, tmp_path / "run")
+    assert TowerSpec.read(bench / "tower").space_id in str(refusal.value)
+    assert refusal.value.exit_code == 3
