@@ -66,7 +66,7 @@ def run() -> None:
     rows: list[dict[str, str]] = []
     with tempfile.TemporaryDirectory() as aside:
         tower = minilm(Path(aside) / "minilm")
-        for name, wanted in sorted(expected(folder).items()):
+        for name, wanted in sorted(expected(folder).items(), key=lambda row: (row[0] == TREC_POOL, row[0])):
             for engine in ENGINES[:1] if name == TREC_POOL else ENGINES:
                 err.print(f"{name} with {engine}", markup=False)
                 begun = time.perf_counter()
