@@ -13,8 +13,8 @@ ORDER = ("demo", "tower", "train", "export", "ingest", "search", "eval", "doctor
 """The order a newcomer meets the commands in; others follow by name."""
 
 
-def build() -> typer.Typer:
-    """The whole command line: one sub-command for each `bartizan.commands` entry point."""
+def build(only: str | None = None) -> typer.Typer:
+    """The command line: one sub-command for each `bartizan.commands` entry point, or the one that is asked for."""
     cli = typer.Typer(
         name="bartizan",
         no_args_is_help=True,
@@ -27,7 +27,8 @@ def build() -> typer.Typer:
     def bartizan() -> None:
         """Build retrieval towers, distil a small query tower, and search with it."""
 
-    for point in sorted(entry_points(group="bartizan.commands"), key=_rank):
+    points = sorted(entry_points(group="bartizan.commands"), key=_rank)
+    for point in [point for point in points if point.name == only] or points:
         command = point.load()
         if isinstance(command, typer.Typer):
             cli.add_typer(command, name=point.name)
@@ -43,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"bartizan {version('bartizan-search')}")
         return
     try:
-        build()(arguments, prog_name="bartizan")
+        build(arguments[0] if arguments else None)(arguments, prog_name="bartizan")
     except BartizanError as error:
         err.print(f"error: {error}", markup=False, style="red")
         sys.exit(error.exit_code)
