@@ -95,12 +95,17 @@ class Tokens:
         spec = self.roles.get(role)
         if spec is None:
             raise WrongUse(f"this tower encodes {', '.join(sorted(self.roles))} only, but was asked for {role} tokens")
+        if isinstance(texts, str):
+            raise WrongUse("expected a list of texts, got one text; put it into a list")
+        for position, text in enumerate(texts):
+            if not isinstance(text, str):  # the library would take a pair of texts for one text
+                raise WrongUse(f"text {position} is of type {type(text).__name__}, expected str")
         room = spec.max_tokens - self._special
         prefixed = [spec.prefix + text for text in texts] if spec.prefix else list(texts)
         try:
             encodings = self._tokenizer.encode_batch_fast(prefixed, add_special_tokens=False)
         except TypeError as error:
-            raise _blame(prefixed) from error
+            raise _blame(texts) from error
         tokenized = []
         for encoding in encodings:
             length = len(encoding) + self._special
@@ -133,11 +138,9 @@ def _tokenizer(text: str) -> Tokenizer:
     return tokenizer
 
 
-def _blame(texts: Sequence[object]) -> WrongUse:
-    """Name the texts that the tokenizer refused."""
+def _blame(texts: Sequence[str]) -> WrongUse:
+    """Name the text that the tokenizer refused; half of a surrogate pair is what a str can hold and UTF-8 cannot."""
     for position, text in enumerate(texts):
-        if not isinstance(text, str):
-            return WrongUse(f"text {position} is a {type(text).__name__}, expected a str")
         try:
             text.encode("utf-8")
         except UnicodeEncodeError as error:
