@@ -154,8 +154,11 @@ def test_a_failed_ensure_leaves_the_file_free(path: Path) -> None:
     with pytest.raises(WrongUse, match="no Milvus Lite file"):
         MilvusBackend(str(path)).ensure(COLLECTION, create=False)
     assert not path.exists()
-    with pytest.raises(WrongUse, match="like"):
-        MilvusBackend(str(path)).ensure(COLLECTION.model_copy(update={"fields": (FieldSpec(name="like", type="int"),)}))
+    for name in ("like", "IS", "Timestamp"):
+        with pytest.raises(WrongUse, match=name):
+            MilvusBackend(str(path)).ensure(
+                COLLECTION.model_copy(update={"fields": (FieldSpec(name=name, type="int"),)})
+            )
     assert _is_free(path)
 
 
@@ -163,6 +166,13 @@ def test_a_plain_file_in_its_place_is_refused(path: Path) -> None:
     path.write_bytes(b"SQLite format 3\x00")
     with pytest.raises(WrongUse, match="older Milvus Lite"):
         MilvusBackend(str(path)).ensure(COLLECTION)
+
+
+def test_a_folder_of_something_else_is_refused_and_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(WrongUse, match="something else"):
+        MilvusBackend(str(tmp_path)).ensure(COLLECTION)
+    assert [each.name for each in tmp_path.iterdir()] == ["thesis.txt"]
 
 
 def test_a_collection_that_carries_no_contract_is_refused(path: Path) -> None:

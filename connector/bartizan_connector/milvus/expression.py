@@ -21,9 +21,12 @@ _ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r"})
 WORDS = frozenset(
     {"like", "exists", "null", "isnull", "not_null", "is_null", "is_not_null", "text_match", "phrase_match", "nan",
      "array_contains", "array_contains_all", "array_contains_any", "array_length", "json_contains",
-     "json_contains_all", "json_contains_any", "random_sample", "true", "false", "and", "or", "not", "in"}
+     "json_contains_all", "json_contains_any", "random_sample", "true", "false", "and", "or", "not", "in", "is",
+     "iso", "interval"}
 )  # fmt: skip
-"""Words of Milvus' language, in lower case: no field can have such a name in an expression."""
+"""Words of Milvus' language, in any case: no field can have such a name in an expression."""
+SYSTEM_FIELDS = frozenset({"RowID", "Timestamp", "_partition", "_seq"})
+"""Names that a server or Milvus Lite keeps for itself, spelled exactly so."""
 
 
 def render(filter: Filter, collection: Collection) -> str:
@@ -74,9 +77,9 @@ def one_of(field: str, texts: Iterable[str]) -> str:
 def check_names(collection: Collection) -> None:
     """Refuse names that Milvus' language would not take for a field."""
     names = [leg.name for leg in collection.legs] + [spec.name for spec in collection.fields]
-    taken = sorted(name for name in names if name.lower() in WORDS)
+    taken = sorted(name for name in names if name.lower() in WORDS or name in SYSTEM_FIELDS)
     if taken:
-        raise WrongUse(f"Milvus cannot have a field named {', '.join(taken)}: a word of its filter language; rename it")
+        raise WrongUse(f"Milvus keeps the name {', '.join(taken)} for itself; give the field another one")
 
 
 def _constants(values: Iterable[Scalar], kind: FieldType) -> str:

@@ -16,6 +16,7 @@ if find_spec("milvus_lite") is None:
     raise missing_extra("milvus-lite", "local")
 
 from milvus_lite.adapter.grpc.server import start_server_in_thread
+from milvus_lite.db import LOCK_FILENAME
 from milvus_lite.exceptions import DataDirLockedError, ManifestCorruptedError, WALCorruptedError
 
 _GRACE_SECONDS = 2.0
@@ -67,6 +68,8 @@ def _start(path: Path) -> _Served:
             f"{path} is a file, but Milvus Lite keeps a folder; it may be from an older Milvus Lite: "
             "point [backend] uri elsewhere and ingest again"
         )
+    if path.is_dir() and not (path / LOCK_FILENAME).exists() and any(path.iterdir()):
+        raise WrongUse(f"the folder {path} holds something else than Milvus Lite data; point [backend] uri elsewhere")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         return _Served(*start_server_in_thread(str(path), host="127.0.0.1", port=0))

@@ -10,6 +10,7 @@ overridden with `@pytest.mark.xfail(strict=True, reason=…)`.
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -211,6 +212,19 @@ class BackendSuite(ABC):
             backend.delete([Head(id="a", version=version + 1)])
         assert self.everything(backend) == {("b", 0)}
         assert backend.heads(["a"])["a"] == Head(id="a", version=20, deleted=True)
+
+    def test_threads_can_write_and_search_at_the_same_time(self, backend: SearchBackend) -> None:
+        def work(thread: int) -> None:
+            for version in range(1, 6):
+                backend.upsert([row(f"t{thread}", [version, 0, 0, 0], chunk=c, version=version) for c in range(3)])
+                backend.upsert([row(f"t{thread}", [version, 0, 0, 0], version=version)])
+                (hits,) = backend.search("dense", queries([1, 0, 0, 0]), 100, filters.parse(f"id == 't{thread}'"))
+                assert [(hit.chunk, hit.score) for hit in hits] == [(0, version)]
+
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(work, range(4)))
+        assert self.everything(backend) == {(f"t{thread}", 0) for thread in range(4)}
+        assert {head.version for head in backend.heads([f"t{thread}" for thread in range(4)]).values()} == {5}
 
     # ---- refusals: nothing of the batch is written
 
