@@ -1,14 +1,11 @@
 """The loop: killed and resumed, or shared by processes, it ends with the same weights; and what it refuses."""
 
 import json
-import multiprocessing
-import os
+import resource
+import shutil
 import signal
 import socket
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -37,14 +34,6 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def processes() -> Any:
-    """Starts processes out of one that has imported everything and computed nothing."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.training.toy"])
-    return context
-
-
 def weights(run: Path, role: str = "query") -> dict[str, torch.Tensor]:
     return read_weights(run / "towers" / role)
 
@@ -62,37 +51,18 @@ def history(run: Path) -> list[dict[str, float]]:
     return [{key: value for key, value in record.items() if key != "tokens_per_second"} for record in records]
 
 
-def wait_for(what: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not what():
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
-
-
-def test_a_run_killed_again_and_again_ends_as_if_it_had_never_been(bench: Path, processes: Any) -> None:
+def test_a_run_killed_again_and_again_ends_as_if_it_had_never_been(bench: Path) -> None:
     out = bench / "killed"
     for moment in ("1-contrastive/checkpoints/step-00000004", "2-distil_query/checkpoints/step-00000008", "3-refine"):
-        worker = processes.Process(target=toy.run, args=(str(bench / "recipe.toml"), str(out), {}))
-        worker.start()
-        wait_for((out / "stages" / moment).exists)
-        os.kill(worker.pid, signal.SIGKILL)
-        worker.join()
-        assert worker.exitcode == -signal.SIGKILL
-        assert not (out / "towers").exists()
+        toy.train_and_kill(bench / "recipe.toml", out, at=out / "stages" / moment)
+        unfinished = out / "stages" / moment.split("/")[0] / "checkpoints/step-00000099.part"
+        unfinished.mkdir(parents=True)
+        (unfinished / "model.safetensors").write_bytes(b"cut off")
     train(Recipe.load(bench / "recipe.toml"), out, resume=True)
     assert same(weights(out, "document"), weights(bench / "whole", "document"))
     assert same(weights(out, "query"), weights(bench / "whole", "query"))
     assert history(out) == history(bench / "whole")
     assert (out / "recipe.toml").read_text() == (bench / "whole/recipe.toml").read_text()
-
-
-def test_a_checkpoint_that_was_not_finished_is_not_read(bench: Path, tmp_path: Path) -> None:
-    half = tmp_path / "run/stages/1-contrastive/checkpoints/step-00000004.part"
-    half.mkdir(parents=True)
-    (half / "model.safetensors").write_bytes(b"cut off")
-    (tmp_path / "run/recipe.toml").write_text((bench / "whole/recipe.toml").read_text())
-    train(Recipe.load(bench / "recipe.toml"), tmp_path / "run", resume=True)
-    assert same(weights(tmp_path / "run"), weights(bench / "whole"))
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(bench: Path, tmp_path: Path) -> None:
@@ -103,7 +73,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(bench: Pat
     assert not same(weights(tmp_path / "a"), weights(tmp_path / "c"))
 
 
-def test_two_processes_train_what_one_trains(bench: Path, processes: Any) -> None:
+def test_two_processes_train_what_one_trains(bench: Path) -> None:
     loss = "loss = { temperature = 0.05, bidirectional = true }"
     stages = (
         with_keys(CONTRASTIVE, steps=3, tied=False) + f"\n{loss}",
@@ -117,14 +87,7 @@ def test_two_processes_train_what_one_trains(bench: Path, processes: Any) -> Non
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     world = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "ACCELERATE_USE_CPU": "true"}
-    workers = [
-        processes.Process(
-            target=toy.run, args=(str(path), str(two), world | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
-        )
-        for rank in range(2)
-    ]
-    for worker in workers:
-        worker.start()
+    workers = [toy.started(path, two, RANK=str(rank), LOCAL_RANK=str(rank), **world) for rank in range(2)]
     for worker in workers:
         worker.join(timeout=120)
     assert [worker.exitcode for worker in workers] == [0, 0]
@@ -177,18 +140,54 @@ def test_resuming_with_another_recipe_names_what_differs(bench: Path) -> None:
         train(Recipe.load(changed), bench / "whole", resume=True)
 
 
-def test_resuming_with_other_data_is_refused(bench: Path, tmp_path: Path, processes: Any) -> None:
-    folder = toy.bench(tmp_path)
+@pytest.fixture(scope="module")
+def cut_off(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder whose `run` was killed in its first stage."""
+    folder = toy.bench(tmp_path_factory.mktemp("cut_off"))
     path = toy.recipe(folder, with_keys(CONTRASTIVE, steps=5000, checkpoint_every=1))
-    worker = processes.Process(target=toy.run, args=(str(path), str(tmp_path / "run"), {}))
-    worker.start()
-    wait_for((tmp_path / "run/stages/1-contrastive/checkpoints/step-00000002").exists)
-    os.kill(worker.pid, signal.SIGKILL)
-    worker.join()
-    queries = folder / "data/queries.jsonl"
-    queries.write_text(queries.read_text().replace("ask1 ", "ask2 "))
+    toy.train_and_kill(path, folder / "run", at=folder / "run/stages/1-contrastive/checkpoints/step-00000002")
+    return folder
+
+
+def test_resuming_with_other_data_is_refused(cut_off: Path) -> None:
+    queries = cut_off / "data/queries.jsonl"
+    before = queries.read_text()
+    queries.write_text(before.replace("ask1 ", "ask2 "))
     with pytest.raises(WrongUse, match="the data changed since"):
-        train(Recipe.load(path), tmp_path / "run", resume=True)
+        train(Recipe.load(cut_off / "recipe.toml"), cut_off / "run", resume=True)
+    queries.write_text(before)
+
+
+def test_resuming_with_another_number_of_processes_is_refused(cut_off: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(cut_off / "run", tmp_path / "run")
+    for state in run.rglob("state.json"):
+        state.write_text(state.read_text().replace('"processes": 1', '"processes": 4'))
+    with pytest.raises(WrongUse, match="written by 4 processes and there are 1 now"):
+        train(Recipe.load(cut_off / "recipe.toml"), run, resume=True)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.bin", "state.json"])
+@pytest.mark.parametrize("kept", [0, 100])
+def test_a_damaged_checkpoint_is_named(cut_off: Path, tmp_path: Path, name: str, kept: int) -> None:
+    run = shutil.copytree(cut_off / "run", tmp_path / "run")
+    for path in run.rglob(name):
+        path.write_bytes(path.read_bytes()[:kept] if name != "state.json" else b"{"[:kept])
+    with pytest.raises(Stop, match=r"checkpoints/step-\d+ is damaged: .*; train again into another --out"):
+        train(Recipe.load(cut_off / "recipe.toml"), run, resume=True)
+
+
+def test_a_disk_that_is_full_leaves_the_checkpoint_before_whole(cut_off: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(cut_off / "run", tmp_path / "run")
+    before = {path.name: path.read_bytes() for path in run.rglob("checkpoints/step-????????/*")}
+    limits, action = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
+    try:
+        with pytest.raises(Stop, match="the one before it is whole: make room and run --resume"):
+            train(Recipe.load(cut_off / "recipe.toml"), run, resume=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, action)
+    assert {path.name: path.read_bytes() for path in run.rglob("checkpoints/step-????????/*")} == before
 
 
 def test_a_finished_run_resumes_to_nothing(bench: Path) -> None:

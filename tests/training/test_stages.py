@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator
 
 from bartizan_connector.errors import SpaceMismatch, WrongUse
 from bartizan_connector.spec import TowerSpec
@@ -16,7 +15,7 @@ from bartizan_encoders.weights import read_weights
 from bartizan_training.beir import BeirData
 from bartizan_training.loop import train
 from bartizan_training.recipe import Recipe
-from bartizan_training.stages.stage import Place, Stage, Towers
+from bartizan_training.stages.stage import Towers
 from tests.training import toy
 from tests.training.toy import CONTRASTIVE, DISTIL, REFINE, with_keys
 
@@ -28,12 +27,6 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.set_num_threads(1)
     train(Recipe.load(toy.recipe(folder, CONTRASTIVE, DISTIL, REFINE)), folder / "run")
     return folder
-
-
-def stage_of(bench: Path, text: str, start: Towers | None = None) -> Stage:
-    recipe = Recipe.load(toy.recipe(bench, text))
-    place = Place(accelerator=Accelerator(), folder=bench / "scratch", name="toy", number=1, recipe_seed=0)
-    return recipe.stages[0].build(start or Towers.load(bench / "tower", bench / "tower"), place)
 
 
 def losses(run: Path, stage: int) -> list[float]:
@@ -93,13 +86,13 @@ def test_the_document_tower_is_the_same_file_by_file_after_the_student_is_traine
         assert path.read_bytes() == (final / path.name).read_bytes()
 
 
-@pytest.mark.parametrize("text", [DISTIL, REFINE])
+@pytest.mark.parametrize("text", [DISTIL, REFINE], ids=["distil_query", "refine"])
 def test_frozen_towers_get_no_gradient_and_do_not_change(bench: Path, text: str) -> None:
     towers = bench / "run/stages/1-contrastive/towers"
     start = Towers.load(towers / "document", bench / "run/towers/query")
     teacher = start if text is REFINE else Towers(start.document, start.document)
     before = start.document.spec.weights_hash
-    stage = stage_of(bench, text, teacher)
+    stage = toy.stage(bench, text, teacher)
     stage(stage.batch(0)).backward()
     assert all(parameter.grad is not None for parameter in stage.parameters())
     assert all(parameter.grad is None for parameter in start.document.parameters())
@@ -128,24 +121,26 @@ def test_a_student_of_another_size_gets_a_head_into_the_space(bench: Path, tmp_p
 
 def test_raw_and_normalised_targets_are_what_the_recipe_says(bench: Path) -> None:
     start = Towers.load(bench / "tower", bench / "tower")
-    raw = stage_of(bench, with_keys(DISTIL, layers=[0, 2]) + '\nloss = { w_cos = 0, w_mse = 1, mse_on = "raw" }', start)
-    unit = stage_of(
+    raw = toy.stage(
+        bench, with_keys(DISTIL, layers=[0, 2]) + '\nloss = { w_cos = 0, w_mse = 1, mse_on = "raw" }', start
+    )
+    unit = toy.stage(
         bench, with_keys(DISTIL, layers=[0, 2]) + '\nloss = { w_cos = 0, w_mse = 1, mse_on = "normalised" }', start
     )
-    cosine = stage_of(bench, with_keys(DISTIL, layers=[0, 2]), start)
+    cosine = toy.stage(bench, with_keys(DISTIL, layers=[0, 2]), start)
     values = [stage(stage.batch(0)).item() for stage in (raw, unit, cosine)]
     assert values[1] == pytest.approx(2 * values[2], rel=1e-4)
     assert values[0] > 2 * values[1]
 
 
 def test_a_teachers_vectors_are_computed_once_and_never_for_other_texts(bench: Path) -> None:
-    first = stage_of(bench, DISTIL)
+    first = toy.stage(bench, DISTIL)
     kept = bench / "scratch/frozen/vectors.npy"
     stamp = kept.stat().st_mtime_ns
-    second = stage_of(bench, DISTIL)
+    second = toy.stage(bench, DISTIL)
     assert kept.stat().st_mtime_ns == stamp
     assert torch.equal(first.batch(0).beside[0], second.batch(0).beside[0])
-    more = stage_of(bench, DISTIL.replace('split = "train"', 'split = "test"'))
+    more = toy.stage(bench, DISTIL.replace('split = "train"', 'split = "test"'))
     assert kept.stat().st_mtime_ns != stamp
     assert not torch.equal(first.batch(0).beside[0], more.batch(0).beside[0])
 
@@ -159,15 +154,15 @@ def test_hard_negatives_come_into_the_loss(bench: Path) -> None:
     ]
     (bench / "negatives.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     text = with_keys(CONTRASTIVE, data=None)
-    plain = stage_of(bench, text + '\ndata = { path = "data" }')
-    hard = stage_of(bench, text + '\ndata = { path = "data", negatives = "negatives.jsonl", negatives_per_query = 2 }')
+    plain = toy.stage(bench, text + '\ndata = { path = "data" }')
+    hard = toy.stage(bench, text + '\ndata = { path = "data", negatives = "negatives.jsonl", negatives_per_query = 2 }')
     batch = hard.batch(0)
     assert batch.beside[0].shape == (32, 96)
     assert hard(batch).item() > plain(plain.batch(0)).item() + 0.5
 
 
 def test_bf16_inside_the_towers_gives_nearly_the_same_loss(bench: Path) -> None:
-    full, half = (stage_of(bench, with_keys(CONTRASTIVE, precision=precision)) for precision in ("fp32", "bf16"))
+    full, half = (toy.stage(bench, with_keys(CONTRASTIVE, precision=precision)) for precision in ("fp32", "bf16"))
     expected, got = full(full.batch(0)), half(half.batch(0))
     assert got.dtype == torch.float32
     assert got.item() != expected.item()
@@ -176,7 +171,7 @@ def test_bf16_inside_the_towers_gives_nearly_the_same_loss(bench: Path) -> None:
 
 def test_texts_are_cut_for_training_but_not_in_the_tower(bench: Path, tmp_path: Path) -> None:
     text = with_keys(CONTRASTIVE, max_tokens=4, steps=1)
-    stage = stage_of(bench, text)
+    stage = toy.stage(bench, text)
     assert max(ids.shape[1] for ids, _ in stage.batch(0).texts[0].pieces) == 4
     train(Recipe.load(toy.recipe(bench, text)), tmp_path / "run")
     assert TowerSpec.read(tmp_path / "run/towers/query").roles == TowerSpec.read(bench / "tower").roles
@@ -194,7 +189,7 @@ def test_frozen_embeddings_stay(bench: Path, tmp_path: Path) -> None:
 def test_tying_two_different_towers_is_refused(bench: Path) -> None:
     start = Towers.load(bench / "run/towers/document", bench / "run/towers/query")
     with pytest.raises(WrongUse, match="set tied = false"):
-        stage_of(bench, CONTRASTIVE, start)
+        toy.stage(bench, CONTRASTIVE, start)
 
 
 def test_towers_of_two_spaces_cannot_start_a_run(bench: Path, tmp_path: Path) -> None:

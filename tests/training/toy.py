@@ -1,11 +1,16 @@
 """A language small enough to learn in seconds: documents are made of things, and queries name things by other words."""
 
 import json
+import multiprocessing
 import os
+import signal
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from bartizan_connector.spec import RoleSpec
@@ -14,6 +19,7 @@ from bartizan_encoders.tower import Design, Tower
 from bartizan_training.beir import BeirData
 from bartizan_training.loop import train
 from bartizan_training.recipe import Recipe
+from bartizan_training.stages.stage import Place, Stage, Towers
 
 THINGS = 40
 DOCUMENTS = 96
@@ -102,7 +108,7 @@ def bench(folder: Path) -> Path:
 
 CONTRASTIVE = """
 kind = "contrastive"
-steps = 150
+steps = 100
 batch_size = 32
 learning_rate = 3e-3
 data = { path = "data" }
@@ -110,7 +116,7 @@ data = { path = "data" }
 DISTIL = """
 kind = "distil_query"
 layers = [0]
-epochs = 20
+epochs = 15
 batch_size = 32
 learning_rate = 3e-3
 texts = [{ kind = "queries", path = "data", split = "train" }]
@@ -130,8 +136,35 @@ def with_keys(stage: str, **keys: object) -> str:
     return "\n".join([*kept, *(f"{key} = {json.dumps(value)}" for key, value in keys.items() if value is not None)])
 
 
-def run(path: str, out: str, environment: dict[str, str], threads: int = 1) -> None:
-    """What a process of its own does in the tests: train, or go on training."""
+def stage(bench: Path, text: str, start: Towers | None = None) -> Stage:
+    """One stage, built and ready, outside of the loop."""
+    table = Recipe.load(recipe(bench, text)).stages[0]
+    place = Place(accelerator=Accelerator(), folder=bench / "scratch", name="toy", number=1, recipe_seed=0)
+    return table.build(start or Towers.load(bench / "tower", bench / "tower"), place)
+
+
+def started(path: Path, out: Path, **environment: str) -> Any:
+    """A process of its own that trains, or goes on training; out of one that has imported everything already."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.training.toy"])
+    worker = context.Process(target=_work, args=(str(path), str(out), environment))
+    worker.start()
+    return worker
+
+
+def train_and_kill(path: Path, out: Path, *, at: Path) -> None:
+    """Train in a process of its own and kill it, without a warning, as soon as that path exists."""
+    worker = started(path, out)
+    while not at.exists():
+        assert worker.is_alive()
+        time.sleep(0.001)
+    os.kill(worker.pid, signal.SIGKILL)
+    worker.join()
+    assert worker.exitcode == -signal.SIGKILL
+    assert not (out / "towers").exists()
+
+
+def _work(path: str, out: str, environment: dict[str, str]) -> None:
     os.environ.update(environment)
-    torch.set_num_threads(threads)
+    torch.set_num_threads(1)
     train(Recipe.load(Path(path)), Path(out), resume=True)

@@ -5,6 +5,7 @@ import os
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 
 from accelerate import Accelerator
 from safetensors import SafetensorError
@@ -51,7 +52,7 @@ def load(accelerator: Accelerator, folder: Path, now: State) -> int:
     whole = sorted(path for path in folder.glob("step-*") if path.suffix != ".part")
     if not whole:
         return 0
-    then = State(**json.loads((whole[-1] / _STATE).read_text(encoding="utf-8")))
+    then = _read_state(whole[-1])
     if then.examples != now.examples:
         raise WrongUse(
             f"the data changed since {whole[-1]} was written; put it back, or train again into another --out"
@@ -63,9 +64,20 @@ def load(accelerator: Accelerator, folder: Path, now: State) -> int:
         )
     try:
         accelerator.load_state(str(whole[-1]))
-    except (OSError, RuntimeError, SafetensorError) as error:
-        raise Stop(f"the checkpoint {whole[-1]} is damaged: {error}; train again into another --out") from error
+    except (OSError, RuntimeError, EOFError, UnpicklingError, SafetensorError) as error:
+        raise _damaged(whole[-1], error) from error
     return then.step
+
+
+def _read_state(checkpoint: Path) -> State:
+    try:
+        return State(**json.loads((checkpoint / _STATE).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise _damaged(checkpoint, error) from error
+
+
+def _damaged(checkpoint: Path, error: Exception) -> Stop:
+    return Stop(f"the checkpoint {checkpoint} is damaged: {error}; train again into another --out")
 
 
 def _flush(folder: Path) -> None:

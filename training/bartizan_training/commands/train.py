@@ -20,7 +20,7 @@ def train(
 ) -> None:
     """Train two towers and distil a small query tower, as a recipe says.
 
-    A recipe is a TOML file with a name, a seed, a tower to start from and a list of [[stages]]: `contrastive` trains
+    A recipe is a TOML file with a name, a seed, a tower to start from and a list of stages: `contrastive` trains
     query and document tower on judged pairs, `distil_query` makes a small query tower out of the large one, `refine`
     trains it further against the frozen documents. Each stage starts from what the stage before made. Every key of
     every kind, with its default, stands in docs/train.md; relative paths are relative to the recipe's file.
