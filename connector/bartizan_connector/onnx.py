@@ -84,7 +84,7 @@ class OnnxEncoder:
         total = sum(len(text.ids) for text in tokenized)
         budget = min(self._batch_tokens, max(_LEAST_BATCH, -(-total // self._threads)))
         batches = list(by_length(tokenized, budget))
-        with _run_options(deadline, total) as options:
+        with run_options(deadline, total) as options:
             for batch, vectors in zip(batches, self._run(batches, tokenized, role, options, deadline), strict=True):
                 values[batch] = vectors
         return Vectors(
@@ -189,7 +189,7 @@ def _require_spec(path: Path, session: Any, spec: TowerSpec) -> None:
 
 
 @contextmanager
-def _run_options(deadline: float | None, tokens: int) -> Iterator[Any]:
+def run_options(deadline: float | None, tokens: int) -> Iterator[Any]:
     """Options of a run that the deadline breaks off. A query is done before a timer could help it."""
     options = onnxruntime.RunOptions()
     options.log_severity_level = 4

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
-from bartizan_connector.errors import SpaceMismatch, Stop
+from bartizan_connector.errors import SpaceMismatch, Stop, WrongUse
 from bartizan_connector.folders import written_aside
 from bartizan_connector.spec import Role, RoleSpec, TowerSpec
 from bartizan_connector.tokens import Tokens
@@ -154,7 +154,12 @@ class Tower(nn.Module):
     def cut(self, layers: Sequence[int]) -> "Tower":
         """A copy that keeps only these layers of the backbone, beside embeddings and head: a student to distil into."""
         architecture, state = backbones.cut(self.architecture, _under(state_of(self), _BACKBONE), layers)
-        backbone = backbones.load(architecture, _copied(state), origin="the cut tower")
+        try:
+            backbone = backbones.load(architecture, _copied(state), origin="the cut tower")
+        except Stop as error:
+            raise WrongUse(
+                f"a {self.architecture['model_type']} cannot do with layers {list(layers)}: {error}"
+            ) from error
         head = _head(_copied(self.head.state_dict())) if self.head else None
         design = Design(
             name=f"{self._spec.name}-{len(layers)}-layers",

@@ -59,6 +59,8 @@ def _factors(largest: Floats, products: Sequence[NodeProto], tensors: Mapping[st
 
 def _largest_activations(model: ModelProto, names: Sequence[str], examples: Sequence[Tokenized]) -> dict[str, Floats]:
     """The greatest size of each channel of the named activations, over all tokens of the examples."""
+    if not names:
+        return {}
     probe = ModelProto()
     probe.CopyFrom(model)
     for name in names:

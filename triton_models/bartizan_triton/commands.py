@@ -14,7 +14,9 @@ from bartizan_connector.spec import Precision
 def export(
     tower: Annotated[Path, typer.Argument(metavar="TOWER", help="The folder of a tower.")],
     out_folder: Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder to write.")],
-    precision: Annotated[str, typer.Option(help="fp32 (the same vectors) or int8 (faster, less than half the size).")] = "fp32",
+    precision: Annotated[
+        str, typer.Option(help="fp32 (the same vectors) or int8 (faster, less than half the size).")
+    ] = "fp32",
     format: Annotated[str, typer.Option(help="onnx.")] = "onnx",
 ) -> None:
     """Export a tower to ONNX, pooling, head and normalisation inside; refused unless it agrees with torch."""

@@ -50,8 +50,11 @@ def export_tower(tower_folder: Path, out: Path, precision: Precision = "fp32") -
 
 
 def _stamp(model: onnx.ModelProto, spec: TowerSpec) -> None:
-    """The spec travels inside the model file too."""
+    """The spec travels inside the model file too, and the output says its size."""
     del model.metadata_props[:]
     model.metadata_props.add(key=SPEC_KEY, value=spec.to_json())
     model.producer_name = "bartizan"
+    batch, width = model.graph.output[0].type.tensor_type.shape.dim
+    batch.dim_param = "batch"
+    width.dim_value = spec.dim
     model.graph.name = "tower"

@@ -1,0 +1,80 @@
+"""Models as they are published: by Hugging Face, and by sentence-transformers in both generations of its files."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from transformers import PreTrainedTokenizerFast
+from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING
+
+from bartizan_encoders import backbone as backbones
+from tests.encoders import tiny
+
+
+def hugging_face(folder: Path, kind: str = "bert", *, head: bool = False, most: int = 32, **facts: Any) -> Path:
+    """A model saved by transformers itself; `head` saves the language model around it, as many are published."""
+    torch.manual_seed(7)
+    config = backbones.configuration(tiny.architecture(kind) | facts)
+    with backbones.quiet_transformers():
+        model = MODEL_FOR_MASKED_LM_MAPPING[type(config)](config) if head else backbones.build(config.to_dict())
+        model.save_pretrained(folder)
+    text = tiny.bytes_tokenizer() if kind in tiny.DECODERS else tiny.words_tokenizer()
+    (folder / "given.json").write_text(text)
+    special = {} if kind in tiny.DECODERS else {"unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_file=str(folder / "given.json"),
+        model_max_length=most,
+        pad_token="<s>" if not special else "[PAD]",
+        **special,
+    )
+    tokenizer.save_pretrained(folder)
+    (folder / "given.json").unlink()
+    return folder
+
+
+def sentence_transformers(
+    folder: Path,
+    *,
+    pooling: dict[str, Any],
+    dense: dict[str, Any] | None = None,
+    normalize: bool = False,
+    settings: dict[str, Any] | None = None,
+    sentences: dict[str, Any] | None = None,
+    extra: str | None = None,
+) -> Path:
+    """A folder of modules; `dense` is the Dense module's configuration, `extra` a module that no tower has."""
+    hugging_face(folder)
+    modules = [("", "Transformer"), ("1_Pooling", "Pooling")]
+    _write(folder / "1_Pooling" / "config.json", pooling)
+    if dense:
+        modules.append(("2_Dense", "Dense"))
+        _write(folder / "2_Dense" / "config.json", dense)
+        save_file(dense_weights(), folder / "2_Dense" / "model.safetensors")
+    if normalize:
+        modules.append(("3_Normalize", "Normalize"))
+    if extra:
+        modules.append(("4_Extra", extra))
+    listed = [
+        {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for i, (path, kind) in enumerate(modules)
+    ]
+    _write(folder / "modules.json", listed)
+    _write(folder / "config_sentence_transformers.json", settings or {})
+    _write(folder / "sentence_bert_config.json", sentences or {"max_seq_length": 24, "do_lower_case": False})
+    return folder
+
+
+def dense_weights() -> dict[str, torch.Tensor]:
+    """A linear map from 16 to 4."""
+    source = torch.Generator().manual_seed(3)
+    return {
+        "linear.weight": torch.randn(4, 16, generator=source),
+        "linear.bias": torch.randn(4, generator=source),
+    }
+
+
+def _write(path: Path, value: Any) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(value))
