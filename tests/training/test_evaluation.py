@@ -278,8 +278,8 @@ class TestRefusals:
         ("content", "message"),
         [
             (None, "cannot read the result"),
-            ("{", "is not a result of `bartizan eval`: the file: Invalid JSON"),
-            ('{"collection": "larder"}', "is not a result of `bartizan eval`: collection_digest: Field required"),
+            ("{", "is not a result of 'bartizan eval': the file: Invalid JSON"),
+            ('{"collection": "larder"}', "is not a result of 'bartizan eval': collection_digest: Field required"),
         ],
     )
     def test_a_baseline_that_is_no_result(

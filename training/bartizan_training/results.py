@@ -71,7 +71,7 @@ class Result(BaseModel):
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"]) or "the file"
-            raise WrongUse(f"{path} is not a result of `bartizan eval`: {where}: {first['msg']}") from error
+            raise WrongUse(f"{path} is not a result of 'bartizan eval': {where}: {first['msg']}") from error
 
     def write(self, path: Path) -> None:
         """Save the result, whole or not at all."""
