@@ -62,6 +62,14 @@ def test_a_failure_becomes_the_reaction_to_it_and_names_the_server(
     assert raised.value.__cause__ is error
 
 
+def test_a_full_disk_is_told_with_the_way_out() -> None:
+    with (
+        pytest.raises(Stop, match=r"has no room to write: .*No space left on device\. Make room and run again"),
+        calling(PLACE),
+    ):
+        raise MilvusException(1, "[Errno 28] No space left on device")
+
+
 @pytest.mark.parametrize("code", [6, 1100])
 def test_rows_that_the_server_finds_invalid_are_rejected_by_id(code: int) -> None:
     error = MilvusException(code, "VARCHAR field 'x' value length 700 exceeds max_length=600")

@@ -23,6 +23,7 @@ _BUSY_WORDS = (
     "fail connecting", "rate limit", "context canceled", "try again", "channel closed", "not serving",
 )  # fmt: skip
 """A server before 2.4 gives most failures the one code 65535 and tells them apart in words only."""
+_FULL_WORDS = ("no space left", "file too large", "disk quota", "disk full")
 _NOT_ALLOWED_WORDS = ("auth check failure", "unauthenticated", "permission deny", "not authenticated")
 
 _BUSY_STATUS = frozenset(
@@ -57,6 +58,8 @@ def _meaning(place: str, code: object, message: str, ids: Sequence[str], error: 
         return Stop(f"Milvus at {place} cannot do this, it is too old or too small: {told}")
     if type(error) is MilvusException and any(word in words for word in _BUSY_WORDS):
         return Retry(f"Milvus at {place} is unreachable or busy: {told}")
+    if any(word in words for word in _FULL_WORDS):
+        return Stop(f"Milvus at {place} has no room to write: {told}. Make room and run again: what was stored is kept")
     if ids and code in _INVALID_CODES:
         return Reject(ids, f"Milvus at {place} refuses rows: {told}")
     return Stop(f"Milvus at {place} failed: {told}")

@@ -1,6 +1,7 @@
 """Milvus Lite: a folder served inside this process, shared by all who open it here and locked against others."""
 
 import atexit
+import logging
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -70,6 +71,8 @@ def _start(path: Path) -> _Served:
         )
     if path.is_dir() and not (path / LOCK_FILENAME).exists() and any(path.iterdir()):
         raise WrongUse(f"the folder {path} holds something else than Milvus Lite data; point [backend] uri elsewhere")
+    # It prints each failure with its whole traceback, and returns it too; it is told once, by us.
+    logging.getLogger("milvus_lite").setLevel(logging.CRITICAL)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         return _Served(*start_server_in_thread(str(path), host="127.0.0.1", port=0))
