@@ -118,12 +118,12 @@ def run(
 ) -> Report:
     """Bring the collection up to what the source says. `on_batch` gets each batch's share of the report once committed.
 
-    Retry is waited for (`patience`), then raised; Reject sets exactly its ids aside; Stop ends the run. Either way
-    nothing is lost: what was not committed comes again in the next run.
+    Retry is waited for once the collection is open (`patience`), then raised; Reject sets exactly its ids aside; Stop
+    ends the run. Either way nothing is lost: what was not committed comes again in the next run.
     """
     leg = _leg_for(encoder, collection)
     ingest = _Ingest(encoder, backend, collection, leg, words, patience or Patience())
-    ingest.patiently(lambda: backend.ensure(collection))
+    backend.ensure(collection)  # what cannot be reached at the start is told at once, not after minutes
     total = Report()
     started = time.perf_counter()
     batches = source.batches()
