@@ -53,12 +53,16 @@ def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_equal_documents_tie_wherever_a_matrix_product_puts_them() -> None:
-    """A matrix product alone gives equal rows scores that differ in the last bit."""
+    """A matrix product alone gives equal rows scores that differ in the last bit, by where they stand."""
     dice = np.random.default_rng(3)
-    document = dice.normal(size=(1, 383)).astype(np.float32)
-    positions, scores = top_k(dice.normal(size=(5, 383)).astype(np.float32), np.repeat(document, 257, axis=0), 257)
-    assert positions.tolist() == [list(range(257))] * 5
-    assert (scores == scores[:, :1]).all()
+    for dim, copies in ((383, 257), (5, 31), (100, 1003)):
+        documents = np.repeat(dice.normal(size=(1, dim)).astype(np.float32), copies, axis=0)
+        for asked in (1, 3, 8):
+            queries = dice.normal(size=(asked, dim)).astype(np.float32)
+            for k in (1, 7, copies // 2, copies):
+                positions, scores = top_k(queries, documents, k)
+                assert positions.tolist() == [list(range(k))] * asked
+                assert (scores == scores[:, :1]).all()
 
 
 @given(st.lists(st.dictionaries(st.integers(0, 19), st.integers(1, 5).map(float), max_size=6), min_size=1, max_size=8))
