@@ -22,6 +22,7 @@ from bartizan_connector.opening import load_encoder
 from bartizan_connector.seams import Encoder
 from bartizan_connector.spec import Precision, TowerSpec
 from bartizan_training.beir import BeirData
+from bartizan_training.demo.layout import Layout
 from bartizan_training.judging import Judged, encode_documents, judge
 from bartizan_training.significance import compare
 from benchmarks.record import Record
@@ -61,14 +62,14 @@ class Times:
 
 
 def find(folder: Path) -> Chain:
-    """The run inside the demo's folder: its last query tower was distilled from the one before the distillation."""
-    stages = sorted(folder.glob("**/stages/*-distil_query"))
-    collections = sorted(path.parent for path in folder.glob("**/qrels"))
-    if not stages or not collections:
-        raise WrongUse(f"{folder} holds no training run with a distilled query tower; make it: bartizan demo")
-    before = sorted(path for path in stages[0].parent.iterdir() if path.name < stages[0].name)
-    towers = stages[0].parent.parent / "towers"
-    return Chain(before[-1] / "towers" / "query", towers / "query", towers / "document", collections[0])
+    """What the demo left: the teacher is the query tower of the stage before the distillation."""
+    demo = Layout(folder)
+    stages = sorted(path for path in (demo.run / "stages").glob("*") if path.is_dir())
+    distillations = [position for position, path in enumerate(stages) if path.name.endswith("-distil_query")]
+    if distillations[:1] in ([], [0]) or not (demo.run / "towers").is_dir():
+        raise WrongUse(f"{folder} holds no finished run with a distilled query tower; make it: bartizan demo")
+    teacher = stages[distillations[0] - 1] / "towers" / "query"
+    return Chain(teacher, demo.run / "towers" / "query", demo.run / "towers" / "document", demo.corpus)
 
 
 def run(demo: Path = Path("bartizan-demo")) -> None:
