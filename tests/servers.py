@@ -1,4 +1,4 @@
-"""Real servers for the tests: started as processes of their own on loopback, waited for by a real query, stopped by pid."""
+"""Real servers for the tests: processes of their own on loopback, waited for by a real query, stopped by pid."""
 
 import json
 import os

@@ -171,6 +171,11 @@ class WordIndex:
                     f"the word index in {self._folder} is being written by another process; wait until it has ended",
                     after=2.0,
                 ) from error
+            if any(words in told.lower() for words in ("no space left", "file too large", "quota exceeded")):
+                raise Stop(
+                    f"the word index in {self._folder} has no room to write: {told}. "
+                    "Make room and run again: what was stored is kept"
+                ) from error
             raise Stop(
                 f"the word index in {self._folder} cannot be used: {told}; if it is damaged or from another version, "
                 "remove that folder and ingest again"

@@ -161,6 +161,34 @@ os.kill(os.getpid(), signal.SIGKILL)
     index.close()
 
 
+def test_a_full_disk_stops_the_write_and_keeps_what_was_stored(tmp_path: Path) -> None:
+    program = f"""
+import random, resource, signal, sys
+from pathlib import Path
+from bartizan_connector.collection import Row
+from bartizan_connector.errors import Stop
+from bartizan_connector.words import WordIndex
+def write(id, text):
+    index.upsert([Row(id=id, vectors={{}}, fields={{"text": text}}, version=1, hash="h")])
+index = WordIndex(Path({str(tmp_path / "words")!r}))
+write("kept", "word")
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
+try:
+    write("large", " ".join(str(random.random()) for _ in range(20_000)))
+except Stop as error:
+    print(error)
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+write("later", "word")
+print(*(hit.id for hit in index.search("word", 10)))
+"""
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert ran.returncode == 0, ran.stderr
+    refusal, found = ran.stdout.splitlines()
+    assert "no room to write" in refusal
+    assert found == "kept later"
+
+
 def test_a_second_writer_is_told_to_wait_while_readers_see_each_commit(tmp_path: Path) -> None:
     first, second = WordIndex(tmp_path / "words"), WordIndex(tmp_path / "words")
     first.upsert([row("a", "word")])
