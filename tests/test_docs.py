@@ -1,6 +1,8 @@
 """The documentation says what the code does."""
 
+import ast
 import re
+import textwrap
 from pathlib import Path
 from types import UnionType
 from typing import Union, get_args, get_origin
@@ -10,8 +12,8 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from bartizan_connector.config import Config
+from tests.test_layout import PACKAGES, ROOT
 
-ROOT = Path(__file__).parent.parent
 PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/**/*.md")])
 
 
@@ -62,3 +64,23 @@ def test_every_link_to_a_file_leads_somewhere(page: Path) -> None:
 def test_python_in_the_documentation_compiles(page: Path) -> None:
     for snippet in re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL):
         compile(snippet, str(page), "exec")
+
+
+def tree() -> str:
+    """The file tree as the README shows it: each module with the first sentence of its docstring."""
+    lines = []
+    for package in PACKAGES:
+        root = ROOT / package
+        lines.append(f"{package}/")
+        for path in sorted(root.rglob("*.py")):
+            says = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+            sentence = re.split(r"\.\s|\.$", says.split("\n\n")[0].replace("\n", " "), maxsplit=1)[0]
+            meaning = sentence.split(": ", 1)[-1]
+            lines.append(f"  {path.relative_to(root)!s:<24} {textwrap.shorten(meaning, 92, placeholder=' …')}")
+    return "\n".join(lines)
+
+
+def test_the_readme_shows_the_file_tree_as_it_is() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = readme.split("## What is where")[1].split("```")[1].strip()
+    assert shown == tree(), f"put this into the README:\n{tree()}"
