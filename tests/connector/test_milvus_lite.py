@@ -279,6 +279,12 @@ def test_a_server_that_is_down_is_a_retry_that_names_it_at_once() -> None:
     assert "secret" not in str(raised.value)
 
 
+@pytest.mark.parametrize("uri", ["http://", "http://127.0.0.1:port", "http://:19530", "http://[::1", "ftp://x:19530"])
+def test_an_address_that_is_none_is_refused(uri: str) -> None:
+    with pytest.raises(WrongUse, match="as a Milvus address"):
+        MilvusBackend(uri).ensure(COLLECTION)
+
+
 def _die(*_: object, **__: object) -> None:
     raise KeyboardInterrupt
 

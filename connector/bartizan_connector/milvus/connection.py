@@ -3,6 +3,7 @@
 import logging
 import re
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from pymilvus import MilvusClient
 
@@ -19,6 +20,8 @@ class Connection:
         self.file = None if "://" in uri else Path(uri).expanduser()
         self.place = re.sub(r"://[^/@]*@", "://", uri)
         self.timeout = timeout
+        if self.file is None:
+            _check_address(uri, self.place)
         self._uri = uri
         self._token = token
         self._client: MilvusClient | None = None
@@ -68,3 +71,14 @@ class Connection:
             from bartizan_connector.milvus import lite
 
             lite.release(self.file)
+
+
+def _check_address(uri: str, place: str) -> None:
+    """What pymilvus would take for another address, or fail on with an error of its own."""
+    try:
+        parts = urlsplit(uri)
+        is_complete = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_complete = False
+    if not is_complete:
+        raise WrongUse(f"cannot use {place} as a Milvus address; write it like http://host:19530")
