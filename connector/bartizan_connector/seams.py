@@ -66,7 +66,8 @@ class SearchBackend(Protocol):
         *,
         timeout: float | None = None,
     ) -> list[list[Hit]]:
-        """The k best rows for each vector. Vectors of another space raise SpaceMismatch before anything is searched."""
+        """The k best rows for each vector. Vectors of another space raise SpaceMismatch before anything is searched.
+        A sparse vector finds only rows that share a term with it."""
         ...
 
     def close(self) -> None:
