@@ -58,6 +58,11 @@ def test_a_run_killed_again_and_again_ends_as_if_it_had_never_been(bench: Path) 
         unfinished = out / "stages" / moment.split("/")[0] / "checkpoints/step-00000099.part"
         unfinished.mkdir(parents=True)
         (unfinished / "model.safetensors").write_bytes(b"cut off")
+        for generators in out.rglob("random_states_*.pkl"):
+            generators.unlink()  # accelerate keeps them; exactness must not rest on it
+        with (out / "metrics.jsonl").open("a") as file:
+            later = {"stage": int(moment[0]), "step": 99}
+            file.write(json.dumps(later) + "\n" + json.dumps(later)[:10])
     train(Recipe.load(bench / "recipe.toml"), out, resume=True)
     assert same(weights(out, "document"), weights(bench / "whole", "document"))
     assert same(weights(out, "query"), weights(bench / "whole", "query"))
@@ -104,11 +109,21 @@ def test_two_processes_train_what_one_trains(bench: Path) -> None:
 def test_parts_of_a_batch_add_up_to_the_batch(bench: Path, tmp_path: Path) -> None:
     whole, parts = {"batch_size": 32}, {"batch_size": 8, "accumulate": 4}
     for name, keys in (("whole", whole), ("parts", parts)):
-        stage = with_keys(DISTIL, epochs=None, steps=1, **keys)
+        stage = with_keys(DISTIL, epochs=None, steps=3, log_every=1, **keys)
         train(Recipe.load(toy.recipe(bench, stage)), tmp_path / name)
-    ours, theirs = history(tmp_path / "whole")[0], history(tmp_path / "parts")[0]
-    assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-5)
-    assert ours["gradient_norm"] == pytest.approx(theirs["gradient_norm"], rel=1e-4)
+    for ours, theirs in zip(history(tmp_path / "whole"), history(tmp_path / "parts"), strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
+        assert ours["gradient_norm"] == pytest.approx(theirs["gradient_norm"], rel=1e-3)
+
+
+def test_each_step_sees_the_next_batches_in_order(bench: Path, tmp_path: Path) -> None:
+    text = with_keys(DISTIL, epochs=None, steps=3, log_every=1, accumulate=2, learning_rate=1e-12)
+    stage = toy.stage(bench, text)
+    train(Recipe.load(toy.recipe(bench, text)), tmp_path / "run")
+    parts = [stage(stage.batch(number)).item() for number in range(6)]
+    expected = [(parts[i] + parts[i + 1]) / 2 for i in (0, 2, 4)]
+    assert [record["loss"] for record in history(tmp_path / "run")] == pytest.approx(expected, rel=1e-5)
+    assert len({round(part, 6) for part in parts}) == 6
 
 
 def test_the_rate_rises_and_falls_as_a_line_says(bench: Path) -> None:

@@ -13,8 +13,11 @@ from bartizan_encoders.local import TorchEncoder
 from bartizan_encoders.tower import Tower
 from bartizan_encoders.weights import read_weights
 from bartizan_training.beir import BeirData
+from bartizan_training.data import read_pairs
 from bartizan_training.loop import train
 from bartizan_training.recipe import Recipe
+from bartizan_training.sampler import PairSampler
+from bartizan_training.settings import PairsTable
 from bartizan_training.stages.stage import Towers
 from tests.training import toy
 from tests.training.toy import CONTRASTIVE, DISTIL, REFINE, with_keys
@@ -134,15 +137,37 @@ def test_raw_and_normalised_targets_are_what_the_recipe_says(bench: Path) -> Non
 
 
 def test_a_teachers_vectors_are_computed_once_and_never_for_other_texts(bench: Path) -> None:
-    first = toy.stage(bench, DISTIL)
-    kept = bench / "scratch/frozen/vectors.npy"
+    log, kept = bench / "log.txt", bench / "scratch/frozen/vectors.npy"
+    texts = with_keys(DISTIL, texts=None) + '\ntexts = [{ kind = "lines", path = "log.txt" }]'
+    log.write_text("".join(f"ask{i}\n" for i in range(32)))
+    first = toy.stage(bench, texts)
     stamp = kept.stat().st_mtime_ns
-    second = toy.stage(bench, DISTIL)
+    second = toy.stage(bench, texts)
     assert kept.stat().st_mtime_ns == stamp
     assert torch.equal(first.batch(0).beside[0], second.batch(0).beside[0])
-    more = toy.stage(bench, DISTIL.replace('split = "train"', 'split = "test"'))
+    log.write_text("".join(f"ask{i + 1}\n" for i in range(32)))
+    other = toy.stage(bench, texts)
     assert kept.stat().st_mtime_ns != stamp
-    assert not torch.equal(first.batch(0).beside[0], more.batch(0).beside[0])
+    assert not torch.equal(first.batch(0).beside[0], other.batch(0).beside[0])
+
+
+@pytest.mark.parametrize("mask", [True, False])
+@pytest.mark.parametrize("kind", ["contrastive", "refine"])
+def test_the_loss_is_info_nce_over_the_batch_that_was_drawn(bench: Path, kind: str, mask: bool) -> None:
+    loss = f"loss = {{ temperature = 0.1, mask_known = {str(mask).lower()} }}"
+    stage = toy.stage(bench, with_keys(CONTRASTIVE, kind=kind, max_tokens=None) + f"\n{loss}")
+    pairs = read_pairs(PairsTable(path=bench / "data"))
+    drawn = PairSampler(pairs, PairsTable(path=bench / "data"), 32, seed=(0, 1)).batch(3)
+    encoder = TorchEncoder.open(bench / "tower")
+    queries = encoder.encode([pairs.queries[i] for i in drawn.queries], "query").values.astype(np.float64)
+    documents = encoder.encode([pairs.documents[i] for i in drawn.documents], "document").values.astype(np.float64)
+    same = drawn.documents[None, :] == drawn.documents[:, None]
+    known = np.array([[document in pairs.positives[query] for document in drawn.documents] for query in drawn.queries])
+    assert (same & known).sum() > 32
+    shares = np.exp(queries @ documents.T / 0.1)
+    kept = np.where(known & ~np.eye(32, dtype=bool), 0.0, shares) if mask else shares
+    expected = -np.log(shares.diagonal() / kept.sum(axis=1)).mean()
+    assert stage(stage.batch(3)).item() == pytest.approx(expected, rel=1e-4)
 
 
 def test_hard_negatives_come_into_the_loss(bench: Path) -> None:
