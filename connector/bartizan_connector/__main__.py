@@ -2,9 +2,11 @@
 
 import sys
 from collections.abc import Sequence
-from importlib.metadata import EntryPoint, entry_points, version
+from importlib.metadata import entry_points, version
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from bartizan_connector.console import err
 from bartizan_connector.errors import BartizanError
@@ -20,6 +22,8 @@ def build(only: str | None = None) -> typer.Typer:
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
+        rich_markup_mode="markdown",  # the default mode would swallow the [tables] that help texts name
+        cls=_InOrder,
         help="Build retrieval towers, distil a small query tower, and search with it.",
     )
 
@@ -27,7 +31,7 @@ def build(only: str | None = None) -> typer.Typer:
     def bartizan() -> None:
         """Build retrieval towers, distil a small query tower, and search with it."""
 
-    points = sorted(entry_points(group="bartizan.commands"), key=_rank)
+    points = entry_points(group="bartizan.commands")
     for point in [point for point in points if point.name == only] or points:
         command = point.load()
         if isinstance(command, typer.Typer):
@@ -50,8 +54,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(error.exit_code)
 
 
-def _rank(point: EntryPoint) -> tuple[int, str]:
-    return (ORDER.index(point.name) if point.name in ORDER else len(ORDER), point.name)
+class _InOrder(TyperGroup):
+    """Lists the commands in the order a newcomer meets them."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return sorted(super().list_commands(ctx), key=_rank)
+
+
+def _rank(name: str) -> tuple[int, str]:
+    return (ORDER.index(name) if name in ORDER else len(ORDER), name)
 
 
 if __name__ == "__main__":
