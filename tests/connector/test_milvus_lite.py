@@ -271,6 +271,30 @@ os.kill(os.getpid(), signal.SIGKILL)
     backend.close()
 
 
+def test_an_index_file_that_was_cut_off_by_kill_9_is_made_anew(path: Path) -> None:
+    program = f"""
+import os, pathlib, signal
+from bartizan_connector.milvus import MilvusBackend, lite
+from bartizan_connector.testing.rows import COLLECTION, row
+backend = MilvusBackend({str(path)!r})
+backend.ensure(COLLECTION)
+backend.upsert([row(f"d{{i}}", [i, 0, 0, 0]) for i in range(300)])
+backend._flush()
+for file in pathlib.Path({str(path)!r}).rglob("*.idx"):
+    os.truncate(file, 100)
+    print(file.name)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    killed = subprocess.run([sys.executable, "-uc", program], timeout=60, capture_output=True, text=True)
+    assert killed.returncode == -signal.SIGKILL
+    assert killed.stdout.count("idx") == 2
+    for _ in range(2):
+        backend = MilvusBackend(str(path))
+        backend.ensure(COLLECTION, create=False)
+        assert len(backend.search("dense", queries([1, 0, 0, 0]), 1000)[0]) == 300
+        backend.close()
+
+
 def test_a_server_that_is_down_is_a_retry_that_names_it_at_once() -> None:
     backend = MilvusBackend("http://user:secret@127.0.0.1:1", timeout=5)
     with pytest.raises(Retry, match=r"http://127\.0\.0\.1:1") as raised:

@@ -21,10 +21,14 @@ from milvus_lite.db import LOCK_FILENAME
 from milvus_lite.exceptions import DataDirLockedError, ManifestCorruptedError, WALCorruptedError
 
 _GRACE_SECONDS = 2.0
+_OPEN_MARK = "bartizan.open"
+"""In the folder as long as a process serves it; who finds it there comes after one that was killed."""
+_INDEX_FILES = ("*.idx", "*.sidx")
 
 
 @dataclass(slots=True)
 class _Served:
+    path: Path
     server: grpc.Server
     database: Any
     port: int
@@ -75,7 +79,7 @@ def _start(path: Path) -> _Served:
     logging.getLogger("milvus_lite").setLevel(logging.CRITICAL)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return _Served(*start_server_in_thread(str(path), host="127.0.0.1", port=0))
+        served = _Served(path, *start_server_in_thread(str(path), host="127.0.0.1", port=0))
     except DataDirLockedError as error:
         raise Retry(
             f"{path} is in use by another process; wait until that has ended, or, to share the collection, "
@@ -86,11 +90,25 @@ def _start(path: Path) -> _Served:
         raise Stop(f"the Milvus Lite folder {path} is damaged: {error}; remove it and ingest again") from error
     except OSError as error:
         raise WrongUse(f"cannot keep a Milvus Lite folder at {path}: {error.strerror or error}") from error
+    _drop_unfinished_indexes(path)
+    return served
+
+
+def _drop_unfinished_indexes(path: Path) -> None:
+    """Milvus Lite writes index files in place, so a killed process may leave one cut off, and then nothing could ever
+    open the folder again. They are made from the rows: without them they are made anew."""
+    mark = path / _OPEN_MARK
+    if mark.exists():
+        for pattern in _INDEX_FILES:
+            for file in path.rglob(pattern):
+                file.unlink()
+    mark.touch()
 
 
 def _stop(served: _Served) -> None:
     served.server.stop(grace=_GRACE_SECONDS).wait()
     served.database.close()
+    (served.path / _OPEN_MARK).unlink(missing_ok=True)
 
 
 def _release_all() -> None:
