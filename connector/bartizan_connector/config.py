@@ -40,7 +40,8 @@ class EncoderConfig(Table):
     """`onnx` (in process, no torch) or `torch`; others by entry point."""
     threads: Annotated[int, Field(ge=0)] = 0
     """Threads for one batch; 0: all cores."""
-    batch_tokens: Annotated[int, Field(ge=1)] = 4096
+    batch_tokens: Annotated[int, Field(ge=1)] | None = None
+    """Tokens encoded at once, padding included; none: what suits the engine and where it runs."""
 
 
 class BackendConfig(Table):

@@ -35,8 +35,11 @@ OUTPUT = "vectors"
 
 _BUCKET = 8
 """Widths are multiples of this, so that few shapes occur and memory stays level."""
-_LEAST_BATCH = 512
-"""Tokens; less is not worth a thread of its own, nor a timer."""
+_BATCH_TOKENS = 512
+"""Activations of more tokens do not stay in a core's cache: at 4,096, MiniLM needs a third more time for each text."""
+_WORTH_A_THREAD = 128
+_WORTH_A_TIMER = 512
+"""Tokens; less is done before a second thread, or a timer, could help it."""
 _ENGINE_ERRORS = (
     engine_errors.Fail,
     engine_errors.InvalidArgument,
@@ -54,17 +57,17 @@ class OnnxEncoder:
     a second core, a corpus uses all of them. May be shared between threads."""
 
     def __init__(
-        self, session: Any, tokens: Tokens, spec: TowerSpec, *, threads: int = 0, batch_tokens: int = 4096
+        self, session: Any, tokens: Tokens, spec: TowerSpec, *, threads: int = 0, batch_tokens: int | None = None
     ) -> None:
         self._session = session
         self._tokens = tokens
         self._spec = spec
         self._threads = threads or available_cores()
-        self._batch_tokens = batch_tokens
+        self._batch_tokens = batch_tokens or _BATCH_TOKENS
         self._pool = ThreadPoolExecutor(self._threads, "bartizan-onnx") if self._threads > 1 else None
 
     @classmethod
-    def open(cls, folder: Path, *, threads: int = 0, batch_tokens: int = 4096) -> Self:
+    def open(cls, folder: Path, *, threads: int = 0, batch_tokens: int | None = None) -> Self:
         """The export in `folder`; refused unless it is the file that passed its parity gate. `threads` 0: all cores."""
         spec = TowerSpec.read(folder)
         tokens = Tokens.read(folder, spec)
@@ -82,7 +85,7 @@ class OnnxEncoder:
         tokenized = self._tokens.encode(texts, role)
         values = np.zeros((len(texts), self._spec.dim), dtype=np.float32)
         total = sum(len(text.ids) for text in tokenized)
-        budget = min(self._batch_tokens, max(_LEAST_BATCH, -(-total // self._threads)))
+        budget = min(self._batch_tokens, max(_WORTH_A_THREAD, -(-total // self._threads)))
         batches = list(by_length(tokenized, budget))
         with run_options(deadline, total) as options:
             for batch, vectors in zip(batches, self._run(batches, tokenized, role, options, deadline), strict=True):
@@ -193,7 +196,7 @@ def run_options(deadline: float | None, tokens: int) -> Iterator[Any]:
     """Options of a run that the deadline breaks off. A query is done before a timer could help it."""
     options = onnxruntime.RunOptions()
     options.log_severity_level = 4
-    if deadline is None or tokens < _LEAST_BATCH:
+    if deadline is None or tokens < _WORTH_A_TIMER:
         yield options
         return
 

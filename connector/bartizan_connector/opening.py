@@ -59,7 +59,7 @@ def open_encoder(config: Config, role: Role) -> Encoder:
     )
 
 
-def load_encoder(folder: Path, engine: str, *, threads: int = 0, batch_tokens: int = 4096) -> Encoder:
+def load_encoder(folder: Path, engine: str, *, threads: int = 0, batch_tokens: int | None = None) -> Encoder:
     """The tower or export in `folder`, run by `engine` (an entry point of the group `bartizan.encoders`)."""
     engines = _engines()
     if engine not in engines:

@@ -15,11 +15,15 @@ from bartizan_connector.spec import Role, TowerSpec
 from bartizan_connector.vectors import Vectors
 from bartizan_encoders.tower import Tower
 
+_ON_A_CPU = 512
+_ON_A_GPU = 32_768
+"""Tokens at once: what stays in a core's cache, and what keeps a GPU busy."""
+
 
 class TorchEncoder:
     """Encodes with the weights that the tower has when it is made into an encoder; runs where they lie."""
 
-    def __init__(self, tower: Tower, *, threads: int = 0, batch_tokens: int = 4096) -> None:
+    def __init__(self, tower: Tower, *, threads: int = 0, batch_tokens: int | None = None) -> None:
         if threads:
             torch.set_num_threads(threads)  # one setting for the whole process
         self._tower = tower
@@ -27,7 +31,7 @@ class TorchEncoder:
         self._batch_tokens = batch_tokens
 
     @classmethod
-    def open(cls, folder: Path, *, threads: int = 0, batch_tokens: int = 4096) -> Self:
+    def open(cls, folder: Path, *, threads: int = 0, batch_tokens: int | None = None) -> Self:
         """The tower in `folder`, on the GPU when there is one. `threads` 0: torch's own choice."""
         tower = Tower.load(folder)
         if torch.cuda.is_available():
@@ -46,11 +50,12 @@ class TorchEncoder:
         tokenized = self._tower.tokens.encode(texts, role)
         values = np.zeros((len(texts), self._spec.dim), dtype=np.float32)
         device = next(self._tower.parameters()).device
+        budget = self._batch_tokens or (_ON_A_CPU if device.type == "cpu" else _ON_A_GPU)
         training = self._tower.training
         self._tower.eval()
         try:
             with torch.inference_mode():
-                for batch in by_length(tokenized, self._batch_tokens):
+                for batch in by_length(tokenized, budget):
                     if deadline is not None and time.monotonic() > deadline:
                         raise Retry(f"encoding {len(texts)} texts took longer than {timeout} s")
                     ids, mask = padded([tokenized[position] for position in batch], most=most)
