@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -25,7 +26,7 @@ from tests.connector.worker import ENCODER, QUERIES, Job, cursor_of, line_of, ob
 from tests.servers import MilvusServer
 
 ROOT = Path(__file__).parents[2]
-KILLED = -9
+KILLED, ENDED_BY_CLOCK = -signal.SIGKILL, -signal.SIGALRM
 MOST_EFFECTS = 24
 """About as many as a run of three batches has; a bomb with a longer fuse does not go off."""
 
@@ -166,6 +167,12 @@ class Stream(RuleBasedStateMachine):
         status = self.nursery.run(replace(self.job, kill_after=kill_after, batch_size=batch_size, cursor=cursor))
         assert status in (0, KILLED), "the worker failed; see its traceback above"
 
+    @rule(milliseconds=st.integers(1, 300), batch_size=st.integers(1, 4))
+    def ingest_and_die_at_any_moment(self, milliseconds: int, batch_size: int) -> None:
+        """A worker that is ended by the clock, in the middle of whatever it does."""
+        status = self.nursery.run(replace(self.job, kill_in=milliseconds / 1000, batch_size=batch_size))
+        assert status in (0, ENDED_BY_CLOCK), "the worker failed; see its traceback above"
+
     @rule(batch_size=st.integers(1, 4), cursor=st.booleans())
     def ingest(self, batch_size: int, cursor: bool) -> None:
         """A worker that lives; then everything must be as the dictionary says."""
@@ -250,21 +257,20 @@ def write_log(job: Job, log: Sequence[Change]) -> None:
 
 
 def die_after_each_effect(nursery: Nursery, folder: Path, store: Callable[[Path], dict[str, str]]) -> int:
-    """Over equal stores: change everything and die after the first effect, after the second … and recover each time.
-    How many effects there are."""
+    """Change everything and die after the first effect, change others and die after the second … and recover each
+    time. How many effects there are."""
     for effect in count(1):
         place = folder / str(effect)
+        place.mkdir()
+        before, changed, after = (
+            [replace(change, id=f"{effect} {change.id}") for change in log] for log in (BEFORE, CHANGED, AFTER)
+        )
         job = Job(log=str(place / "log.jsonl"), cursor=True, words=str(place / "words"), **store(place))
-        if job.milvus and effect > 1:
-            shutil.copytree(folder / "1.before", place)
-        else:
-            place.mkdir()
-            write_log(job, BEFORE)
-            assert nursery.run(job) == 0
-            shutil.copytree(place, folder / f"{effect}.before")
-        write_log(job, [*BEFORE, *CHANGED])
+        write_log(job, before)
+        assert nursery.run(job) == 0
+        write_log(job, [*before, *changed])
         status = nursery.run(replace(job, kill_after=effect))
-        log = [*BEFORE, *CHANGED, *AFTER]
+        log = [*before, *changed, *after]
         write_log(job, log)
         result = place / "result.json"
         assert nursery.run(observing(job, sorted({change.id for change in log}), result)) == 0
@@ -276,9 +282,7 @@ def die_after_each_effect(nursery: Nursery, folder: Path, store: Callable[[Path]
 
 
 def test_memory_is_whole_after_a_death_at_any_effect(nursery: Nursery, memory: Path, tmp_path: Path) -> None:
-    effects = die_after_each_effect(
-        nursery, tmp_path, lambda place: {"memory": str(memory), "collection": f"docs{place.name}"}
-    )
+    effects = die_after_each_effect(nursery, tmp_path, lambda place: {"memory": str(memory), "collection": "docs"})
     assert effects == 7, "ensure, touch, upsert, delete, two of the words, commit"
 
 
@@ -286,4 +290,10 @@ def test_a_lite_file_is_whole_after_a_death_at_any_effect(nursery: Nursery, tmp_
     effects = die_after_each_effect(
         nursery, tmp_path, lambda place: {"milvus": str(place / "lite.db"), "collection": "docs"}
     )
+    assert effects > 7, "rows and heads count by themselves"
+
+
+@pytest.mark.server
+def test_a_server_is_whole_after_a_death_at_any_effect(nursery: Nursery, milvus: MilvusServer, tmp_path: Path) -> None:
+    effects = die_after_each_effect(nursery, tmp_path, lambda place: {"milvus": milvus.uri, "collection": "deaths"})
     assert effects > 7, "rows and heads count by themselves"

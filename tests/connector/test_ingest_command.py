@@ -155,13 +155,13 @@ def test_a_bad_line_is_set_aside_with_its_number_and_reason(
 
 
 def test_a_killed_run_goes_on_where_it_stopped(project: Project) -> None:
-    count = 1500
+    count = 600
     lines: list[dict[str, Any] | str] = [*documents(count)]
-    lines.insert(400, "not a record")
+    lines.insert(200, "not a record")
     project.write(lines)
     process = start(project)
     deadline = time.monotonic() + 60
-    while not (project.letters.exists() and project.letters.stat().st_size):  # the batch of line 400 is committed
+    while not (project.letters.exists() and project.letters.stat().st_size):  # the batch of line 200 is committed
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline, "the run did not get that far"
         time.sleep(0.005)
@@ -173,7 +173,7 @@ def test_a_killed_run_goes_on_where_it_stopped(project: Project) -> None:
     printed, remarks = process.communicate(timeout=120)
     assert process.returncode == 0, remarks
     report = json.loads(printed)
-    assert report["unchanged"] >= 385, "what had been committed is not written again"
+    assert report["unchanged"] >= 192, "what had been committed is not written again"
     assert report["written"] > 0, "the run was killed before its end"
     assert (report["unchanged"] + report["written"], report["dead"]) == (count, 1)
     ids = [f"d{number}" for number in range(count)]
@@ -192,9 +192,7 @@ def test_a_full_disk_is_told_and_nothing_is_lost(project: Project) -> None:
     assert process.returncode == 1
     assert "has no room to write: [Errno 27] File too large. Make room and run again" in remarks
     assert "Traceback" not in remarks
-    process = start(project)
-    remarks = process.communicate(timeout=120)[1]
-    assert process.returncode == 0, remarks
+    assert run(project) == 0
     ids = [f"d{number}" for number in range(count)]
     assert project.stored(ids) == set(ids)
 

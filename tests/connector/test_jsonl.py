@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bartizan_connector.errors import Stop, WrongUse
@@ -77,6 +77,7 @@ def test_the_last_millisecond_that_a_clock_can_show_still_fits_a_version() -> No
     assert (in_the_year_2200 << 20) + 10**9 < 2**63
 
 
+@settings(deadline=None)
 @given(
     lines=st.lists(st.binary(max_size=40).map(lambda line: line.replace(b"\n", b"")), max_size=20),
     batch_size=st.integers(1, 5),

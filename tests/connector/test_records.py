@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bartizan_connector.collection import MAX_ID_BYTES, MAX_STRING_BYTES, Collection, FieldSpec, Leg
@@ -196,12 +196,14 @@ def outcome(any_message: Message) -> Change | str:
         return error.reason
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=60) | _JSON.map(lambda value: json.dumps(value).encode()))
 def test_any_bytes_are_a_change_or_a_reason_that_can_be_written_down(value: bytes) -> None:
     result = outcome(message(value))
     assert not isinstance(result, str) or result.encode()
 
 
+@settings(deadline=None)
 @given(st.dictionaries(_KEYS | st.text(alphabet=st.characters(), max_size=5), _JSON, max_size=8))
 def test_any_object_is_a_change_within_the_limits_or_a_reason(fields: dict[str, Any]) -> None:
     change = outcome(record(**fields))

@@ -3,7 +3,7 @@
 Run as a program it is a nursery: it imports everything once, then forks one worker for each job that it reads from
 stdin, so that a worker costs milliseconds. A job names the medium, the store, and after which effect to die. An effect
 is a call of a seam that changes something, or, inside the back-end, a call that changes something in Milvus, so death
-also comes between the rows and their heads.
+also comes between the rows and their heads. A timer lets it come in the middle of an effect.
 """
 
 import json
@@ -57,6 +57,9 @@ class Job:
     milvus: str | None = None
     """… the file or address of Milvus."""
     kill_after: int | None = None
+    """Effects."""
+    kill_in: float = 0.0
+    """Seconds; 0: never."""
     observe: Sequence[str] | None = None
     """When all is done, look at these ids and at everything that can be found."""
     result: str = ""
@@ -121,6 +124,7 @@ class Bombed:
 def work(job: Job) -> None:
     """Run the pipeline over the source; then, where asked, write down what the index holds."""
     Bombed.left = job.kill_after
+    signal.setitimer(signal.ITIMER_REAL, job.kill_in)  # nobody handles the signal: the kernel ends the process
     for name in _MILVUS:
         setattr(pymilvus.MilvusClient, name, Bombed.counting(getattr(pymilvus.MilvusClient, name)))
     log = Path(job.log)
@@ -182,7 +186,7 @@ def line_of(job: Job) -> str:
 
 def observing(job: Job, ids: Sequence[str], result: Path) -> Job:
     """The same job, lived to its end and looked at."""
-    return replace(job, kill_after=None, observe=list(ids), result=str(result))
+    return replace(job, kill_after=None, kill_in=0.0, observe=list(ids), result=str(result))
 
 
 if __name__ == "__main__":
