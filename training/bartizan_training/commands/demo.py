@@ -1,0 +1,36 @@
+"""`bartizan demo`: the whole chain on a corpus that every machine has."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bartizan_connector.errors import missing_extra
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="The folder that the demo makes.")] = Path("bartizan-demo"),
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same hits.")] = 0,
+    quick: Annotated[bool, typer.Option("--quick", help="A short form: fewer documents, hardly any training.")] = False,
+    from_scratch: Annotated[
+        bool, typer.Option("--from-scratch", help="Start from random weights: needs neither hub nor weights.")
+    ] = False,
+) -> None:
+    """Train two towers, distil one, export, ingest, judge and search: all on Python's own documentation.
+
+    The corpus is what the running Python says about its standard library. Each step is a command that you can type
+    yourself; it is shown before it runs, and everything it makes stays in the folder for you to go on with.
+    """
+    for module, extra in (("torch", "train"), ("pymilvus", "local"), ("tantivy", "local")):
+        _require(module, extra)
+    from bartizan_training.demo.steps import Demo
+
+    Demo(out=out, seed=seed, quick=quick, from_scratch=from_scratch).run()
+
+
+def _require(module: str, extra: str) -> None:
+    """Said at once, rather than after minutes of training."""
+    from importlib.util import find_spec
+
+    if find_spec(module) is None:
+        raise missing_extra(module, extra)

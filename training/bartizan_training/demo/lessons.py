@@ -1,0 +1,61 @@
+"""What the demo's towers learn from: pairs and short texts derived from the documents, and the training queries.
+
+A docstring's first sentence says what the thing is for, much as a person would ask for it: it becomes a query, and its
+document is the rest: the name, the parameters and what else the docstring says. Held-out queries are nowhere in it.
+"""
+
+import re
+from pathlib import Path
+
+from bartizan_training.demo.corpus import Corpus, Document, write_lines, write_qrels
+
+MIN_WORDS = 3
+MAX_WORDS = 16
+"""Queries are short; a sentence is cut to its first words."""
+REST = "/rest"
+"""Marks a document without its first sentence."""
+
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n\s*\n")
+_WORD_BORDER = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|[._]+")
+
+
+def write(corpus: Corpus, folder: Path) -> None:
+    """Save the pairs in BEIR layout, and beside them `names.txt`: every name in plain words, one a line."""
+    held_out = {normal(query.text) for query in corpus.queries if query.split != "train"}
+    derived = [
+        (document, first, rest)
+        for document in corpus.documents
+        for first, rest in [halves(document["text"])]
+        if len(first.split()) >= MIN_WORDS and normal(first) not in held_out
+    ]
+    train = corpus.split("train")
+    judged = {name for query in train for name in query.relevant}
+    whole = [document for document in corpus.documents if document["_id"] in judged]
+    rests = [{"_id": f"{d['_id']}{REST}", "title": d["title"], "text": rest} for d, _, rest in derived]
+    queries = [{"_id": query.id, "text": query.text} for query in train]
+    queries += [{"_id": f"first-{number}", "text": first} for number, (_, first, _) in enumerate(derived)]
+    pairs = [(query.id, name) for query in train for name in query.relevant]
+    pairs += [(f"first-{number}", f"{document['_id']}{REST}") for number, (document, _, _) in enumerate(derived)]
+    (folder / "qrels").mkdir(parents=True, exist_ok=True)
+    write_lines(folder / "corpus.jsonl", [*({k: d[k] for k in ("_id", "title", "text")} for d in whole), *rests])
+    write_lines(folder / "queries.jsonl", queries)
+    write_qrels(folder / "qrels" / "train.tsv", pairs)
+    names = dict.fromkeys(in_words(document) for document in corpus.documents)
+    lines = [name for name in names if normal(name) not in held_out]
+    (folder / "names.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def halves(text: str) -> tuple[str, str]:
+    """A docstring's first sentence, cut to the length of a query, and everything after that sentence."""
+    first, *rest = _SENTENCE_END.split(text, maxsplit=1)
+    return " ".join(first.split()[:MAX_WORDS]).rstrip("."), " ".join(" ".join(rest).split())
+
+
+def in_words(document: Document) -> str:
+    """`os.path.getsize` → `os path getsize`, `queue.SimpleQueue` → `queue Simple Queue`."""
+    return " ".join(_WORD_BORDER.sub(" ", document["_id"]).split())
+
+
+def normal(text: str) -> str:
+    """The same for texts that differ in case, spacing or a full stop only."""
+    return " ".join(text.lower().split()).rstrip(".")
