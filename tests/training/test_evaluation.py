@@ -183,6 +183,38 @@ def test_an_export_is_judged_as_it_is(run: Run, data: Path, towers: Path, tmp_pa
     assert "is an export without torch weights: use --engine onnx" in refused.err
 
 
+def test_kept_vectors_spare_the_documents_and_change_no_answer(
+    run: Run, data: Path, towers: Path, tmp_path: Path
+) -> None:
+    words = ("eval", data, "--tower", towers / "document", "--engine", "torch")
+    keep, out = ("--keep", tmp_path / "kept" / "vectors.npz"), tmp_path / "result.json"
+    assert "larder: documents" in run(*words, *keep).err
+    again = run(*words, *keep, "--query-tower", towers / "query", "--out", out)
+    assert again.code == 0
+    assert "larder: documents" not in again.err
+    run(*words, "--query-tower", towers / "query", "--out", tmp_path / "afresh.json")
+    result, afresh = Result.read(out), Result.read(tmp_path / "afresh.json")
+    assert (result.per_query, result.truncated) == (afresh.per_query, afresh.truncated)
+
+
+@pytest.mark.parametrize("change", ["documents", "tower", "engine"])
+def test_kept_vectors_of_something_else_are_made_anew(
+    run: Run, data: Path, towers: Path, tmp_path: Path, change: str
+) -> None:
+    keep = ("--keep", tmp_path / "vectors.npz")
+    run("eval", data, "--tower", towers / "document", "--engine", "torch", *keep)
+    tower, engine, folder = towers / "document", "torch", shutil.copytree(data, tmp_path / "larder")
+    if change == "documents":
+        (folder / "corpus.jsonl").write_text((folder / "corpus.jsonl").read_text().replace("apple", "bread"))
+    tower = towers / "stranger" if change == "tower" else tower
+    engine = "onnx" if change == "engine" else engine
+    words = ("eval", folder, "--tower", tower, "--engine", engine)
+    changed = run(*words, *keep, "--out", tmp_path / "kept.json")
+    assert "larder: documents" in changed.err
+    run(*words, "--out", tmp_path / "afresh.json")
+    assert Result.read(tmp_path / "kept.json").per_query == Result.read(tmp_path / "afresh.json").per_query
+
+
 def test_a_run_is_compared_with_a_baseline_query_by_query(run: Run, data: Path, towers: Path, tmp_path: Path) -> None:
     before, after = tmp_path / "before.json", tmp_path / "after.json"
     torch_engine = ("--engine", "torch")
@@ -308,6 +340,14 @@ class TestRefusals:
         self.refused(run(*words, tmp_path), 2, "is a folder; give the JSON file to write")
         (tmp_path / "file").write_text("")
         self.refused(run(*words, tmp_path / "file" / "result.json"), 2, "is not a folder that you may write to")
+
+    def test_a_file_that_holds_no_kept_vectors(self, run: Run, data: Path, towers: Path, tmp_path: Path) -> None:
+        words = ("eval", data, "--tower", towers / "document", "--engine", "torch", "--keep")
+        self.refused(run(*words, tmp_path), 2, "is a folder; give the file of vectors to write")
+        for content in (b"", b"my notes", b"PK\x05\x06" + bytes(18)):
+            (tmp_path / "notes").write_bytes(content)
+            self.refused(run(*words, tmp_path / "notes"), 2, "holds no vectors that an evaluation kept")
+            assert (tmp_path / "notes").read_bytes() == content
 
 
 def test_a_tower_that_gives_nan_is_refused_and_no_result_is_written(

@@ -8,9 +8,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from bartizan_connector.spec import TowerSpec
+from bartizan_training import kept
 from bartizan_training.beir import BeirData
 from bartizan_training.engines import opened
-from bartizan_training.judging import encode_documents, judge, require_pair
+from bartizan_training.judging import judge, require_pair
 from bartizan_training.measuring import measures
 from bartizan_training.results import Result, Truncated
 
@@ -30,6 +31,8 @@ class Evaluation:
     threads: int = 0
     relevant_from: int = 1
     baseline: Path | None = None
+    keep: Path | None = None
+    """Where the documents' vectors are kept for the next evaluation."""
     command: str = ""
 
     def run(self) -> Result:
@@ -49,7 +52,7 @@ class Evaluation:
             query_encoder = (
                 encoder if same else stack.enter_context(opened(query_folder, self.engine, threads=self.threads))
             )
-            documents = encode_documents(data, encoder)
+            documents = kept.documents(data, encoder, self.engine, self.keep)
             judged = judge(data, qrels, documents, query_encoder, relevant_from=self.relevant_from)
         result = Result(
             collection=data.name,

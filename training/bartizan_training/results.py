@@ -116,10 +116,10 @@ class Result(BaseModel):
         return self.model_copy(update={"comparison": comparison})
 
 
-def check_place(path: Path) -> None:
-    """Refuse a place where no result can be written, before the work begins."""
+def check_place(path: Path, what: str = "JSON file") -> None:
+    """Refuse a place where no file can be written, before the work begins."""
     if path.is_dir():
-        raise WrongUse(f"{path} is a folder; give the JSON file to write")
+        raise WrongUse(f"{path} is a folder; give the {what} to write")
     nearest = next(folder for folder in path.absolute().parents if folder.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK):
         raise WrongUse(f"{path} cannot be written: {nearest} is not a folder that you may write to")

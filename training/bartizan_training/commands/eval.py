@@ -21,6 +21,9 @@ def evaluate(
     engine: Annotated[str, typer.Option(help="onnx or torch.")] = "onnx",
     split: Annotated[str, typer.Option(help="Which judgements: the name of a file in qrels/.")] = "test",
     baseline: Annotated[Path | None, typer.Option(help="An earlier result to compare with.")] = None,
+    keep: Annotated[
+        Path | None, typer.Option(help="Keep the documents' vectors in this file, and use them when they fit.")
+    ] = None,
     relevant_from: Annotated[
         int, typer.Option(help="The lowest grade that is relevant where a measure knows only yes and no.")
     ] = 1,
@@ -36,6 +39,8 @@ def evaluate(
 
     if out:
         check_place(out)
+    if keep:
+        check_place(keep, "file of vectors")
     result = Evaluation(
         data=data,
         tower=tower,
@@ -45,6 +50,7 @@ def evaluate(
         threads=threads,
         relevant_from=relevant_from,
         baseline=baseline,
+        keep=keep,
         command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
     ).run()
     if out:
