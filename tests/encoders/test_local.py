@@ -52,3 +52,15 @@ def test_dropout_is_off_while_encoding_and_the_tower_goes_on_training() -> None:
     encoder = TorchEncoder(tower)
     np.testing.assert_array_equal(encoder.encode(TEXTS, "query").values, encoder.encode(TEXTS, "query").values)
     assert tower.training
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("kind", ["bert", "llama"])
+def test_a_gpu_gives_the_vectors_of_a_cpu(kind: str, tmp_path: Path) -> None:
+    folder = tiny.saved(tmp_path / "tower", kind, dim=8)
+    on_gpu, on_cpu = TorchEncoder.open(folder), TorchEncoder(Tower.load(folder))
+    assert on_gpu.spec == on_cpu.spec
+    np.testing.assert_allclose(
+        on_gpu.encode(TEXTS * 5, "document").values, on_cpu.encode(TEXTS * 5, "document").values, atol=1e-4
+    )
