@@ -5,7 +5,9 @@ from pathlib import Path
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError
+from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
+from bartizan_connector.console import err
 from bartizan_connector.errors import Retry, WrongUse
 
 MINILM = "minilm"
@@ -64,9 +66,16 @@ def _fetch(name: str) -> Path:
 
 
 def _download(name: str, wanted: list[str]) -> Path:
-    return Path(
-        snapshot_download(name, allow_patterns=wanted, ignore_patterns=_UNWANTED, etag_timeout=_SECONDS_TO_ANSWER)
-    )
+    untouched = err.is_terminal or are_progress_bars_disabled()
+    if not untouched:
+        disable_progress_bars()  # where nobody watches
+    try:
+        return Path(
+            snapshot_download(name, allow_patterns=wanted, ignore_patterns=_UNWANTED, etag_timeout=_SECONDS_TO_ANSWER)
+        )
+    finally:
+        if not untouched:
+            enable_progress_bars()
 
 
 def _first_line(error: Exception) -> str:

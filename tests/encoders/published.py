@@ -1,6 +1,8 @@
 """Models as they are published: by Hugging Face, and by sentence-transformers in both generations of its files."""
 
+import hashlib
 import json
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +75,54 @@ def dense_weights() -> dict[str, torch.Tensor]:
         "linear.weight": torch.randn(4, 16, generator=source),
         "linear.bias": torch.randn(4, generator=source),
     }
+
+
+class Hub(ThreadingHTTPServer):
+    """What of the model hub's interface its own client uses to fetch a model's files."""
+
+    def __init__(self, address: tuple[str, int], name: str, folder: Path) -> None:
+        super().__init__(address, _HubHandler)
+        self.name = name
+        self.commit = "c0ffee" + "0" * 34
+        (folder / "pytorch_model.bin").write_bytes(b"the same weights, pickled: nobody should fetch them")
+        self.files = {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+class _HubHandler(BaseHTTPRequestHandler):
+    server: Hub
+
+    def do_GET(self) -> None:
+        hub, path = self.server, self.path.split("?")[0].strip("/")
+        if path.startswith(f"api/models/{hub.name}/tree"):
+            files = [
+                {"type": "file", "path": name, "size": len(body), "oid": hashlib.sha1(body).hexdigest()}
+                for name, body in hub.files.items()
+            ]
+            self._answer(json.dumps(files).encode())
+        elif path.startswith(f"api/models/{hub.name}"):
+            listed = [{"rfilename": name} for name in hub.files]
+            self._answer(json.dumps({"id": hub.name, "sha": hub.commit, "siblings": listed}).encode())
+        elif path.startswith(f"{hub.name}/resolve/") and path.rsplit("/", 1)[1] in hub.files:
+            self._answer(hub.files[path.rsplit("/", 1)[1]])
+        else:
+            self.send_response(404)
+            self.send_header("X-Error-Code", "RepoNotFound")
+            self.end_headers()
+
+    do_HEAD = do_GET
+
+    def _answer(self, body: bytes) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("ETag", hashlib.sha1(body).hexdigest())
+        self.send_header("X-Repo-Commit", self.server.commit)
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        """Silence."""
 
 
 def _write(path: Path, value: Any) -> None:

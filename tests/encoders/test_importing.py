@@ -4,7 +4,6 @@ import functools
 import json
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -193,31 +192,46 @@ def test_a_folder_without_a_model_and_a_folder_that_is_not_there_are_told_apart(
 
 
 @pytest.fixture
-def empty_hub() -> Iterator[str]:
-    """A model hub that answers, and has no model."""
-
-    class NoModels(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(404)
-            self.send_header("X-Error-Code", "RepoNotFound")
-            self.end_headers()
-
-        do_HEAD = do_GET
-
-        def log_message(self, format: str, *arguments: object) -> None:
-            """Silence."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), NoModels)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
+def model_hub(tmp_path: Path) -> Iterator[str]:
+    """A model hub on this machine that has one model, `some/model`."""
+    hub_server = published.Hub(("127.0.0.1", 0), "some/model", published.hugging_face(tmp_path / "on the hub"))
+    thread = threading.Thread(target=hub_server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{hub_server.server_port}"
+    hub_server.shutdown()
+    hub_server.server_close()
+    thread.join()
 
 
-def test_a_name_that_the_hub_does_not_know_is_wrong_use(monkeypatch: pytest.MonkeyPatch, empty_hub: str) -> None:
-    monkeypatch.setattr(hub, "snapshot_download", functools.partial(snapshot_download, endpoint=empty_hub))
-    with pytest.raises(WrongUse, match="no public model 'some/model'"):
-        import_tower("some/model")
+def test_a_model_is_fetched_from_the_hub_by_its_name(
+    monkeypatch: pytest.MonkeyPatch, model_hub: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    fetch = functools.partial(snapshot_download, endpoint=model_hub, cache_dir=tmp_path / "cache")
+    monkeypatch.setattr(hub, "snapshot_download", fetch)
+    fetched, local = import_tower("some/model"), import_tower(str(tmp_path / "on the hub"), Wishes(name="model"))
+    assert fetched.spec == local.spec
+    assert capfd.readouterr() == ("", "")  # no bars and no remarks where nobody watches
+    fetched_files = {path.name for path in (tmp_path / "cache").glob("**/snapshots/*/*")}
+    assert "model.safetensors" in fetched_files
+    assert "pytorch_model.bin" not in fetched_files
+
+
+def test_a_model_that_was_fetched_before_needs_no_hub(
+    monkeypatch: pytest.MonkeyPatch, model_hub: str, tmp_path: Path
+) -> None:
+    for endpoint in (model_hub, "http://127.0.0.1:9"):
+        fetch = functools.partial(snapshot_download, endpoint=endpoint, cache_dir=tmp_path / "cache")
+        monkeypatch.setattr(hub, "snapshot_download", fetch)
+        assert import_tower("some/model").spec.name == "model"
+
+
+def test_a_name_that_the_hub_does_not_know_is_wrong_use(
+    monkeypatch: pytest.MonkeyPatch, model_hub: str, tmp_path: Path
+) -> None:
+    fetch = functools.partial(snapshot_download, endpoint=model_hub, cache_dir=tmp_path / "cache")
+    monkeypatch.setattr(hub, "snapshot_download", fetch)
+    with pytest.raises(WrongUse, match="no public model 'another/model'"):
+        import_tower("another/model")
 
 
 def test_a_hub_that_cannot_be_reached_is_exit_code_4(monkeypatch: pytest.MonkeyPatch) -> None:
