@@ -295,6 +295,18 @@ os.kill(os.getpid(), signal.SIGKILL)
         backend.close()
 
 
+def test_a_collection_that_was_being_made_at_kill_9_is_made_anew(path: Path) -> None:
+    for name in (COLLECTION.name, f"{COLLECTION.name}__heads"):
+        (path / "collections" / name).mkdir(parents=True)
+    (path / "LOCK").touch()
+    (path / lite._OPEN_MARK).touch()
+    backend = MilvusBackend(str(path))
+    backend.ensure(COLLECTION)
+    backend.upsert([row("a", [1, 0, 0, 0])])
+    assert backend.heads(["a"])["a"].version == 1
+    backend.close()
+
+
 def test_a_server_that_is_down_is_a_retry_that_names_it_at_once() -> None:
     backend = MilvusBackend("http://user:secret@127.0.0.1:1", timeout=5)
     with pytest.raises(Retry, match=r"http://127\.0\.0\.1:1") as raised:

@@ -2,6 +2,7 @@
 
 import atexit
 import logging
+import shutil
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -17,7 +18,7 @@ if find_spec("milvus_lite") is None:
     raise missing_extra("milvus-lite", "local")
 
 from milvus_lite.adapter.grpc.server import start_server_in_thread
-from milvus_lite.db import LOCK_FILENAME
+from milvus_lite.db import LOCK_FILENAME, SCHEMA_FILENAME
 from milvus_lite.exceptions import DataDirLockedError, ManifestCorruptedError, WALCorruptedError
 
 _GRACE_SECONDS = 2.0
@@ -90,18 +91,21 @@ def _start(path: Path) -> _Served:
         raise Stop(f"the Milvus Lite folder {path} is damaged: {error}; remove it and ingest again") from error
     except OSError as error:
         raise WrongUse(f"cannot keep a Milvus Lite folder at {path}: {error.strerror or error}") from error
-    _drop_unfinished_indexes(path)
+    _mend(path)
     return served
 
 
-def _drop_unfinished_indexes(path: Path) -> None:
-    """Milvus Lite writes index files in place, so a killed process may leave one cut off, and then nothing could ever
-    open the folder again. They are made from the rows: without them they are made anew."""
+def _mend(path: Path) -> None:
+    """Take away what a killed process may have left half made, and what Milvus Lite would trip over for ever: index
+    files, which it writes in place and makes anew from the rows, and collections that got no schema, so no row yet."""
     mark = path / _OPEN_MARK
     if mark.exists():
         for pattern in _INDEX_FILES:
             for file in path.rglob(pattern):
                 file.unlink()
+        for folder in path.glob("collections/*/"):
+            if not (folder / SCHEMA_FILENAME).exists():
+                shutil.rmtree(folder)
     mark.touch()
 
 
