@@ -255,8 +255,10 @@ def test_when_the_newest_is_rejected_the_one_before_it_counts() -> None:
 def test_a_rejected_update_leaves_what_was_stored() -> None:
     backend, words = Backend(), Words()
     run(ListSource([message("a", "good", 1)]), ENCODER, backend, COLLECTION, words=words)
+    head = backend.heads(["a"])
     backend.refused = frozenset({"bad"})
     run(ListSource([message("a", "bad", 2)]), ENCODER, backend, COLLECTION, words=words)
+    assert backend.heads(["a"]) == head
     assert (stored(backend), words.held["a"].fields["text"]) == ({"a": "good"}, "good")
 
 
