@@ -1,14 +1,18 @@
 """`bartizan tower`: import a published model as a tower, and show what a tower is."""
 
 import json
+import math
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from bartizan_connector.console import err, out
-from bartizan_connector.errors import WrongUse
+from bartizan_connector.errors import Stop, WrongUse, missing_extra
+from bartizan_connector.folders import refuse_foreign
 from bartizan_connector.spec import TowerSpec
+
+_WEIGHTS_FILE = "model.safetensors"
 
 tower = typer.Typer(no_args_is_help=True, help="Import a published model as a tower; show what a tower is.")
 
@@ -31,11 +35,11 @@ def import_(
     name: Annotated[str | None, typer.Option(help="What to call the tower; default: the model's name.")] = None,
 ) -> None:
     """Turn a Hugging Face or sentence-transformers model into a tower."""
-    from bartizan_connector.folders import refuse_foreign
-    from bartizan_encoders.importing import Wishes, import_tower
-    from bartizan_encoders.weights import WEIGHTS_FILE
-
-    refuse_foreign(out_folder, marker=WEIGHTS_FILE)
+    refuse_foreign(out_folder, marker=_WEIGHTS_FILE)
+    try:
+        from bartizan_encoders.importing import Wishes, import_tower
+    except ModuleNotFoundError as error:
+        raise missing_extra(error.name or "torch", "train") from error
     wishes = Wishes(
         name=name,
         pooling=_one_of("--pooling", pooling, ("cls", "mean", "last", "max")),
@@ -84,11 +88,19 @@ def _describe(folder: Path, spec: TowerSpec) -> None:
 def _size(folder: Path) -> dict[str, Any]:
     """Bytes on disk and, for a tower that holds torch weights, the number of parameters."""
     size: dict[str, Any] = {"bytes": sum(path.stat().st_size for path in folder.iterdir() if path.is_file())}
-    if (folder / "model.safetensors").exists():
-        from bartizan_encoders.weights import count_parameters
-
-        size["parameters"] = count_parameters(folder)
+    if (folder / _WEIGHTS_FILE).exists():
+        size["parameters"] = _count_parameters(folder / _WEIGHTS_FILE)
     return size
+
+
+def _count_parameters(weights: Path) -> int:
+    """From the file's header alone: a length of eight bytes, then JSON."""
+    try:
+        with weights.open("rb") as file:
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        return sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, MemoryError) as error:
+        raise Stop(f"{weights} is damaged: {error!r}; import or train the tower again") from error
 
 
 def _one_of(option: str, value: str | None, allowed: tuple[str, ...]) -> Any:

@@ -7,13 +7,18 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
-import torch
 
 from bartizan_connector.batching import by_length, padded
-from bartizan_connector.errors import Retry
+from bartizan_connector.errors import Retry, missing_extra
 from bartizan_connector.spec import Role, TowerSpec
 from bartizan_connector.vectors import Vectors
-from bartizan_encoders.tower import Tower
+
+try:
+    import torch
+
+    from bartizan_encoders.tower import Tower
+except ModuleNotFoundError as error:
+    raise missing_extra(error.name or "torch", "train") from error
 
 _ON_A_CPU = 512
 _ON_A_GPU = 32_768

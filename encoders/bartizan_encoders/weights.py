@@ -2,12 +2,11 @@
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -55,15 +54,5 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
         return load_file(path)
     except FileNotFoundError as error:
         raise Stop(f"{folder} has no {WEIGHTS_FILE}; import or train the tower again") from error
-    except SafetensorError as error:
-        raise Stop(f"{path} is damaged ({error}); import or train the tower again") from error
-
-
-def count_parameters(folder: Path) -> int:
-    """How many numbers the file holds, read from its header alone."""
-    path = folder / WEIGHTS_FILE
-    try:
-        with safe_open(path, framework="pt") as file:
-            return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
     except SafetensorError as error:
         raise Stop(f"{path} is damaged ({error}); import or train the tower again") from error

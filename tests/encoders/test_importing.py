@@ -2,6 +2,8 @@
 
 import functools
 import json
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +23,7 @@ from bartizan_encoders import hub
 from bartizan_encoders.commands import tower as command
 from bartizan_encoders.importing import Wishes, import_tower
 from bartizan_encoders.local import TorchEncoder
-from tests.encoders import published
+from tests.encoders import published, tiny
 
 TEXTS = ["the tower of one", "a", "two, to the tower! 11", ""]
 MEAN = {"pooling_mode": "mean", "embedding_dimension": 16, "include_prompt": True}
@@ -261,6 +263,36 @@ def test_the_command_writes_a_tower_and_shows_it(tmp_path: Path) -> None:
     assert (shown["tower_id"], shown["space_id"]) == (spec.tower_id, spec.space_id)
     assert shown["bytes"] == sum(path.stat().st_size for path in (tmp_path / "t").iterdir())
     assert shown["parameters"] == sum(weight.numel() for weight in import_tower(str(tmp_path / "model")).parameters())
+
+
+def test_a_damaged_header_is_named_and_a_tower_is_shown_without_torch(tmp_path: Path) -> None:
+    folder = tiny.saved(tmp_path / "t")
+    shown = _without_torch("from bartizan_encoders.commands import show; show(Path(sys.argv[1]))", folder)
+    assert "parameters" in shown
+    (folder / "model.safetensors").write_bytes(b"\xff" * 40)
+    run = CliRunner().invoke(command, ["show", str(folder)])
+    assert isinstance(run.exception, Stop)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "from bartizan_encoders.commands import import_; import_('minilm', Path(sys.argv[1]) / 'new')",
+        "import bartizan_encoders.local",
+        "from bartizan_triton.commands import export; export(Path(sys.argv[1]), Path(sys.argv[1]) / 'new')",
+    ],
+)
+def test_without_torch_the_line_that_installs_it_is_named(tmp_path: Path, code: str) -> None:
+    assert "pip install 'bartizan-search[train]'" in _without_torch(code, tmp_path)
+
+
+def _without_torch(code: str, folder: Path) -> str:
+    """What a new interpreter prints or raises in which torch cannot be imported."""
+    before = "import sys; from pathlib import Path; sys.modules['torch'] = None; "
+    run = subprocess.run(
+        [sys.executable, "-c", before + code, str(folder)], capture_output=True, text=True, check=False
+    )
+    return run.stdout + run.stderr
 
 
 def test_the_command_refuses_before_it_works(tmp_path: Path) -> None:
