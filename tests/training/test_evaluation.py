@@ -126,21 +126,27 @@ def test_the_result_holds_what_the_design_promises(run: Run, data: Path, towers:
     assert finished.err.count("larder: documents") == 2  # when it begins and when it ends
 
 
+def by_sorting(data: Path, document: Path, query: Path, split: str = "test") -> dict[str, float]:
+    """The measures when every document is sorted by its score, in float64, one query at a time."""
+    read = BeirData.read(data)
+    ids = sorted(read.corpus)
+    texts = [read.corpus[id] for id in ids]
+    documents = np.asarray(TorchEncoder.open(document).encode(texts, "document").values, dtype=np.float64)
+    encoder = TorchEncoder.open(query)
+    answers = {}
+    for name, text in read.queries.items():
+        vector = np.asarray(encoder.encode([text], "query").values[0], dtype=np.float64)
+        scores = np.round(documents @ vector, 5)
+        answers[name] = sorted(ids, key=lambda id: (-scores[ids.index(id)], id))
+    return measure(read.qrels(split), answers).metrics
+
+
 def test_the_measures_are_those_of_sorting_every_document_by_its_score(
     run: Run, data: Path, towers: Path, tmp_path: Path
 ) -> None:
     run("eval", data, "--tower", towers / "document", "--engine", "torch", "--out", tmp_path / "result.json")
-    read = BeirData.read(data)
-    encoder = TorchEncoder.open(towers / "document")
-    ids = sorted(read.corpus)
-    documents = np.asarray(encoder.encode([read.corpus[id] for id in ids], "document").values, dtype=np.float64)
-    answers = {}
-    for query, text in read.queries.items():
-        vector = np.asarray(encoder.encode([text], "query").values[0], dtype=np.float64)
-        scores = np.round(documents @ vector, 5)
-        answers[query] = sorted(ids, key=lambda id: (-scores[ids.index(id)], id))
-    result = Result.read(tmp_path / "result.json")
-    assert result.metrics == pytest.approx(measure(read.qrels("test"), answers).metrics)
+    expected = by_sorting(data, towers / "document", towers / "document")
+    assert Result.read(tmp_path / "result.json").metrics == pytest.approx(expected)
 
 
 def test_json_prints_what_the_file_holds_and_nothing_else(run: Run, data: Path, towers: Path, tmp_path: Path) -> None:
@@ -157,6 +163,8 @@ def test_a_query_tower_answers_in_the_document_towers_space(run: Run, data: Path
     assert (result.query_tower_id, result.query_tower) == (query.tower_id, query.name)
     assert result.space_id == result.tower_id == query.space_id
     assert (result.split, result.queries) == ("dev", 6)
+    assert result.metrics == pytest.approx(by_sorting(data, towers / "document", towers / "query", "dev"))
+    assert result.metrics != pytest.approx(by_sorting(data, towers / "document", towers / "document", "dev"))
 
 
 def test_onnx_judges_like_torch_and_exports_on_the_way(run: Run, data: Path, towers: Path, tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Judging with a tower of counted words, whose answers can be worked out by hand."""
 
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bartizan_connector.errors import SpaceMismatch, WrongUse
+from bartizan_connector.vectors import Vectors
 from bartizan_training.beir import BeirData
-from bartizan_training.judging import Documents, encode_documents, judge, require_pair, search
+from bartizan_training.judging import Documents, encode_documents, judge, require_pair, search, time_queries
 from tests.judged import WORDS, WordEncoder, spec_of_words, write_collection
 
 texts = st.lists(st.sampled_from(WORDS), min_size=1, max_size=6).map(" ".join)
@@ -98,6 +101,18 @@ def test_queries_are_timed_one_by_one(kitchen: BeirData) -> None:
     assert len(batch) == 2
     assert all(len(texts) == 1 for texts in single)
     assert {texts[0] for texts in single} == set(batch)
+
+
+def test_the_first_queries_only_warm_up_and_are_not_counted(kitchen: BeirData) -> None:
+    class SlowToStart(WordEncoder):
+        def encode(self, texts: Sequence[str], role: str, *, timeout: float | None = None) -> Vectors:
+            if len(texts) == 1 and sum(len(asked) == 1 for asked in self.asked) < 3:
+                time.sleep(0.05)
+            return super().encode(texts, role, timeout=timeout)
+
+    texts = ["apple", "bread", "figs"]
+    latency = time_queries(texts, encode_documents(kitchen, WordEncoder()), SlowToStart())
+    assert latency.encode_p95 < 50
 
 
 def test_towers_of_two_spaces_are_refused(kitchen: BeirData) -> None:
