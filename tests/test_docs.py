@@ -84,3 +84,13 @@ def test_the_readme_shows_the_file_tree_as_it_is() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     shown = readme.split("## What is where")[1].split("```")[1].strip()
     assert shown == tree(), f"put this into the README:\n{tree()}"
+
+
+def test_every_test_that_the_error_page_names_exists() -> None:
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs/errors.md").read_text(encoding="utf-8")))
+    sources = [
+        file.read_text(encoding="utf-8") for part in ("tests", "connector") for file in (ROOT / part).rglob("*.py")
+    ]
+    defined = set(re.findall(r"def (test_\w+)\(", "\n".join(sources)))
+    assert len(named) > 20
+    assert named <= defined
