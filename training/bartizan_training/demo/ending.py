@@ -51,7 +51,8 @@ def tell(story: Story, layout: Layout) -> None:
 def suggestions(layout: Layout) -> list[tuple[tuple[str | Path, ...], str]]:
     """Commands, and what each shows."""
     config = ("--config", layout.config)
-    judge = ("eval", layout.corpus, "--tower", layout.document, "--query-tower", layout.query)
+    towers = ("--tower", layout.document, "--query-tower", layout.query)
+    judge = ("eval", layout.corpus, *towers, "--keep", layout.vectors)
     return [
         (("search", "wait until a thread is done", *config), "ask in your own words"),
         (("search", "open a file", *config, "--filter", "module == 'io'"), "only where a field says so"),

@@ -66,6 +66,11 @@ class Layout:
         """For ingest, search and doctor."""
         return self.root / "bartizan.toml"
 
+    @property
+    def vectors(self) -> Path:
+        """The documents' vectors, kept from one evaluation to the next."""
+        return self.root / "results" / "documents.npz"
+
     def result(self, name: str) -> Path:
         """What an evaluation found."""
         return self.root / "results" / f"{name}.json"

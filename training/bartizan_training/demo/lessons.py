@@ -4,7 +4,9 @@ A docstring's first sentence says what the thing is for, much as a person would 
 document is the rest: the name, the parameters and what else the docstring says. Held-out queries are nowhere in it.
 """
 
+import random
 import re
+import string
 from pathlib import Path
 
 from bartizan_training.demo.corpus import Corpus, Document, write_lines, write_qrels
@@ -12,15 +14,18 @@ from bartizan_training.demo.corpus import Corpus, Document, write_lines, write_q
 MIN_WORDS = 3
 MAX_WORDS = 16
 """Queries are short; a sentence is cut to its first words."""
+SPANS, SPAN_WORDS = 4, 12
+"""Drawn from each document, and the length of the longest."""
 REST = "/rest"
 """Marks a document without its first sentence."""
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n\s*\n")
+_PUNCTUATION = string.punctuation + string.whitespace
 _WORD_BORDER = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|[._]+")
 
 
 def write(corpus: Corpus, folder: Path) -> None:
-    """Save the pairs in BEIR layout, and beside them `names.txt`: every name in plain words, one a line."""
+    """Save the pairs in BEIR layout, and beside them `texts.txt`: short texts for distillation, one a line."""
     held_out = {normal(query.text) for query in corpus.queries if query.split != "train"}
     derived = [
         (document, first, rest)
@@ -40,9 +45,9 @@ def write(corpus: Corpus, folder: Path) -> None:
     write_lines(folder / "corpus.jsonl", [*({k: d[k] for k in ("_id", "title", "text")} for d in whole), *rests])
     write_lines(folder / "queries.jsonl", queries)
     write_qrels(folder / "qrels" / "train.tsv", pairs)
-    names = dict.fromkeys(in_words(document) for document in corpus.documents)
-    lines = [name for name in names if normal(name) not in held_out]
-    (folder / "names.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    short = dict.fromkeys(text for document in corpus.documents for text in [in_words(document), *spans(document)])
+    lines = [text for text in short if normal(text) not in held_out]
+    (folder / "texts.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def halves(text: str) -> tuple[str, str]:
@@ -54,6 +59,21 @@ def halves(text: str) -> tuple[str, str]:
 def in_words(document: Document) -> str:
     """`os.path.getsize` → `os path getsize`, `queue.SimpleQueue` → `queue Simple Queue`."""
     return " ".join(_WORD_BORDER.sub(" ", document["_id"]).split())
+
+
+def spans(document: Document) -> list[str]:
+    """A few runs of words out of the document's sentences, always the same."""
+    chance = random.Random(document["_id"])
+    sentences = [words for part in _SENTENCE_END.split(document["text"]) if len(words := part.split()) >= MIN_WORDS]
+    drawn = []
+    for _ in range(SPANS if sentences else 0):
+        words = chance.choice(sentences)
+        length = chance.randint(MIN_WORDS, min(SPAN_WORDS, len(words)))
+        start = chance.randint(0, len(words) - length)
+        span = " ".join(words[start : start + length]).strip(_PUNCTUATION)
+        if len(span.split()) >= MIN_WORDS:
+            drawn.append(span)
+    return drawn
 
 
 def normal(text: str) -> str:

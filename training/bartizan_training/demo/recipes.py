@@ -20,7 +20,4 @@ def text(*, seed: int, quick: bool, from_scratch: bool) -> str:
     tables = tomllib.loads(chosen)
     for stage in tables["stages"]:
         stage["steps"] = max(1, stage["steps"] // _QUICK)
-        for source in stage.get("texts", []):
-            if "count" in source:
-                source["count"] //= _QUICK
     return toml.dump(tables)

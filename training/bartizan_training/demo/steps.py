@@ -98,7 +98,7 @@ class Demo:
     def _judge(self, story: Story, layout: Layout, corpus: Corpus) -> None:
         story.step("Judge both query towers on the held-out queries")
         teacher, distilled = layout.result("teacher"), layout.result("distilled")
-        judge = ("eval", layout.corpus, "--tower", layout.document)
+        judge = ("eval", layout.corpus, "--tower", layout.document, "--keep", layout.vectors)
         story.run(*judge, "--out", teacher)
         story.run(*judge, "--query-tower", layout.query, "--baseline", teacher, "--out", distilled)
         out.print(ending.figures(layout, [query.text for query in corpus.split("test")]))
