@@ -208,7 +208,7 @@ def test_memory_survives_the_death_of_its_writers(nursery: Nursery, memory: Path
         def where(self, number: int) -> dict[str, str]:
             return {"memory": str(memory), "collection": f"docs{number}"}
 
-    drive(OverMemory, nursery, tmp_path, examples=8, steps=12)
+    drive(OverMemory, nursery, tmp_path, examples=5, steps=12)
 
 
 def test_a_lite_file_survives_the_death_of_its_writers(nursery: Nursery, tmp_path: Path) -> None:

@@ -185,6 +185,12 @@ class BackendSuite(ABC):
         backend.upsert([row("a", [1, 0, 0, 0], version=10)])
         assert self.everything(backend) == {("a", 0)}
 
+    def test_an_empty_hash_is_remembered_as_given_and_keeps_the_rows(self, backend: SearchBackend) -> None:
+        backend.upsert([row("a", [3, 0, 0, 0], version=4)])
+        backend.touch([Head(id="a", version=4, hash="")])
+        assert backend.heads(["a"]) == {"a": Head(id="a", version=4, hash="")}
+        assert self.everything(backend) == {("a", 0)}
+
     def test_a_delete_removes_all_chunks_and_is_remembered(self, backend: SearchBackend) -> None:
         backend.upsert([row("a", [1, 0, 0, 0], chunk=chunk) for chunk in range(3)] + [row("b", [1, 0, 0, 0])])
         backend.delete([Head(id="a", version=7)])
