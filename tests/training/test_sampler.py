@@ -1,5 +1,7 @@
 """What a batch holds: every example once an epoch, nothing that depends on what came before."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -63,6 +65,13 @@ def test_each_query_stands_beside_its_own_document_and_its_own_negatives() -> No
 def test_a_query_with_too_few_negatives_uses_them_again() -> None:
     batch = sampler(negatives_per_query=5).batch(0)
     assert set(batch.documents[5:10]) == set(PAIRS.negatives[batch.queries[0]])  # type: ignore[index]
+
+
+def test_a_query_without_negatives_gets_those_of_others() -> None:
+    some = dataclasses.replace(PAIRS, negatives=((7, 8), *[()] * 9))
+    batch = sampler(some, negatives_per_query=2).batch(0)
+    assert set(batch.documents[5:]) == {7, 8}
+    assert batch.documents.shape == (15,)
 
 
 def test_the_pair_sampler_goes_through_pairs_and_the_query_sampler_through_queries() -> None:

@@ -25,7 +25,7 @@ class Pairs:
     positives: tuple[tuple[int, ...], ...]
     """For each query, the documents judged positive."""
     negatives: tuple[tuple[int, ...], ...] | None
-    """For each query, its hard negatives; never one of its positives."""
+    """For each query, its hard negatives: none for some, and never one of its positives."""
 
     @property
     def fingerprint(self) -> str:
@@ -56,11 +56,10 @@ def read_pairs(table: PairsTable) -> Pairs:
     if not positives:
         raise WrongUse(f"split '{table.split}' of {table.path} judges no document positive; there is nothing to learn")
     kept = tuple(tuple(n for n in bad if n not in good) for bad, good in zip(negatives, positives, strict=True))
-    if mined is not None and not all(kept):
-        without = [text for text, bad in zip(queries.texts, kept, strict=True) if not bad]
+    if mined is not None and not any(kept):
         raise WrongUse(
-            f"{table.negatives} has no negative for {len(without)} of {len(kept)} queries of split '{table.split}', "
-            f"for example {without[0][:60]!r}; mine them, or leave `negatives` out"
+            f"{table.negatives} has no negative for any of the {len(kept)} queries of split '{table.split}'; "
+            "mine them for this split, or leave `negatives` out"
         )
     return Pairs(
         queries=tuple(queries.texts),

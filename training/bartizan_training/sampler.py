@@ -56,7 +56,8 @@ class PairSampler:
 
     def __init__(self, pairs: Pairs, table: PairsTable, batch_size: int, *, seed: Sequence[int]) -> None:
         self._pairs = pairs
-        self._per_query = table.negatives_per_query if pairs.negatives else 0
+        self._per_query = table.negatives_per_query
+        self._pool = sorted({document for bad in pairs.negatives or () for document in bad})
         if table.sampler == "queries":
             owners = [(query, -1) for query in range(len(pairs.queries))]
         else:
@@ -87,13 +88,13 @@ class PairSampler:
         return known
 
     def _draw_negatives(self, queries: Indices, number: int) -> list[int]:
-        """As many for each query, different ones as far as there are enough."""
+        """As many for each query, different ones as far as there are enough; a query without any gets others'."""
         if self._pairs.negatives is None:
             return []
         draw = self._order.random(_NEGATIVES, number)
         drawn: list[int] = []
         for query in queries:
-            shuffled = draw.permutation(self._pairs.negatives[query])
+            shuffled = draw.permutation(self._pairs.negatives[query] or self._pool)
             drawn.extend(np.resize(shuffled, self._per_query).tolist())
         return drawn
 
