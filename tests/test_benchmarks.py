@@ -1,0 +1,119 @@
+"""The benchmarks measure what they say, and what was committed bears out what the documentation says."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bartizan_connector.errors import WrongUse
+from benchmarks import record
+from benchmarks.__main__ import main
+from benchmarks.collections import Expected, expected
+from benchmarks.query_tower import find, take_turns
+
+ROOT = Path(__file__).parent.parent
+
+
+def newest(name: str) -> dict[str, Any]:
+    results: dict[str, Any] = json.loads(sorted(record.RESULTS.glob(f"*-{name}.json"))[-1].read_bytes())
+    return results
+
+
+def test_engines_take_turns_with_the_same_queries() -> None:
+    asked: list[tuple[str, str]] = []
+    engines = {name: lambda text, name=name: asked.append((name, text)) for name in ("a", "b", "c")}
+    times = take_turns(engines, [str(number) for number in range(9)], rounds=3)
+    blocks: list[tuple[str, list[str]]] = []
+    for name, text in asked:
+        if not blocks or blocks[-1][0] != name or len(blocks[-1][1]) == 65:
+            blocks.append((name, []))
+        blocks[-1][1].append(text)
+    assert "".join(name for name, _ in blocks) == "abc" + "bca" + "cab"
+    for turn in range(3):
+        first, *others = [texts for _, texts in blocks[3 * turn : 3 * turn + 3]]
+        assert len(first) == 65
+        assert others == [first, first]
+    assert {name: len(taken.wall) for name, taken in times.items()} == {"a": 180, "b": 180, "c": 180}
+
+
+def test_only_the_queries_after_the_warm_up_are_timed() -> None:
+    calls = 0
+
+    def slow_at_first(text: str) -> None:
+        nonlocal calls
+        calls += 1
+        if calls <= 5:
+            time.sleep(0.05)
+
+    assert max(take_turns({"engine": slow_at_first}, ["q"], rounds=1)["engine"].wall) < 50
+
+
+def test_teacher_and_student_are_found_in_the_demos_folder(tmp_path: Path) -> None:
+    for stage in ("1-contrastive", "2-distil_query", "3-refine"):
+        (tmp_path / "run/stages" / stage / "towers/query").mkdir(parents=True)
+    with pytest.raises(WrongUse, match="holds no finished run"):
+        find(tmp_path)
+    (tmp_path / "run/towers").mkdir()
+    chain = find(tmp_path)
+    assert chain.teacher == tmp_path / "run/stages/1-contrastive/towers/query"
+    assert chain.student == tmp_path / "run/towers/query"
+    assert chain.document == tmp_path / "run/towers/document"
+    assert chain.data == tmp_path / "corpus"
+
+
+def test_a_folder_without_a_distilled_tower_says_what_makes_one(tmp_path: Path) -> None:
+    with pytest.raises(WrongUse, match="no finished run with a distilled query tower; make it: bartizan demo"):
+        find(tmp_path)
+
+
+def test_an_unknown_benchmark_lists_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["collections", "speed"])
+    assert "unknown benchmark speed; there are query_tower, collections" in capsys.readouterr().err
+
+
+def test_a_benchmark_that_cannot_run_ends_with_its_exit_code(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BARTIZAN_DATA", str(tmp_path / "nowhere"))
+    assert main(["collections"]) == 2
+    assert "collections: no judged collections at" in capsys.readouterr().err
+
+
+def test_a_run_leaves_numbers_facts_and_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(record, "RESULTS", tmp_path)
+    record.Record("trial").write({"answer": 42}, {"Answers": [{"question": "all", "answer": "42"}], "Empty": []})
+    (written,) = tmp_path.glob("*-trial.json")
+    facts = json.loads(written.read_bytes())
+    assert facts["results"] == {"answer": 42}
+    assert facts["machine"]["cores"] >= 1
+    assert facts.keys() >= {"began", "ended", "command", "commit", "load_at_begin", "load_at_end", "versions"}
+    table = written.with_suffix(".md").read_text()
+    assert "## Answers\n\n| question | answer |\n| --- | --- |\n| all | 42 |" in table
+    assert "Empty" not in table
+
+
+def test_the_table_of_expected_values_is_found_by_its_headings(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text(
+        "# Collections\n\n| collection | docs | MiniLM nDCG@10 | MiniLM R@100 |\n|---|---|---|---|\n"
+        "| one | 5 | 0.645 | 0.925 |\n| two | 7 | - | - |\n"
+    )
+    assert expected(tmp_path) == {"one": Expected(0.645, 0.925), "two": Expected(None, None)}
+
+
+def test_the_committed_run_of_the_query_tower_keeps_every_promise() -> None:
+    promises = newest("query_tower")["results"]["promises"]
+    assert len(promises) == 5
+    for promise in promises:
+        assert float(promise["measured"]) >= float(promise["at least"]), promise["promise"]
+
+
+@pytest.mark.parametrize("written", sorted(record.RESULTS.glob("*.json")), ids=lambda path: path.stem)
+def test_every_committed_result_names_command_commit_and_machine(written: Path) -> None:
+    facts = json.loads(written.read_bytes())
+    assert facts["command"].startswith("python -m benchmarks")
+    assert facts["commit"] != "unknown"
+    assert facts["machine"]["cpu"]
+    assert written.with_suffix(".md").exists()
