@@ -66,6 +66,6 @@ class Metrics:
     def _broken(self, step: int, loss: float, norm: float, learning_rate: float) -> Stop:
         return Stop(
             f"stage {self._stage} ({self._kind}): at step {step} the loss is {loss} and the gradient's norm {norm}; "
-            f"no checkpoint holds anything of it. Lower learning_rate (it was {learning_rate:.3g} there) or raise temperature, "
-            "use precision = 'fp32', look for broken texts in the data, and train again into another --out"
+            f"no checkpoint holds anything of it. Lower learning_rate (it was {learning_rate:.3g} there) or raise "
+            "temperature, use precision = 'fp32', look for broken texts in the data, and train again into another --out"
         )
