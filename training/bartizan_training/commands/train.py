@@ -26,6 +26,7 @@ def train(
     every kind, with its default, stands in docs/train.md; relative paths are relative to the recipe's file.
 
     To begin: bartizan train scalingnote --tower TOWER --data BEIR_FOLDER --out RUN
+
     The recipe as it was run is RUN/recipe.toml: copy it, change it, and train from the copy.
 
     RUN/towers/query and RUN/towers/document are the towers, for `bartizan eval`, `export` and `ingest`.
