@@ -65,13 +65,17 @@ def evaluate(
 
 def _show(result: "Result") -> None:
     """The measures as a table; beside a baseline, how far the run is ahead and whether that can be chance."""
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
     comparison = result.comparison
-    compared = ("baseline", "difference", "95 % interval", "p", "better/equal/worse") if comparison else ()
-    table = Table("measure", result.query_tower, *compared)
+    compared = ("baseline", "change", "95 % interval", "p", "+/=/−") if comparison else ()
+    table = Table(
+        "measure", "this run" if comparison else result.query_tower, *compared, box=SIMPLE_HEAD, pad_edge=False
+    )
     for column in table.columns[1:]:
         column.justify = "right"
+    for column in table.columns:  # narrow enough for 80 columns, and never cut
         column.no_wrap = True
     for name, value in result.metrics.items():
         cells = [name, f"{value:.4f}"]
@@ -80,8 +84,8 @@ def _show(result: "Result") -> None:
             cells += [
                 f"{value - found.mean:.4f}",
                 f"{found.mean:+.4f}",
-                f"{found.low:+.4f} … {found.high:+.4f}",
-                f"{found.p:.4f}" if found.p >= 0.0001 else "<0.0001",
+                f"{found.low:+.3f} … {found.high:+.3f}",
+                f"{found.p:.3f}" if found.p >= 0.001 else "<0.001",
                 f"{found.wins}/{found.ties}/{found.losses}",
             ]
         table.add_row(*cells, style="bold" if name.startswith("nDCG") else None)
