@@ -3,7 +3,6 @@
 import json
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -12,13 +11,6 @@ from benchmarks import record
 from benchmarks.__main__ import main
 from benchmarks.collections import Expected, expected
 from benchmarks.query_tower import find, take_turns
-
-ROOT = Path(__file__).parent.parent
-
-
-def newest(name: str) -> dict[str, Any]:
-    results: dict[str, Any] = json.loads(sorted(record.RESULTS.glob(f"*-{name}.json"))[-1].read_bytes())
-    return results
 
 
 def test_engines_take_turns_with_the_same_queries() -> None:
@@ -101,13 +93,6 @@ def test_the_table_of_expected_values_is_found_by_its_headings(tmp_path: Path) -
         "| one | 5 | 0.645 | 0.925 |\n| two | 7 | - | - |\n"
     )
     assert expected(tmp_path) == {"one": Expected(0.645, 0.925), "two": Expected(None, None)}
-
-
-def test_the_committed_run_of_the_query_tower_keeps_every_promise() -> None:
-    promises = newest("query_tower")["results"]["promises"]
-    assert len(promises) == 5
-    for promise in promises:
-        assert float(promise["measured"]) >= float(promise["at least"]), promise["promise"]
 
 
 @pytest.mark.parametrize("written", sorted(record.RESULTS.glob("*.json")), ids=lambda path: path.stem)
