@@ -38,7 +38,6 @@ bench: env
 
 gpu: env
 	$(VENV)/pytest -m gpu
-	$(VENV)/python -m benchmarks gpu
 
 lock: .tools/bin/uv
 	.tools/bin/uv pip compile pyproject.toml --extra all --group dev --universal --python-version 3.11 \
