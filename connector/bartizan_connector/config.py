@@ -57,6 +57,8 @@ class BackendConfig(Table):
     index: Literal["auto", "flat", "hnsw"] = "auto"
     lexical: Path | None = None
     """Folder of the word index; without it there is no lexical leg."""
+    lexical_weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    """How much the lexical leg counts in the fusion, where every other leg counts 1."""
 
     @model_validator(mode="after")
     def _one_secret(self) -> Self:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from bartizan_connector.collection import Collection, Hit
 from bartizan_connector.config import Config
 from bartizan_connector.errors import Retry, WrongUse
 from bartizan_connector.filters import Filter
-from bartizan_connector.fusion import Result, alone, fuse
+from bartizan_connector.fusion import Result, alone, check_weights, fuse
 from bartizan_connector.opening import collection_of, open_backend, open_encoder, open_words
 from bartizan_connector.seams import Encoder, SearchBackend
 from bartizan_connector.spec import require_same_space
@@ -78,7 +78,9 @@ class _Outcome:
 
 
 class Retriever:
-    """Searches one collection with one query tower. Safe to share between threads; close it when done."""
+    """Searches one collection with one query tower. Safe to share between threads; close it when done.
+
+    `lexical_weight` is how much the lexical leg counts in the fusion, where the tower's leg counts 1."""
 
     def __init__(
         self,
@@ -87,8 +89,11 @@ class Retriever:
         collection: Collection,
         *,
         words: Lexical | None = None,
+        lexical_weight: float = 1.0,
         timeout: float = 30.0,
     ) -> None:
+        self._weights = {LEXICAL: lexical_weight}
+        check_weights(self._weights)
         self.encoder = encoder
         self.backend = backend
         self.collection = collection
@@ -113,33 +118,51 @@ class Retriever:
         encoder = open_encoder(config, "query")
         collection = collection_of(config, encoder.spec)
         backend = open_backend(config)
-        return cls(encoder, backend, collection, words=open_words(config), timeout=config.backend.timeout)
+        return cls(
+            encoder,
+            backend,
+            collection,
+            words=open_words(config),
+            lexical_weight=config.backend.lexical_weight,
+            timeout=config.backend.timeout,
+        )
 
     def search(
-        self, query: str, k: int = 10, filter: str | Filter | None = None, *, timeout: float | None = None
+        self,
+        query: str,
+        k: int = 10,
+        filter: str | Filter | None = None,
+        *,
+        legs: Sequence[str] | None = None,
+        timeout: float | None = None,
     ) -> Answer:
-        """The k best documents for the query. A leg that is unreachable or late is left out and named in `degraded`;
-        only when no leg answered is the first leg's error raised."""
+        """The k best documents for the query, by all legs or by those named. A leg that is unreachable or late is left
+        out and named in `degraded`; only when no leg answered is the first leg's error raised."""
         begun = time.perf_counter()
-        depth, parsed = self._prepare(query, k, filter)
         deadline = begun + (timeout or self.timeout)
-        futures = {name: self._pool.submit(leg) for name, leg in self._legs(query, depth, parsed, deadline).items()}
+        calls = self._prepare(query, k, filter, legs, deadline)
+        futures = {name: self._pool.submit(leg) for name, leg in calls.items()}
         outcomes = {name: _await(future, name, deadline) for name, future in futures.items()}
         return self._answer(outcomes, k, begun)
 
     async def asearch(
-        self, query: str, k: int = 10, filter: str | Filter | None = None, *, timeout: float | None = None
+        self,
+        query: str,
+        k: int = 10,
+        filter: str | Filter | None = None,
+        *,
+        legs: Sequence[str] | None = None,
+        timeout: float | None = None,
     ) -> Answer:
         """`search` without blocking the event loop; cancelling it drops the answer."""
         begun = time.perf_counter()
-        depth, parsed = self._prepare(query, k, filter)
         deadline = begun + (timeout or self.timeout)
-        legs = self._legs(query, depth, parsed, deadline)
-        futures = [asyncio.wrap_future(self._pool.submit(leg)) for leg in legs.values()]
+        calls = self._prepare(query, k, filter, legs, deadline)
+        futures = [asyncio.wrap_future(self._pool.submit(leg)) for leg in calls.values()]
         await asyncio.wait(futures, timeout=max(0.0, deadline - time.perf_counter()))
         outcomes = {
             name: future.result() if future.done() else _late(name, begun)
-            for name, future in zip(legs, futures, strict=True)
+            for name, future in zip(calls, futures, strict=True)
         }
         return self._answer(outcomes, k, begun)
 
@@ -157,7 +180,10 @@ class Retriever:
     ) -> None:
         self.close()
 
-    def _prepare(self, query: str, k: int, filter: str | Filter | None) -> tuple[int, Filter | None]:
+    def _prepare(
+        self, query: str, k: int, filter: str | Filter | None, legs: Sequence[str] | None, deadline: float
+    ) -> dict[str, Callable[[], _Outcome]]:
+        """The call of each leg that is to be searched, once the request is found to mean something."""
         if not query.strip():
             raise WrongUse("the query is empty; give a few words")
         if not 1 <= k <= MAX_K:
@@ -165,9 +191,28 @@ class Retriever:
         parsed = filters.parse(filter) if isinstance(filter, str) else filter
         if parsed is not None:
             filters.check(parsed, self.collection)
-        return max(k, FUSION_DEPTH) if self.words else k, parsed
+        chosen = self._chosen(legs)
+        depth = max(k, FUSION_DEPTH) if len(chosen) > 1 else k
+        calls = self._calls(query, depth, parsed, deadline)
+        return {name: calls[name] for name in chosen}
 
-    def _legs(
+    def _chosen(self, legs: Sequence[str] | None) -> list[str]:
+        """The legs to search, in the retriever's own order."""
+        known = [self._leg.name] + ([LEXICAL] if self.words else [])
+        if legs is None:
+            return known
+        asked = {legs} if isinstance(legs, str) else set(legs)
+        if LEXICAL in asked and not self.words:
+            raise WrongUse(
+                "there is no lexical leg: set [backend] lexical to a folder and ingest, or give the retriever a "
+                "word search of your own"
+            )
+        if not asked or not asked <= set(known):
+            what = f"unknown leg {', '.join(map(repr, sorted(asked - set(known))))}" if asked else "no leg is named"
+            raise WrongUse(f"{what}; this collection is searched by {', '.join(known)}")
+        return [name for name in known if name in asked]
+
+    def _calls(
         self, query: str, depth: int, filter: Filter | None, deadline: float
     ) -> dict[str, Callable[[], _Outcome]]:
         def dense() -> _Outcome:
@@ -190,7 +235,7 @@ class Retriever:
                 return _Outcome(None, _since(begun), failure=error)
             return _Outcome(hits, _since(begun))
 
-        return {self._leg.name: dense} | ({LEXICAL: lexical} if self.words else {})
+        return {self._leg.name: dense, LEXICAL: lexical}
 
     def _answer(self, outcomes: Mapping[str, _Outcome], k: int, begun: float) -> Answer:
         found = {name: outcome.hits for name, outcome in outcomes.items() if outcome.hits is not None}
@@ -198,16 +243,20 @@ class Retriever:
         if not found:
             raise next(iter(failures.values()))
         fusing = time.perf_counter()
-        results = fuse(found, k) if self.words else alone(self._leg.name, found[self._leg.name], k)
-        main = outcomes[self._leg.name]
+        if len(outcomes) > 1:
+            results = fuse(found, k, weights=self._weights)
+        else:
+            ((name, hits),) = found.items()
+            results = alone(name, hits, k)
+        vectors = next((outcome.vectors for outcome in outcomes.values() if outcome.vectors), None)
         return Answer(
             results=results,
             space_id=self._leg.space_id,
             tower_id=self.encoder.spec.tower_id,
-            truncated=bool(main.vectors and main.vectors.truncated[0]),
+            truncated=bool(vectors and vectors.truncated[0]),
             degraded="; ".join(f"no {name} leg: {failure}" for name, failure in failures.items()) or None,
             latency_ms=Latency(
-                encode=main.encode_milliseconds,
+                encode=sum(outcome.encode_milliseconds for outcome in outcomes.values()),
                 legs={name: outcome.milliseconds for name, outcome in outcomes.items()},
                 fuse=_since(fusing),
                 total=_since(begun),

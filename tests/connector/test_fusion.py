@@ -1,36 +1,43 @@
 """Rank fusion against a slower, plainer oracle."""
 
 from fractions import Fraction
+from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bartizan_connector.collection import Hit
+from bartizan_connector.errors import WrongUse
 from bartizan_connector.fusion import RRF_CONSTANT, alone, best_chunks, fuse
 
 ids = st.sampled_from([f"d{n}" for n in range(12)])
 hits = st.lists(
     st.builds(Hit, id=ids, chunk=st.integers(0, 2), score=st.floats(-1, 1), fields=st.just({})), max_size=15
 )
-legs = st.dictionaries(st.sampled_from(["dense", "sparse", "lexical"]), hits, min_size=1)
+NAMES = ("dense", "sparse", "lexical")
+legs = st.dictionaries(st.sampled_from(NAMES), hits, min_size=1)
+weights = st.dictionaries(st.sampled_from(NAMES), st.floats(0.01, 100))
 
 
-def oracle(given: dict[str, list[Hit]]) -> dict[str, Fraction]:
+def oracle(given: dict[str, list[Hit]], weights: dict[str, float]) -> dict[str, Fraction]:
     scores: dict[str, Fraction] = {}
-    for leg in given.values():
+    for name, leg in given.items():
         seen: list[str] = []
         for hit in leg:
             if hit.id not in seen:
                 seen.append(hit.id)
         for rank, id in enumerate(seen, start=1):
-            scores[id] = scores.get(id, Fraction(0)) + Fraction(1, RRF_CONSTANT + rank)
+            scores[id] = scores.get(id, Fraction(0)) + Fraction(weights.get(name, 1.0)) / (RRF_CONSTANT + rank)
     return scores
 
 
-@given(legs, st.integers(1, 20))
-def test_fusion_gives_the_best_by_reciprocal_rank(given: dict[str, list[Hit]], k: int) -> None:
-    scores = oracle(given)
-    results = fuse(given, k)
+@given(legs, weights, st.integers(1, 20))
+def test_fusion_gives_the_best_by_weighted_reciprocal_rank(
+    given: dict[str, list[Hit]], weights: dict[str, float], k: int
+) -> None:
+    scores = oracle(given, weights)
+    results = fuse(given, k, weights=weights)
     assert len(results) == min(k, len(scores))
     assert len({result.id for result in results}) == len(results)
     for result in results:
@@ -68,6 +75,59 @@ def test_a_weight_moves_a_leg() -> None:
     first, second = [Hit(id="a", chunk=0, score=1, fields={})], [Hit(id="b", chunk=0, score=1, fields={})]
     fused = fuse({"dense": first, "lexical": second}, 2, weights={"lexical": 2.0})
     assert [result.id for result in fused] == ["b", "a"]
+    assert [result.score for result in fused] == [2 / 61, 1 / 61]
+
+
+@given(legs)
+def test_a_weight_of_one_is_plain_rank_fusion(given: dict[str, list[Hit]]) -> None:
+    assert fuse(given, 20, weights={"lexical": 1.0}) == fuse(given, 20, weights=dict.fromkeys(NAMES, 1.0))
+    assert fuse(given, 20, weights={"lexical": 1.0}) == fuse(given, 20)
+
+
+@given(legs, weights)
+def test_what_no_leg_ranks_worse_never_comes_later(given: dict[str, list[Hit]], weights: dict[str, float]) -> None:
+    results = fuse(given, 100, weights=weights)
+    for earlier, later in pairwise(results):
+        assert any(
+            earlier.legs[leg].rank < (later.legs[leg].rank if leg in later.legs else 10**6) for leg in earlier.legs
+        )  # no two share a place in a leg
+
+
+@given(legs, weights, st.integers(-20, 20))
+def test_scaling_every_weight_keeps_the_order(
+    given: dict[str, list[Hit]], weights: dict[str, float], power: int
+) -> None:
+    """By powers of two, as these lose nothing in binary."""
+    full = dict.fromkeys(NAMES, 1.0) | weights
+    scaled = {leg: weight * 2.0**power for leg, weight in full.items()}
+    before, after = fuse(given, 20, weights=full), fuse(given, 20, weights=scaled)
+    assert [(r.id, r.score * 2.0**power, r.legs) for r in before] == [(r.id, r.score, r.legs) for r in after]
+
+
+@given(hits, hits, st.floats(1e-12, 1e-9))
+def test_a_leg_of_tiny_weight_only_adds_below(strong: list[Hit], weak: list[Hit], weight: float) -> None:
+    fused = [result.id for result in fuse({"dense": strong, "lexical": weak}, 100, weights={"lexical": weight})]
+    by_the_strong = [hit.id for hit in best_chunks(strong)]
+    assert fused[: len(by_the_strong)] == by_the_strong
+    assert fused[len(by_the_strong) :] == [hit.id for hit in best_chunks(weak) if hit.id not in by_the_strong]
+
+
+@given(weights)
+def test_equal_ranks_in_equal_legs_tie_whatever_the_weights(weights: dict[str, float]) -> None:
+    """Three legs rank three documents in a circle: with equal weights every sum is the same, in whatever order."""
+    weight = weights.get("dense", 1.0)
+    circle = {
+        leg: [Hit(id="abc"[(i + n) % 3], chunk=0, score=0, fields={}) for n in range(3)] for i, leg in enumerate(NAMES)
+    }
+    results = fuse(circle, 3, weights=dict.fromkeys(NAMES, weight))
+    assert [result.id for result in results] == ["a", "b", "c"]
+    assert len({result.score for result in results}) == 1
+
+
+@pytest.mark.parametrize("weight", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_weight_that_gives_no_order_is_refused(weight: float) -> None:
+    with pytest.raises(WrongUse, match="the weight of the lexical leg is"):
+        fuse({}, 1, weights={"lexical": weight})
 
 
 @given(hits, st.integers(1, 20))

@@ -96,9 +96,11 @@ def filled(encoder: HashEncoder) -> MemoryBackend:
     return backend
 
 
-def retriever(encoder: HashEncoder | None = None, words: HostLexical | None = None) -> Retriever:
+def retriever(
+    encoder: HashEncoder | None = None, words: HostLexical | None = None, lexical_weight: float = 1.0
+) -> Retriever:
     encoder = encoder or HashEncoder()
-    return Retriever(encoder, filled(encoder), collection_for(encoder), words=words)
+    return Retriever(encoder, filled(encoder), collection_for(encoder), words=words, lexical_weight=lexical_weight)
 
 
 @pytest.fixture
@@ -128,6 +130,62 @@ def test_two_legs_are_fused_and_each_result_keeps_both_places(hybrid: Retriever)
     assert answer[0].id == "copy"
     assert set(answer[0].legs) == {"dense", "lexical"}
     assert answer[0].score == pytest.approx(2 / 61)
+
+
+def test_the_lexical_leg_counts_as_much_as_its_weight() -> None:
+    with retriever(words=HostLexical(), lexical_weight=0.25) as opened:
+        for result in opened.search("join some parts of a file"):
+            weights = {"dense": 1.0, "lexical": 0.25}
+            expected = sum(weights[leg] / (60 + place.rank) for leg, place in result.legs.items())
+            assert result.score == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("weight", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_lexical_weight_that_gives_no_order_is_refused(weight: float) -> None:
+    with pytest.raises(WrongUse, match="give a number above 0"):
+        retriever(words=HostLexical(), lexical_weight=weight)
+
+
+def test_one_leg_can_be_asked_for_and_answers_at_its_own_scores(hybrid: Retriever, dense: Retriever) -> None:
+    assert hybrid.search("copy a file", legs=["dense"]).results == dense.search("copy a file").results
+    answer = hybrid.search("copy a file", legs=("lexical",))
+    assert [(result.id, result.score) for result in answer] == [("copy", 3.0), ("join", 1.0), ("walk", 1.0)]
+    assert set(answer.latency_ms.legs) == {"lexical"}
+    assert answer.latency_ms.encode == 0
+    both = hybrid.search("copy a file", legs=["lexical", "dense", "dense"])
+    assert both.results == hybrid.search("copy a file").results
+
+
+async def test_the_async_search_takes_legs_too(hybrid: Retriever) -> None:
+    answer = await hybrid.asearch("copy a file", legs=["lexical"])
+    assert answer.results == hybrid.search("copy a file", legs="lexical").results
+
+
+def test_words_alone_need_no_encoder() -> None:
+    with retriever(LostEncoder(), HostLexical()) as opened:
+        answer = opened.search("copy a file", legs=["lexical"])
+        assert answer[0].id == "copy"
+        assert answer.degraded is None
+        with pytest.raises(Retry, match="tower:8001"):
+            opened.search("copy a file", legs=["dense"])
+
+
+@pytest.mark.parametrize(
+    ("legs", "message"),
+    [
+        (["sparse", "dense"], "unknown leg 'sparse'; this collection is searched by dense, lexical"),
+        ("dense,lexical", "unknown leg 'dense,lexical'"),
+        ([], "no leg is named; this collection is searched by dense, lexical"),
+    ],
+)
+def test_a_leg_that_is_not_there_is_refused(hybrid: Retriever, legs: Sequence[str], message: str) -> None:
+    with pytest.raises(WrongUse, match=message):
+        hybrid.search("copy a file", legs=legs)
+
+
+def test_asking_for_words_where_there_are_none_says_how_to_have_them(dense: Retriever) -> None:
+    with pytest.raises(WrongUse, match=r"no lexical leg: set \[backend\] lexical to a folder and ingest"):
+        dense.search("copy a file", legs=["dense", "lexical"])
 
 
 def test_the_answer_says_which_space_and_tower_and_where_the_time_went(hybrid: Retriever) -> None:

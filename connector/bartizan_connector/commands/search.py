@@ -16,23 +16,28 @@ def search(
     config: Annotated[Path, typer.Option(help="The configuration file.")] = Path("bartizan.toml"),
     k: Annotated[int, typer.Option("--k", "-k", help="How many documents.")] = 10,
     filter: Annotated[str | None, typer.Option(help="E.g. \"module == 'time' and not deprecated\".")] = None,
+    legs: Annotated[str | None, typer.Option(help='Only these legs, e.g. "dense" or "dense,lexical".')] = None,
     timeout: Annotated[float | None, typer.Option(help="Deadline of the whole call, in seconds.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the whole answer as JSON.")] = False,
 ) -> None:
-    """Search a collection: encode the query, search its legs side by side, fuse."""
+    """Search a collection: encode the query, search its legs side by side, fuse by rank.
+
+    By default every leg is searched that the configuration has; [backend] lexical_weight says how much words count.
+    """
     from rich.markup import escape
 
     from bartizan_connector.retriever import Retriever
 
     with Retriever.open(config) as retriever:
-        answer = retriever.search(text, k, filter, timeout=timeout)
+        chosen = None if legs is None else [name.strip() for name in legs.split(",")]
+        answer = retriever.search(text, k, filter, legs=chosen, timeout=timeout)
     if json:
         out.print_json(data=asdict(answer))
         return
     for rank, result in enumerate(answer, start=1):
-        legs = "  ".join(f"{leg} #{place.rank} ({place.score:.3f})" for leg, place in result.legs.items())
+        places = "  ".join(f"{leg} #{place.rank} ({place.score:.3f})" for leg, place in result.legs.items())
         title = str(result.fields.get("title") or result.id)
-        out.print(f"[bold]{rank:>3}  {escape(title)}[/bold]  {result.score:.4f}  [dim]{legs}[/dim]")
+        out.print(f"[bold]{rank:>3}  {escape(title)}[/bold]  {result.score:.4f}  [dim]{places}[/dim]")
         if snippet := " ".join(str(result.fields.get("text", "")).split()):
             out.print(f"     {escape(snippet[:SNIPPET_CHARS])}{'…' if len(snippet) > SNIPPET_CHARS else ''}")
     if not answer.results:
@@ -42,9 +47,9 @@ def search(
     if answer.truncated:
         err.print("the query was longer than the tower reads; only its beginning counted", markup=False, style="yellow")
     spent = answer.latency_ms
-    legs = ", ".join(f"{leg} {value:.1f}" for leg, value in spent.legs.items())
+    each = ", ".join(f"{leg} {value:.1f}" for leg, value in spent.legs.items())
     err.print(
-        f"{spent.total:.1f} ms (encode {spent.encode:.1f}, {legs}, fuse {spent.fuse:.1f}) · "
+        f"{spent.total:.1f} ms (encode {spent.encode:.1f}, {each}, fuse {spent.fuse:.1f}) · "
         f"space {answer.space_id} · tower {answer.tower_id}",
         markup=False,
         style="dim",
