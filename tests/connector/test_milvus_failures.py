@@ -44,7 +44,9 @@ class _Call(grpc.RpcError, grpc.Call):
         (_Call(grpc.StatusCode.UNIMPLEMENTED, "unknown method TruncateCollection"), Stop),
         (_Call(grpc.StatusCode.RESOURCE_EXHAUSTED, "received message larger than max (73 vs. 67)"), Stop),
         (_Call(grpc.StatusCode.UNAUTHENTICATED, "bad token"), WrongUse),
+        (_Call(grpc.StatusCode.PERMISSION_DENIED, "PrivilegeLoad: permission deny to reader"), WrongUse),
         (MilvusException(1400, "not authenticated"), WrongUse),
+        (MilvusException(1401, "privilege not permitted"), WrongUse),
         (MilvusException(65535, "auth check failure, please check username and password are correct"), WrongUse),
         (ConnectionConfigException(message="Illegal uri: [nope://x]"), WrongUse),
         (DataNotMatchException(message="field `timeout` is missing"), Stop),
@@ -60,6 +62,34 @@ def test_a_failure_becomes_the_reaction_to_it_and_names_the_server(
         raise error
     assert type(raised.value) is meaning
     assert raised.value.__cause__ is error
+
+
+@pytest.mark.parametrize(
+    ("cause", "meaning", "message"),
+    [
+        (_Call(grpc.StatusCode.UNAVAILABLE, "Connection refused"), Retry, "is unreachable: Connection refused. Is it"),
+        (_Call(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded"), Retry, "unreachable or busy: Deadline"),
+        (
+            _Call(grpc.StatusCode.UNAUTHENTICATED, "missing authorization in header"),
+            WrongUse,
+            "does not let us in: miss",
+        ),
+        (ValueError("anything"), Retry, "Fail connecting"),
+    ],
+)
+def test_why_a_connection_did_not_come_about_is_found_behind_what_pymilvus_says(
+    cause: Exception, meaning: type[BartizanError], message: str
+) -> None:
+    """It says the same of all of them: illegal connection params or server unavailable."""
+    with pytest.raises(meaning, match=message), calling(PLACE):
+        raise MilvusException(2, "Fail connecting to server on 127.0.0.1:1, illegal connection params") from cause
+
+
+def test_a_stranger_and_a_user_without_the_privilege_are_told_what_to_set() -> None:
+    with pytest.raises(WrongUse, match=r"token_file.*BARTIZAN__BACKEND__TOKEN.*user:password"), calling(PLACE):
+        raise _Call(grpc.StatusCode.UNAUTHENTICATED, "missing authorization in header")
+    with pytest.raises(WrongUse, match="Grant that user the privilege"), calling(PLACE):
+        raise MilvusException(65535, "PrivilegeLoad: permission deny to reader")
 
 
 def test_a_full_disk_is_told_with_the_way_out() -> None:

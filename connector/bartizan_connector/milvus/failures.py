@@ -15,7 +15,9 @@ _BUSY_RANGES = (range(400, 700), range(900, 1000))
 """Replicas, channels, segments and nodes that are moving, as after a restart."""
 _INVALID_CODES = frozenset({6, 1100, 1101, 1102})
 """A parameter or a row is invalid: 6 in Milvus Lite, 11xx in a server."""
-_NOT_ALLOWED_CODES = frozenset({1400, 1401, 1402})
+_STRANGER_CODES = frozenset({1400, grpc.StatusCode.UNAUTHENTICATED})
+_DENIED_CODES = frozenset({1401, grpc.StatusCode.PERMISSION_DENIED})
+"""The server knows the user, and does not let it do this."""
 
 _BUSY_WORDS = (
     "timeout", "timed out", "deadline", "not loaded", "not ready", "unavailable", "no available", "not healthy",
@@ -23,13 +25,13 @@ _BUSY_WORDS = (
     "fail connecting", "rate limit", "context canceled", "try again", "channel closed", "not serving",
 )  # fmt: skip
 """A server before 2.4 gives most failures the one code 65535 and tells them apart in words only."""
+_CONNECT_WORDS = "fail connecting"
+"""What pymilvus says whatever the reason; the call that it made knows which: nothing listens, or the token is wrong."""
 _FULL_WORDS = ("no space left", "file too large", "disk quota", "disk full")
-_NOT_ALLOWED_WORDS = ("auth check failure", "unauthenticated", "permission deny", "not authenticated")
+_STRANGER_WORDS = ("auth check failure", "unauthenticated", "not authenticated")
+_DENIED_WORDS = ("permission deny",)
 
-_BUSY_STATUS = frozenset(
-    {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.ABORTED, grpc.StatusCode.CANCELLED}
-)
-_NOT_ALLOWED_STATUS = frozenset({grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED})
+_BUSY_STATUS = frozenset({grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.ABORTED, grpc.StatusCode.CANCELLED})
 
 
 @contextmanager
@@ -38,7 +40,10 @@ def calling(place: str, *, ids: Sequence[str] = ()) -> Iterator[None]:
     try:
         yield
     except MilvusException as error:
-        raise _meaning(place, error.code, str(error.message), ids, error) from error
+        code, told = error.code, str(error.message)
+        if isinstance(error.__cause__, grpc.Call) and _CONNECT_WORDS in told.lower():
+            code, told = error.__cause__.code(), str(error.__cause__.details())
+        raise _meaning(place, code, told, ids, error) from error
     except grpc.RpcError as error:
         code = error.code() if isinstance(error, grpc.Call) else None
         details = error.details() if isinstance(error, grpc.Call) else None
@@ -50,8 +55,18 @@ def _meaning(place: str, code: object, message: str, ids: Sequence[str], error: 
     words = told.lower()
     if isinstance(error, ConnectionConfigException):
         return WrongUse(f"cannot use {place} as a Milvus address: {told}")
-    if code in _NOT_ALLOWED_STATUS or code in _NOT_ALLOWED_CODES or any(word in words for word in _NOT_ALLOWED_WORDS):
-        return WrongUse(f"Milvus at {place} does not let us in: {told}; check [backend] token or token_file")
+    if code in _STRANGER_CODES or any(word in words for word in _STRANGER_WORDS):
+        return WrongUse(
+            f"Milvus at {place} does not let us in: {told}. Set [backend] token_file, or the environment's "
+            "BARTIZAN__BACKEND__TOKEN, or [backend] token, to user:password or an API key that it knows"
+        )
+    if code in _DENIED_CODES or any(word in words for word in _DENIED_WORDS):
+        return WrongUse(
+            f"Milvus at {place} does not let this user do it: {told}. Grant that user the privilege, or set "
+            "[backend] token or token_file to another's"
+        )
+    if code == grpc.StatusCode.UNAVAILABLE:
+        return Retry(f"Milvus at {place} is unreachable: {told}. Is it running, and is [backend] uri its address?")
     if code in _BUSY_STATUS or code in _BUSY_CODES or any(code in codes for codes in _BUSY_RANGES):
         return Retry(f"Milvus at {place} is unreachable or busy: {told}")
     if code == grpc.StatusCode.UNIMPLEMENTED:
