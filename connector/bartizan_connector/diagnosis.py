@@ -11,10 +11,18 @@ from typing import Literal
 
 from packaging.requirements import Requirement
 
+from bartizan_connector.claim import owner_of
 from bartizan_connector.collection import Collection
 from bartizan_connector.config import Config
 from bartizan_connector.errors import BartizanError
-from bartizan_connector.opening import checked_spec, collection_of, load_encoder, open_backend, tower_folder
+from bartizan_connector.opening import (
+    checked_spec,
+    collection_of,
+    load_encoder,
+    open_backend,
+    open_words,
+    tower_folder,
+)
 from bartizan_connector.spec import Role, TowerSpec
 
 DISTRIBUTION = "bartizan-search"
@@ -58,6 +66,7 @@ def configuration(path: Path) -> Iterator[Finding]:
         return
     yield Finding(area="config", status="ok", what=str(path))
     yield from _writable(config)
+    yield from _words(config)
     try:
         spec = checked_spec(config, "query")
     except BartizanError as error:
@@ -111,6 +120,23 @@ def _writable(config: Config) -> Iterator[Finding]:
         else:
             fix = f"give this user write access to {folder}, or choose another path in the configuration"
             yield Finding(area=name, status="problem", what=f"{place} cannot be written", way_out=fix, exit_code=1)
+
+
+def _words(config: Config) -> Iterator[Finding]:
+    """Whose the word index is; filled or not, it must be this collection's."""
+    folder = config.backend.lexical
+    if folder is None:
+        return
+    try:
+        open_words(config)
+    except BartizanError as error:
+        yield _problem("words", error)
+        return
+    if owner_of(folder):
+        yield Finding(area="words", status="ok", what=f"{folder} belongs to collection '{config.space.collection}'")
+    else:
+        fix = "bartizan ingest fills it"
+        yield Finding(area="words", status="note", what=f"there is no word index in {folder} yet", way_out=fix)
 
 
 def _problem(area: str, error: BartizanError) -> Finding:

@@ -87,12 +87,12 @@ def open_backend(config: Config) -> SearchBackend:
 
 
 def open_words(config: Config) -> "WordIndex | None":
-    """The word index, where one is configured."""
+    """The word index, where one is configured; refused here when its folder is another collection's."""
     if config.backend.lexical is None:
         return None
     from bartizan_connector.words import WordIndex
 
-    return WordIndex(config.backend.lexical)
+    return WordIndex(config.backend.lexical, config.space.collection)
 
 
 def collection_of(config: Config, spec: TowerSpec) -> Collection:

@@ -4,6 +4,7 @@ A query is cut into words by the analyzer that cut the documents, and never pars
 none can reach another field. Filters are evaluated here, on the stored fields, by the same code as everywhere else.
 """
 
+import errno
 import json
 import time
 from collections import Counter
@@ -14,8 +15,9 @@ from pathlib import Path
 from threading import RLock
 from typing import Any
 
+from bartizan_connector.claim import claim, owner_of
 from bartizan_connector.collection import MAX_ID_BYTES, Hit, Row
-from bartizan_connector.errors import Reject, Retry, Stop, WrongUse, missing_extra
+from bartizan_connector.errors import BartizanError, Reject, Retry, Stop, WrongUse, missing_extra
 from bartizan_connector.filters import Filter, is_of_type, matches
 
 if find_spec("tantivy") is None:
@@ -35,14 +37,18 @@ _GROWTH = 4
 class WordIndex:
     """Words of one collection's documents, in a folder of their own. Safe to share between threads.
 
-    One process writes at a time; others see what was written at their next search."""
+    A folder of another collection is refused at once. One process writes at a time; others see what was written at
+    their next search."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, collection: str) -> None:
         self._folder = folder
+        self._collection = collection
         self._lock = RLock()
         self._index: tantivy.Index | None = None
         self._writer: tantivy.IndexWriter | None = None
         self._analyzer = _analyzer()
+        with self._calling():
+            self._is_ours(owner_of(folder))
 
     def hashes(self, ids: Sequence[str]) -> Mapping[str, str]:
         """The hash of each of these ids that is indexed."""
@@ -151,37 +157,62 @@ class WordIndex:
     def _opened(self, *, create: bool) -> tantivy.Index | None:
         """The index; None where there is none yet and none is to be made."""
         with self._lock, self._calling():
-            if self._index is None:
-                if not create and not (self._folder / "meta.json").exists():
+            if not self._is_ours(owner_of(self._folder)):
+                self._index = None  # it was never there, or has been taken away since
+                if not create:
                     return None
-                self._folder.mkdir(parents=True, exist_ok=True)
+                self._is_ours(claim(self._folder, self._collection))
+            if self._index is None:
+                if not create and not self._is_made():
+                    return None
                 self._index = tantivy.Index(_schema(), path=str(self._folder))
                 self._index.register_tokenizer(_ANALYZER, self._analyzer)
             return self._index
+
+    def _is_made(self) -> bool:
+        return (self._folder / "meta.json").exists()
+
+    def _is_ours(self, owner: str | None) -> bool:
+        """False where the folder is nobody's; one that is another's, or whose nobody can tell, is refused."""
+        if owner is None and self._is_made():
+            raise Stop(
+                f"the word index in {self._folder} does not say which collection it belongs to, as it was made by an "
+                "older version. Remove that folder and ingest again: it is filled anew, and nothing is encoded again"
+            )
+        if owner not in (None, self._collection):
+            raise WrongUse(
+                f"the word index in {self._folder} belongs to collection '{owner}', not to '{self._collection}'. "
+                "Set [backend] lexical to a folder of its own for each collection and ingest; or, if "
+                f"'{owner}' is no longer searched, remove that folder and ingest again"
+            )
+        return owner is not None
 
     @contextmanager
     def _calling(self) -> Iterator[None]:
         """Tantivy reports everything as ValueError."""
         try:
             yield
-        except ValueError as error:
-            told = str(error)
-            if "LockBusy" in told:
-                raise Retry(
-                    f"the word index in {self._folder} is being written by another process; wait until it has ended",
-                    after=2.0,
-                ) from error
-            if any(words in told.lower() for words in ("no space left", "file too large", "quota exceeded")):
-                raise Stop(
-                    f"the word index in {self._folder} has no room to write: {told}. "
-                    "Make room and run again: what was stored is kept"
-                ) from error
-            raise Stop(
-                f"the word index in {self._folder} cannot be used: {told}; if it is damaged or from another version, "
-                "remove that folder and ingest again"
-            ) from error
-        except OSError as error:
-            raise Stop(f"the word index in {self._folder} cannot be used: {error.strerror or error}") from error
+        except (ValueError, OSError) as error:
+            raise self._meaning(error) from error
+
+    def _meaning(self, error: ValueError | OSError) -> BartizanError:
+        place, told = f"the word index in {self._folder}", str(error)
+        if "LockBusy" in told:
+            return Retry(f"{place} is being written by another process; wait until it has ended", after=2.0)
+        if _is_full(error):
+            return Stop(f"{place} has no room to write: {told}. Make room and run again: what was stored is kept")
+        if isinstance(error, OSError):
+            return Stop(f"{place} cannot be used: {error.strerror or error}")
+        return Stop(
+            f"{place} cannot be used: {told}; if it is damaged or from another version, "
+            "remove that folder and ingest again"
+        )
+
+
+def _is_full(error: ValueError | OSError) -> bool:
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return any(words in str(error).lower() for words in ("no space left", "file too large", "quota exceeded"))
 
 
 def _schema() -> tantivy.Schema:

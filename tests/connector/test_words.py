@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bartizan_connector.claim import claim
 from bartizan_connector.collection import Row, Scalar
 from bartizan_connector.errors import Reject, Retry, Stop, WrongUse
 from bartizan_connector.filters import matches, parse
@@ -23,7 +24,7 @@ from tests.connector.congruence import VALUES, random_filter
 
 @pytest.fixture
 def index(tmp_path: Path) -> Iterator[WordIndex]:
-    index = WordIndex(tmp_path / "words")
+    index = WordIndex(tmp_path / "words", "docs")
     yield index
     index.close()
 
@@ -117,7 +118,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[WordIndex
         )
         for i in range(200)
     ]
-    index = WordIndex(tmp_path_factory.mktemp("filled") / "words")
+    index = WordIndex(tmp_path_factory.mktemp("filled") / "words", "docs")
     for start in range(0, len(rows), 40):
         index.upsert(dice.sample(rows[start : start + 40], 40))
     yield index, rows
@@ -148,13 +149,13 @@ import os, signal
 from pathlib import Path
 from bartizan_connector.collection import Row
 from bartizan_connector.words import WordIndex
-index = WordIndex(Path({str(tmp_path / "words")!r}))
+index = WordIndex(Path({str(tmp_path / "words")!r}), "docs")
 index.upsert([Row(id=f"d{{i}}", vectors={{}}, fields={{"text": "word"}}, version=1, hash="h") for i in range(50)])
 index.delete(["d0"])
 os.kill(os.getpid(), signal.SIGKILL)
 """
     assert subprocess.run([sys.executable, "-c", program], timeout=60).returncode == -signal.SIGKILL
-    index = WordIndex(tmp_path / "words")
+    index = WordIndex(tmp_path / "words", "docs")
     assert set(ids(index, "word", 100)) == {f"d{i}" for i in range(1, 50)}
     index.upsert([row("d0", "word")])
     assert len(ids(index, "word", 100)) == 50
@@ -170,7 +171,7 @@ from bartizan_connector.errors import Stop
 from bartizan_connector.words import WordIndex
 def write(id, text):
     index.upsert([Row(id=id, vectors={{}}, fields={{"text": text}}, version=1, hash="h")])
-index = WordIndex(Path({str(tmp_path / "words")!r}))
+index = WordIndex(Path({str(tmp_path / "words")!r}), "docs")
 write("kept", "word")
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
@@ -190,7 +191,7 @@ print(*(hit.id for hit in index.search("word", 10)))
 
 
 def test_a_second_writer_is_told_to_wait_while_readers_see_each_commit(tmp_path: Path) -> None:
-    first, second = WordIndex(tmp_path / "words"), WordIndex(tmp_path / "words")
+    first, second = WordIndex(tmp_path / "words", "docs"), WordIndex(tmp_path / "words", "docs")
     first.upsert([row("a", "word")])
     with pytest.raises(Retry, match="another process"):
         second.upsert([row("b", "word")])
@@ -214,7 +215,7 @@ def test_a_refused_batch_changes_nothing(index: WordIndex) -> None:
 
 
 def test_a_reader_makes_no_index_and_says_what_is_missing(tmp_path: Path) -> None:
-    index = WordIndex(tmp_path / "words")
+    index = WordIndex(tmp_path / "words", "docs")
     assert index.hashes(["a"]) == {}
     with pytest.raises(WrongUse, match="no word index"):
         index.search("word", 1)
@@ -223,14 +224,14 @@ def test_a_reader_makes_no_index_and_says_what_is_missing(tmp_path: Path) -> Non
 
 
 def test_a_folder_that_is_no_word_index_is_refused_with_the_way_out(tmp_path: Path, index: WordIndex) -> None:
-    (tmp_path / "words").mkdir()
+    claim(tmp_path / "words", "docs")
     (tmp_path / "words" / "meta.json").write_text('{"broken')
     for use in (lambda: ids(index, "word"), lambda: index.upsert([row("a", "word")]), lambda: index.hashes(["a"])):
         with pytest.raises(Stop, match="remove that folder"):
             use()
     (tmp_path / "file").write_text("")
     with pytest.raises(Stop, match="cannot be used"):
-        WordIndex(tmp_path / "file").upsert([row("a", "word")])
+        WordIndex(tmp_path / "file", "docs").upsert([row("a", "word")])
 
 
 def test_an_index_that_was_filled_without_a_field_cannot_be_filtered_by_it(index: WordIndex) -> None:

@@ -129,7 +129,7 @@ def work(job: Job) -> None:
         setattr(pymilvus.MilvusClient, name, Bombed.counting(getattr(pymilvus.MilvusClient, name)))
     log = Path(job.log)
     source: Source = LogSource(log, job.batch_size) if job.cursor else JsonlSource(log, batch_size=job.batch_size)
-    backend, words = _open(job), WordIndex(Path(job.words))
+    backend, words = _open(job), WordIndex(Path(job.words), job.collection)
     collection = collection_for(ENCODER.spec, job.collection)
     counted = Bombed(backend) if job.memory else backend  # in Milvus, each part of an effect counts by itself
     run(Bombed(source), ENCODER, counted, collection, words=Bombed(words))
