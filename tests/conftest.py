@@ -1,13 +1,34 @@
-"""What all tests share: readable failures of the shipped suites, and the real servers."""
+"""What all tests share: readable failures of the shipped suites, what is never garbage, and the real servers."""
 
-from collections.abc import Iterator
+import gc
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tests.servers import MilvusServer, milvus_server
 
 pytest.register_assert_rewrite("bartizan_connector.testing")
+hypothesis.settings.register_profile("any machine", deadline=None)  # a busy machine is no counterexample
+hypothesis.settings.load_profile("any machine")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """What is imported here lives to the end: millions of objects that no later search for garbage need visit."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.collect()
+        gc.freeze()
+
+
+def pytest_sessionfinish() -> None:
+    """Let go of them as usual: libraries complain of what is left when the interpreter ends."""
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """A language small enough to learn in seconds: documents are made of things, and queries name things by other words."""
 
+import gc
 import json
 import multiprocessing
 import os
@@ -165,6 +166,7 @@ def train_and_kill(path: Path, out: Path, *, at: Path) -> None:
 
 
 def _work(path: str, out: str, environment: dict[str, str]) -> None:
+    gc.freeze()  # what was imported before the fork is no garbage; the loop searches for some after each stage
     os.environ.update(environment)
     torch.set_num_threads(1)
     train(Recipe.load(Path(path)), Path(out), resume=True)
