@@ -40,8 +40,8 @@ def test_an_unknown_public_name_is_an_attribute_error() -> None:
 
 def test_importing_the_connector_is_light() -> None:
     probe = (
-        "import sys, time; begun = time.perf_counter(); import bartizan_connector;"
-        "print(time.perf_counter() - begun, *sys.modules)"
+        "import sys, time; begun = time.process_time(); import bartizan_connector;"
+        "print(time.process_time() - begun, *sys.modules)"
     )
     printed = subprocess.run(
         [sys.executable, "-c", probe], cwd=ROOT / "connector", check=True, capture_output=True, text=True
