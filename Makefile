@@ -22,13 +22,10 @@ demo: env
 	$(VENV)/bartizan demo
 
 lint: env
-	$(VENV)/ruff format --check .
-	$(VENV)/ruff check .
-	$(VENV)/mypy
-	$(VENV)/lint-imports --no-cache
+	$(VENV)/python tests/lanes.py lint
 
-check: lint
-	$(VENV)/pytest -q -m "not server and not data and not packaging and not gpu"
+check: env
+	$(VENV)/python tests/lanes.py lint default
 
 test: env
 	$(VENV)/python tests/lanes.py

@@ -1,4 +1,4 @@
-"""Runs every lane of the tests that can run here, and says plainly which could not and why.
+"""Runs the lanes of the tests that are named, or every one that can run here, and says which could not and why.
 
 In CI (CI=true) every lane but `gpu` must run: one that cannot is a failure.
 """
@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -47,8 +47,12 @@ class Lane:
     obstacle: Callable[[], str | None] = _always
 
 
-def _pytest(marks: str) -> tuple[tuple[str, ...], ...]:
-    return ((str(BIN / "pytest"), "-q", "-m", marks),)
+def _pytest(marks: str, *options: str) -> tuple[tuple[str, ...], ...]:
+    return ((str(BIN / "pytest"), "-q", *options, "-m", marks),)
+
+
+TWO_AT_A_TIME = ("-n", "2", "--dist", "loadfile")
+"""Each file in one process, so that what its tests share is made once and none of them meets another."""
 
 
 LANES = (
@@ -61,7 +65,7 @@ LANES = (
             (str(BIN / "lint-imports"), "--no-cache"),
         ),
     ),
-    Lane("default", _pytest(" and ".join(f"not {name}" for name in NOT_DEFAULT))),
+    Lane("default", _pytest(" and ".join(f"not {name}" for name in NOT_DEFAULT), *TWO_AT_A_TIME)),
     Lane("server", _pytest("server"), _no_milvus),
     Lane("data", _pytest("data"), _no_data),
     Lane("packaging", _pytest("packaging")),
@@ -69,11 +73,17 @@ LANES = (
 )
 
 
-def main() -> int:
+def main(names: Sequence[str]) -> int:
     """Run the lanes; 0 when all that had to run passed."""
+    unknown = set(names) - {lane.name for lane in LANES}
+    if unknown:
+        print(f"no lane {', '.join(sorted(unknown))}; there are {', '.join(lane.name for lane in LANES)}")
+        return 2
     in_ci = os.environ.get("CI") == "true"
     summary, failed = [], False
     for lane in LANES:
+        if names and lane.name not in names:
+            continue
         begun = time.monotonic()
         reason = lane.obstacle()
         if reason:
@@ -91,4 +101,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))
