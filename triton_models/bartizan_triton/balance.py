@@ -7,13 +7,12 @@ others: on MiniLM the worst cosine over the golden texts rises from .984 to .994
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import onnxruntime
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from bartizan_connector.batching import padded
-from bartizan_connector.onnx import INPUTS, session_options
 from bartizan_connector.tokens import Tokenized
 from bartizan_connector.vectors import Floats
+from bartizan_triton.probe import probed
 from bartizan_triton.products import constants, is_product, replace_nodes
 
 _SMALLEST = 1e-5
@@ -61,18 +60,10 @@ def _largest_activations(model: ModelProto, names: Sequence[str], examples: Sequ
     """The greatest size of each channel of the named activations, over all tokens of the examples."""
     if not names:
         return {}
-    probe = ModelProto()
-    probe.CopyFrom(model)
-    for name in names:
-        probe.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
-    session = onnxruntime.InferenceSession(
-        probe.SerializeToString(), session_options(), providers=["CPUExecutionProvider"]
-    )
+    run = probed(model, names)
     largest: dict[str, Floats] = {}
     for example in examples:  # one by one: padding brings about activations too
-        for name, value in zip(
-            names, session.run(names, dict(zip(INPUTS, padded([example]), strict=True))), strict=True
-        ):
+        for name, value in run(*padded([example])).items():
             channels = np.abs(value).reshape(-1, value.shape[-1]).max(axis=0)
             largest[name] = np.maximum(largest.get(name, channels), channels)
     return largest

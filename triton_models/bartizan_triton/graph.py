@@ -11,6 +11,8 @@ from torch.onnx.errors import OnnxExporterError
 from bartizan_connector.errors import Stop, WrongUse
 from bartizan_connector.onnx import INPUTS, OUTPUT
 from bartizan_encoders.tower import Tower
+from bartizan_triton.shapes import with_constant_shapes
+from bartizan_triton.tracing import plainly
 
 OPSET = 17
 """The newest that the TorchScript exporter writes as it is; every ONNX Runtime since 1.12 runs it."""
@@ -29,7 +31,7 @@ def graph_of(tower: Tower) -> onnx.ModelProto:
     ids = torch.tensor([[1, 2, 3, 4, 5], [1, 2, 3, 0, 0]])
     mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
     tower = tower.eval()
-    with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings():
+    with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings(), plainly(tower.backbone):
         # It warns of traced branches, which the parity gate judges, and of its own age (docs/decisions/006).
         warnings.simplefilter("ignore")
         path = Path(scratch) / "graph.onnx"
@@ -47,4 +49,4 @@ def graph_of(tower: Tower) -> onnx.ModelProto:
         except (OnnxExporterError, RuntimeError) as error:
             kind = tower.architecture["model_type"]
             raise Stop(f"torch cannot export a tower on a {kind} backbone to ONNX: {error}") from error
-        return onnx.load(path)
+        return with_constant_shapes(onnx.load(path))
