@@ -16,6 +16,8 @@ import pytest
 _START_SECONDS = 120.0
 _STOP_SECONDS = 3.0
 """The server needs up to half a minute to end by itself; its data are thrown away."""
+ROOT_TOKEN = "root:Milvus"
+"""What a Milvus server that wants a token knows from the beginning."""
 _PORTS_FROM, _PORTS_TO = 20_000, 32_000
 """Below the range from which the kernel hands out ports, so that no outgoing connection takes one meanwhile."""
 
@@ -45,8 +47,9 @@ def free_ports(count: int) -> list[int]:
 class MilvusServer:
     """The Milvus server that the PyPI package `milvus` carries; its data outlive `kill`, a later `start` finds them."""
 
-    def __init__(self, folder: Path, binaries: Path) -> None:
+    def __init__(self, folder: Path, binaries: Path, token: str = "") -> None:
         self._folder = folder
+        self._token = token
         self._binaries = binaries
         self._process: subprocess.Popen[bytes] | None = None
         self._metrics_port = 0
@@ -80,6 +83,20 @@ class MilvusServer:
         self._process.wait()
         self._process = None
 
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None
+
+    def pause(self) -> None:
+        """Living, but it answers nothing until `resume`."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Go on where it was paused."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
     def stop(self) -> None:
         """Ask the process to end; kill it when it does not."""
         if self._process is None:
@@ -101,7 +118,9 @@ class MilvusServer:
         )  # fmt: skip
         self._metrics_port, peer_port, client_port, *ports = free_ports(3 + len(names))
         by_name = {f"{name}_port": port for name, port in zip(names, ports, strict=True)}
-        milvus.MilvusServerConfig(data_dir=str(self._folder), **by_name).resolve()
+        config = milvus.MilvusServerConfig(data_dir=str(self._folder), **by_name)
+        config.set("authorization_enabled", bool(self._token))
+        config.resolve()
         milvus._initialize_data_files(self._binaries)
         peer, client = f"http://127.0.0.1:{peer_port}", f"http://127.0.0.1:{client_port}"
         etcd = {
@@ -126,7 +145,7 @@ class MilvusServer:
             if self._process.poll() is not None:
                 unavailable(f"the Milvus server ended with {self._process.returncode}; see {self._folder}/server.log")
             try:
-                client = MilvusClient(self.uri, timeout=5)
+                client = MilvusClient(self.uri, token=self._token, timeout=5)
                 if not client.has_collection("readiness", timeout=5):
                     schema = MilvusClient.create_schema()
                     schema.add_field("id", DataType.INT64, is_primary=True)
@@ -143,13 +162,14 @@ class MilvusServer:
         unavailable(f"the Milvus server at {self.uri} answered no query within {_START_SECONDS:.0f} s: {failure}")
 
 
-def milvus_server(folder: Path, binaries: Path) -> MilvusServer:
-    """A started server with its data in `folder`; `binaries` is shared by several, as unpacking takes seconds."""
+def milvus_server(folder: Path, binaries: Path, token: str = "") -> MilvusServer:
+    """A started server with its data in `folder`; `binaries` is shared by several, as unpacking takes seconds. With
+    `token` (ROOT_TOKEN) it wants one of everybody."""
     if find_spec("milvus") is None:
         unavailable("the package 'milvus' (the server) is not installed here")
     folder.mkdir(parents=True, exist_ok=True)
     binaries.mkdir(parents=True, exist_ok=True)
-    server = MilvusServer(folder, binaries)
+    server = MilvusServer(folder, binaries, token)
     try:
         server.start()
     except BaseException:

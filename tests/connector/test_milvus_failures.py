@@ -85,6 +85,13 @@ def test_why_a_connection_did_not_come_about_is_found_behind_what_pymilvus_says(
         raise MilvusException(2, "Fail connecting to server on 127.0.0.1:1, illegal connection params") from cause
 
 
+def test_it_is_found_too_when_pymilvus_raises_its_error_again_from_itself() -> None:
+    error = MilvusException(2, "Fail connecting to server on 127.0.0.1:1")
+    error.__context__ = _Call(grpc.StatusCode.UNAVAILABLE, "Connection refused")
+    with pytest.raises(Retry, match="is unreachable: Connection refused"), calling(PLACE):
+        raise error from error
+
+
 def test_a_stranger_and_a_user_without_the_privilege_are_told_what_to_set() -> None:
     with pytest.raises(WrongUse, match=r"token_file.*BARTIZAN__BACKEND__TOKEN.*user:password"), calling(PLACE):
         raise _Call(grpc.StatusCode.UNAUTHENTICATED, "missing authorization in header")

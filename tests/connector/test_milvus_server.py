@@ -4,6 +4,7 @@ import random
 import re
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,6 +24,9 @@ from tests.servers import MilvusServer, milvus_server
 pytestmark = pytest.mark.server
 
 T = TypeVar("T")
+
+AT_ONCE = 2.0
+"""Seconds in which a lost server is told, whatever the deadline."""
 
 NO_SPARSE = pytest.mark.xfail(strict=True, raises=Stop, reason="the server is 2.3.5, sparse vectors came with 2.4")
 
@@ -149,32 +153,99 @@ def test_a_deadline_is_kept(backend: MilvusBackend) -> None:
     assert time.monotonic() - begun < 5
 
 
-def test_kill_9_loses_nothing_acknowledged_and_the_same_object_goes_on(tmp_path: Path, milvus_binaries: Path) -> None:
-    server = milvus_server(tmp_path / "milvus", milvus_binaries)
-    backend = MilvusBackend(server.uri, consistency="Strong", timeout=10)
-    try:
-        backend.ensure(COLLECTION)
-        backend.upsert([row(f"d{i}", [i, 0, 0, 0], chunk=chunk) for i in range(300) for chunk in range(2)])
-        backend.upsert([row("d7", [7, 0, 0, 0], version=2)])
-        backend.delete([Head(id="d299", version=2)])
-        server.kill()
-        with pytest.raises(Retry, match=re.escape(server.uri)) as raised:
-            backend.search("dense", queries([1, 0, 0, 0]), 1, timeout=2)
-        assert raised.value.exit_code == 4
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory, milvus_binaries: Path) -> Iterator[MilvusServer]:
+    server = milvus_server(tmp_path_factory.mktemp("mortal"), milvus_binaries)
+    yield server
+    server.stop()
 
-        server.start()
-        (hits,) = _until(lambda: backend.search("dense", queries([1, 0, 0, 0]), 1000, timeout=5))
-        kept = [(f"d{i}", chunk) for i in range(298, -1, -1) for chunk in range(1 if i == 7 else 2)]
-        assert found(hits) == kept
-        heads = _until(lambda: backend.heads([f"d{i}" for i in range(300)]))
-        assert heads["d299"] == Head(id="d299", version=2, deleted=True)
-        assert heads["d7"].version == 2
-        assert len(heads) == 300
-        backend.upsert([row("after", [1000, 0, 0, 0])])
-        assert backend.search("dense", queries([1, 0, 0, 0]), 1)[0][0].id == "after"
-    finally:
-        backend.close()
-        server.stop()
+
+@pytest.fixture
+def mortal(own: MilvusServer) -> MilvusServer:
+    """A server that tests may pause, kill and start again."""
+    if not own.is_running:
+        own.start()
+    return own
+
+
+def test_kill_9_loses_nothing_acknowledged_and_the_same_object_goes_on(mortal: MilvusServer) -> None:
+    backend = MilvusBackend(mortal.uri, consistency="Strong", timeout=10)
+    backend.ensure(COLLECTION)
+    backend.upsert([row(f"d{i}", [i, 0, 0, 0], chunk=chunk) for i in range(300) for chunk in range(2)])
+    backend.upsert([row("d7", [7, 0, 0, 0], version=2)])
+    backend.delete([Head(id="d299", version=2)])
+    mortal.kill()
+    with pytest.raises(Retry, match=re.escape(mortal.uri)) as raised:
+        backend.search("dense", queries([1, 0, 0, 0]), 1, timeout=2)
+    assert raised.value.exit_code == 4
+
+    mortal.start()
+    (hits,) = _until(lambda: backend.search("dense", queries([1, 0, 0, 0]), 1000, timeout=5))
+    kept = [(f"d{i}", chunk) for i in range(298, -1, -1) for chunk in range(1 if i == 7 else 2)]
+    assert found(hits) == kept
+    heads = _until(lambda: backend.heads([f"d{i}" for i in range(300)]))
+    assert heads["d299"] == Head(id="d299", version=2, deleted=True)
+    assert heads["d7"].version == 2
+    assert len(heads) == 300
+    backend.upsert([row("after", [1000, 0, 0, 0])])
+    assert backend.search("dense", queries([1, 0, 0, 0]), 1)[0][0].id == "after"
+    backend.close()
+
+
+def test_a_slow_server_gets_its_whole_deadline(mortal: MilvusServer) -> None:
+    backend = MilvusBackend(mortal.uri, consistency="Strong", timeout=30)
+    _until(lambda: backend.ensure(COLLECTION))
+    backend.upsert([row("slow", [2000, 0, 0, 0])])
+    mortal.pause()
+    begun = time.monotonic()
+    with pytest.raises(Retry, match="Deadline"):
+        backend.search("dense", queries([1, 0, 0, 0]), 1, timeout=2)
+    assert 1.9 < time.monotonic() - begun < 4
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit(backend.search, "dense", queries([1, 0, 0, 0]), 1)
+        time.sleep(3)
+        assert not waiting.done()
+        mortal.resume()
+        assert waiting.result()[0][0].id == "slow"
+    backend.close()
+
+
+def test_a_server_that_is_killed_is_told_at_once_by_every_call(mortal: MilvusServer) -> None:
+    """By the call that is under way, by every later one, and by who connects for the first time."""
+    backend, late = (MilvusBackend(mortal.uri, consistency="Strong", timeout=30) for _ in range(2))
+    _until(lambda: backend.ensure(COLLECTION))
+    calls: dict[str, Callable[[], object]] = {
+        "search": lambda: backend.search("dense", queries([1, 0, 0, 0]), 1),
+        "heads": lambda: backend.heads(["a"]),
+        "upsert": lambda: backend.upsert([row("a", [1, 0, 0, 0])]),
+        "touch": lambda: backend.touch([Head(id="a", version=1)]),
+        "delete": lambda: backend.delete([Head(id="a", version=1)]),
+        "ensure": lambda: backend.ensure(COLLECTION),
+        "connect": lambda: late.ensure(COLLECTION),
+    }
+    for name in ("search", "upsert"):
+        calls[name]()
+    with ThreadPoolExecutor() as pool:
+        under_way = [pool.submit(_until_retry, calls[name]) for name in ("search", "upsert")]
+        time.sleep(0.5)
+        killed = time.monotonic()
+        mortal.kill()
+        assert all(future.result() - killed < AT_ONCE for future in under_way)
+    for name, call in calls.items():
+        begun = time.monotonic()
+        with pytest.raises(Retry, match=rf"{re.escape(mortal.uri)} is unreachable: .*Connection refused"):
+            call()
+        assert time.monotonic() - begun < AT_ONCE, name
+    backend.close()
+
+
+def _until_retry(call: Callable[[], object]) -> float:
+    """Again and again until it says Retry; when that was."""
+    while True:
+        try:
+            call()
+        except Retry:
+            return time.monotonic()
 
 
 def _until(ask: Callable[[], T], *, seconds: float = 120) -> T:

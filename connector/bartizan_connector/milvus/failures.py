@@ -41,13 +41,19 @@ def calling(place: str, *, ids: Sequence[str] = ()) -> Iterator[None]:
         yield
     except MilvusException as error:
         code, told = error.code, str(error.message)
-        if isinstance(error.__cause__, grpc.Call) and _CONNECT_WORDS in told.lower():
-            code, told = error.__cause__.code(), str(error.__cause__.details())
+        if _CONNECT_WORDS in told.lower() and (call := _call_behind(error)):
+            code, told = call.code(), str(call.details())
         raise _meaning(place, code, told, ids, error) from error
     except grpc.RpcError as error:
         code = error.code() if isinstance(error, grpc.Call) else None
         details = error.details() if isinstance(error, grpc.Call) else None
         raise _meaning(place, code, details or str(error), ids, error) from error
+
+
+def _call_behind(error: MilvusException) -> grpc.Call | None:
+    """pymilvus raises its errors again from themselves, which hides the cause but not the context."""
+    behind = (error.__cause__, error.__context__)
+    return next((each for each in behind if isinstance(each, grpc.Call)), None)
 
 
 def _meaning(place: str, code: object, message: str, ids: Sequence[str], error: Exception) -> BartizanError:
