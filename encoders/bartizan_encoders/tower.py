@@ -147,7 +147,15 @@ class Tower(nn.Module):
 
     def raw(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """The vectors before normalisation: what a student may be taught to match."""
-        hidden_BLD = self.backbone(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        return self.pooled(self.hidden(input_ids, attention_mask), attention_mask)
+
+    def hidden(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """The backbone's last hidden states [B, L, D], padding included."""
+        hidden_BLD: Tensor = self.backbone(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        return hidden_BLD
+
+    def pooled(self, hidden_BLD: Tensor, attention_mask: Tensor) -> Tensor:
+        """The vectors before normalisation out of the last hidden states."""
         vectors_BD: Tensor = POOLINGS[self._spec.pooling](hidden_BLD, attention_mask)
         return self.head(vectors_BD) if self.head is not None else vectors_BD
 

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bartizan_training.losses import alignment, info_nce
+from bartizan_training.losses import alignment, info_nce, token_gap
 
 B, N, D = 5, 12, 7
 
@@ -93,6 +93,17 @@ def test_between_unit_vectors_the_summed_square_is_twice_one_minus_cosine(seed: 
     square = alignment(s, t, w_cos=0, w_mse=1, mse_on="normalised", mse_reduction="sum")
     cosine = alignment(s, t, w_cos=1, w_mse=0, mse_on="normalised", mse_reduction="sum")
     assert square.item() == pytest.approx(2 * cosine.item(), rel=1e-9)
+
+
+def test_the_token_gap_equals_the_oracle_and_padding_never_counts() -> None:
+    lengths = [4, 1, 3]
+    s, t = vectors(3, 4, D, seed=1, unit=False), vectors(3, 4, D, seed=2, unit=False)
+    mask = torch.tensor([[int(place < length) for place in range(4)] for length in lengths])
+    expected = []
+    for a, b, length in zip(s.numpy(), t.numpy(), lengths, strict=True):
+        cosines = [x @ y / np.sqrt((x @ x) * (y @ y)) for x, y in zip(a[:length], b[:length], strict=True)]
+        expected.append(1 - np.mean(cosines))
+    np.testing.assert_allclose(token_gap(s, t, mask).numpy(), expected, rtol=1e-12)
 
 
 def test_a_student_that_agrees_has_nothing_to_learn() -> None:

@@ -136,6 +136,51 @@ def test_raw_and_normalised_targets_are_what_the_recipe_says(bench: Path) -> Non
     assert values[0] > 2 * values[1]
 
 
+TOKENS = DISTIL + "loss = { w_cos = 0.5, w_tokens = 2 }"
+
+
+def test_token_by_token_the_loss_is_of_vectors_and_of_hidden_states(bench: Path) -> None:
+    towers = Towers.load(bench / "run/towers/document", bench / "run/towers/document")
+    tokens, vectors = (toy.stage(bench, with_keys(text, layers=[0, 2]), towers) for text in (TOKENS, DISTIL))
+    packed, teacher, gaps = tokens.batch(0).texts[0], towers.query, []
+    for ids, mask in packed.pieces:
+        pairs = zip(tokens.student.hidden(ids, mask), teacher.hidden(ids, mask), mask.bool(), strict=True)
+        gaps += [1 - torch.cosine_similarity(s[kept], t[kept], dim=-1).mean().item() for s, t, kept in pairs]
+    expected = 0.5 * vectors(vectors.batch(0)).item() + 2 * np.mean(gaps)
+    assert tokens(tokens.batch(0)).item() == pytest.approx(expected, rel=1e-5)
+    assert not (bench / "scratch/frozen/vectors.npy").exists() or tokens.batch(0).beside == ()
+
+
+def test_token_by_token_the_teacher_gets_no_gradient_and_is_no_part_of_a_checkpoint(bench: Path) -> None:
+    towers = Towers.load(bench / "run/towers/document", bench / "run/towers/document")
+    stage = toy.stage(bench, with_keys(TOKENS, layers=[0, 2]), towers)
+    stage(stage.batch(0)).backward()
+    assert all(parameter.grad is not None for parameter in stage.parameters())
+    assert all(parameter.grad is None for parameter in towers.query.parameters())
+    assert not {id(p) for p in stage.parameters()} & {id(p) for p in towers.query.parameters()}
+
+
+def test_token_by_token_a_student_comes_nearer_to_its_teacher(bench: Path, tmp_path: Path) -> None:
+    towers = bench / "run/stages/1-contrastive/towers"
+    teacher = TorchEncoder.open(towers / "query")
+    texts = list(BeirData.read(bench / "data").queries.values())[:64]
+    cosines = []
+    for name, text in (("vectors", DISTIL), ("tokens", DISTIL + "loss = { w_tokens = 1 }")):
+        short = with_keys(text, layers=[0, 2], epochs=None, steps=30)
+        train(Recipe.load(toy.recipe(bench, short), tower=towers / "document"), tmp_path / name)
+        student = TorchEncoder.open(tmp_path / name / "towers/query")
+        cosines.append(
+            (student.encode(texts, "query").values * teacher.encode(texts, "query").values).sum(axis=1).mean()
+        )
+    assert cosines[1] > cosines[0]
+
+
+def test_token_by_token_a_student_of_another_width_is_refused(bench: Path) -> None:
+    toy.tower(bench / "narrow", layers=1, width=16, seed=5)
+    with pytest.raises(WrongUse, match="differ in tokenizer, query prefix or length, or width"):
+        toy.stage(bench, with_keys(TOKENS, layers=None, student="narrow"))
+
+
 def test_a_teachers_vectors_are_computed_once_and_never_for_other_texts(bench: Path) -> None:
     log, kept = bench / "log.txt", bench / "scratch/frozen/vectors.npy"
     texts = with_keys(DISTIL, texts=None) + '\ntexts = [{ kind = "lines", path = "log.txt" }]'

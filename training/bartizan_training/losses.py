@@ -63,3 +63,9 @@ def alignment(
         square_BD = gap_BD.square()
         loss_B = loss_B + w_mse * (square_BD.sum(dim=-1) if mse_reduction == "sum" else square_BD.mean(dim=-1))
     return loss_B.mean()
+
+
+def token_gap(student_BLD: Tensor, teacher_BLD: Tensor, mask_BL: Tensor) -> Tensor:
+    """1 − cosine between two towers' hidden states, the mean over each text's own tokens: one number a text."""
+    gap_BL = 1 - F.cosine_similarity(student_BLD, teacher_BLD, dim=-1)
+    return (gap_BL * mask_BL).sum(dim=1) / mask_BL.sum(dim=1)

@@ -157,9 +157,11 @@ class Alignment(Table):
     """Distance between the vectors before or after normalisation; after it, the sum is 2 (1 − cosine)."""
     mse_reduction: Literal["sum", "mean"] = "sum"
     """Over the components of a vector."""
+    w_tokens: Weight = 0.0
+    """Weight of 1 − cosine between hidden states, token by token; for a student with its teacher's tokens and width."""
 
     @model_validator(mode="after")
     def _some_weight(self) -> Self:
-        if self.w_cos == self.w_mse == 0:
-            raise ValueError("w_cos and w_mse are both 0, so that nothing would be learned")
+        if self.w_cos == self.w_mse == self.w_tokens == 0:
+            raise ValueError("w_cos, w_mse and w_tokens are all 0, so that nothing would be learned")
         return self

@@ -8,17 +8,19 @@ import hashlib
 import json
 from typing import Annotated, Literal, Self
 
+import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from bartizan_connector.errors import WrongUse
 from bartizan_encoders.tower import Design, Tower
 from bartizan_training.data import read_texts
 from bartizan_training.frozen import Frozen, freeze
-from bartizan_training.losses import alignment
+from bartizan_training.losses import alignment, token_gap
 from bartizan_training.packing import Packed, TokenTable
 from bartizan_training.sampler import Order, share
 from bartizan_training.settings import Alignment, RecipePath, TextSource, Training
-from bartizan_training.stages.stage import Batch, Place, Stage, Towers, Trained, capped, encode
+from bartizan_training.stages.stage import Batch, Place, Stage, Towers, Trained, arithmetic, capped, encode
 
 
 class DistilQuery(Training):
@@ -47,7 +49,8 @@ class DistilQuery(Training):
 
 
 class DistilQueryStage(Stage):
-    """Trains the student alone: the teacher has already said where every text belongs."""
+    """Trains the student alone. Where the teacher puts every text is computed once; only a comparison token by token
+    has the teacher run beside the student, on the same batches."""
 
     def __init__(self, table: DistilQuery, start: Towers, place: Place) -> None:
         super().__init__()
@@ -58,27 +61,63 @@ class DistilQueryStage(Stage):
         self.fingerprint = hashlib.sha256(json.dumps(texts).encode()).hexdigest()
         self._order = Order(len(texts), table.batch_size, seed=place.seed)
         self.batches_per_epoch = self._order.batches_per_epoch
-        self._teacher = freeze(Frozen(tower=start.query, role="query", texts=texts, raw=True), table, place)
         self._tokens = TokenTable(capped(self.student, table), "query", texts)
+        if table.loss.w_tokens:
+            _require_same_tokens(self.student, start.query)
+            self._beside = (start.query.to(place.accelerator.device).eval(),)  # in a tuple it is no part of the stage
+        else:
+            self._teacher = freeze(Frozen(tower=start.query, role="query", texts=texts, raw=True), table, place)
 
     def batch(self, number: int) -> Batch:
         """This process's texts, and where the teacher puts them."""
         accelerator = self._place.accelerator
         mine = share(self._order.batch(number), accelerator.process_index, accelerator.num_processes)
         packed = Packed.of(self._tokens.pick(mine), self._table.padded_tokens)
-        return Batch((packed,), (self._teacher.pick(mine),))
+        return Batch((packed,), () if self._table.loss.w_tokens else (self._teacher.pick(mine),))
 
     def forward(self, batch: Batch) -> Tensor:
         """The mean over this process's texts."""
-        (teacher_BD,) = batch.beside
-        student_BD = encode(self.student, batch.texts[0], self._table, raw=True)
-        return alignment(student_BD, teacher_BD, **self._table.loss.model_dump())
+        (packed,), how = batch.texts, self._table.loss
+        vectors_are = how.model_dump(exclude={"w_tokens"})
+        if not how.w_tokens:
+            (teacher_BD,) = batch.beside
+            return alignment(encode(self.student, packed, self._table, raw=True), teacher_BD, **vectors_are)
+        student_BD, teacher_BD, gap_B = self._side_by_side(packed)
+        return alignment(student_BD, teacher_BD, **vectors_are) + how.w_tokens * gap_B.mean()
+
+    def _side_by_side(self, packed: Packed) -> tuple[Tensor, Tensor, Tensor]:
+        """The student's vectors, the teacher's, and how far apart their tokens are; texts in any one order."""
+        (teacher,) = self._beside
+        found: list[tuple[Tensor, Tensor, Tensor]] = []
+        with arithmetic(packed, self._table):
+            for ids, mask in packed.pieces:
+                hidden_BLD = self.student.hidden(ids, mask)
+                with torch.no_grad():
+                    target_BLD = teacher.hidden(ids, mask)
+                    target_BD = teacher.pooled(target_BLD, mask)
+                gap_B = token_gap(hidden_BLD.float(), target_BLD.float(), mask)
+                found.append((self.student.pooled(hidden_BLD, mask), target_BD, gap_B))
+        student_BD, teacher_BD, gap_B = (torch.cat(parts).float() for parts in zip(*found, strict=True))
+        return student_BD, teacher_BD, gap_B
 
     def finish(self) -> Trained:
         """The student joins the document tower's space."""
         spec = self.student.spec.model_copy(update={"name": f"{self._place.name}-query"})
         self.student.spec = spec.aligned_to(self._space)
         return Trained(query=self.student)
+
+
+def _require_same_tokens(student: Tower, teacher: Tower) -> None:
+    """Token by token, only towers can be compared that cut a text alike, with hidden states of one width."""
+    facts = [
+        (tower.tokens.hash, tower.spec.special_tokens, tower.spec.role("query"), tower.backbone.config.hidden_size)
+        for tower in (student, teacher)
+    ]
+    if facts[0] != facts[1]:
+        raise WrongUse(
+            f"w_tokens compares '{student.spec.name}' and its teacher '{teacher.spec.name}' token by token, but they "
+            "differ in tokenizer, query prefix or length, or width; give `layers`, or leave w_tokens out"
+        )
 
 
 def _student(table: DistilQuery, start: Towers) -> Tower:

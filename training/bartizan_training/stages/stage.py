@@ -107,10 +107,14 @@ class Stage(nn.Module, ABC):
 def encode(tower: Tower, packed: Packed, table: Training, *, raw: bool = False) -> Tensor:
     """Vectors [texts, D] in fp32, in the texts' order; `raw`: before normalisation."""
     run = tower.raw if raw else tower
-    device = packed.back.device
-    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=table.precision == "bf16"):
+    with arithmetic(packed, table):
         vectors = [run(ids, mask) for ids, mask in packed.pieces]
     return torch.cat(vectors).float()[packed.back]
+
+
+def arithmetic(packed: Packed, table: Training) -> torch.autocast:
+    """Within it, towers compute in the recipe's precision."""
+    return torch.autocast(packed.back.device.type, dtype=torch.bfloat16, enabled=table.precision == "bf16")
 
 
 def from_all(vectors: Tensor, accelerator: Accelerator) -> Tensor:
