@@ -274,14 +274,18 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 def test_an_index_file_that_was_cut_off_by_kill_9_is_made_anew(path: Path) -> None:
     program = f"""
-import os, pathlib, signal
+import os, pathlib, signal, time
 from bartizan_connector.milvus import MilvusBackend, lite
 from bartizan_connector.testing.rows import COLLECTION, row
 backend = MilvusBackend({str(path)!r})
 backend.ensure(COLLECTION)
 backend.upsert([row(f"d{{i}}", [i, 0, 0, 0]) for i in range(300)])
 backend._flush()
-for file in pathlib.Path({str(path)!r}).rglob("*.idx"):
+files = []
+while len(files) < 2:  # Milvus Lite makes them in the background
+    time.sleep(0.01)
+    files = [file for file in pathlib.Path({str(path)!r}).rglob("*.idx") if file.stat().st_size > 100]
+for file in files:
     os.truncate(file, 100)
     print(file.name)
 os.kill(os.getpid(), signal.SIGKILL)
