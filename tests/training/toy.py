@@ -147,7 +147,7 @@ def stage(bench: Path, text: str, start: Towers | None = None) -> Stage:
 def started(path: Path, out: Path, **environment: str) -> Any:
     """A process of its own that trains, or goes on training; out of one that has imported everything already."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.training.toy"])
+    context.set_forkserver_preload(["tests.training.toy", "transformers.models.bert.modeling_bert"])
     worker = context.Process(target=_work, args=(str(path), str(out), environment))
     worker.start()
     return worker
