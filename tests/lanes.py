@@ -51,8 +51,9 @@ def _pytest(marks: str, *options: str) -> tuple[tuple[str, ...], ...]:
     return ((str(BIN / "pytest"), "-q", *options, "-m", marks),)
 
 
-TWO_AT_A_TIME = ("-n", "2", "--dist", "loadfile")
-"""Each file in one process, so that what its tests share is made once and none of them meets another."""
+TWO_AT_A_TIME = ("-n", "2", "--dist", "loadfile", "--no-loadscope-reorder")
+"""Each file in one process, so that what its tests share is made once and none of them meets another; files in their
+own order, since by the number of tests the few long ones would come last."""
 
 
 LANES = (
