@@ -10,9 +10,9 @@ import numpy as np
 
 from bartizan_connector import filters
 from bartizan_connector.collection import MAX_ID_BYTES, MAX_STRING_BYTES, Collection, Head, Leg, Row, Scalar
-from bartizan_connector.errors import Reject, Stop, WrongUse
+from bartizan_connector.errors import Reject, SpaceMismatch, Stop, WrongUse
 from bartizan_connector.filters import Filter
-from bartizan_connector.spec import require_same_space
+from bartizan_connector.spec import TowerSpec, require_same_space
 from bartizan_connector.vectors import SparseVector, Vector, Vectors
 
 MAX_RESULTS = 16_384
@@ -30,6 +30,26 @@ class Document:
     id: str
     rows: tuple[Row, ...]
     head: Head
+
+
+def leg_for(collection: Collection, spec: TowerSpec, what: str, *, way_out: str) -> Leg:
+    """The leg that holds this tower's vectors, by kind and space: its name says nothing about what it holds."""
+    fitting = [leg for leg in collection.legs if (leg.kind, leg.space_id) == (spec.kind, spec.space_id)]
+    if not fitting:
+        legs = ", ".join(f"{leg.name} ({leg.kind})" for leg in collection.legs)
+        raise SpaceMismatch(
+            f"{spec.kind} tower '{spec.name}' {what} collection '{collection.name}' with the legs {legs}",
+            expected=" or ".join(dict.fromkeys(leg.space_id for leg in collection.legs)),
+            came=spec.space_id,
+            way_out=way_out,
+        )
+    if len(fitting) > 1:
+        names = ", ".join(leg.name for leg in fitting)
+        raise WrongUse(
+            f"the legs {names} of collection '{collection.name}' are all of tower '{spec.name}''s space; "
+            "give a collection in which one leg is"
+        )
+    return fitting[0]
 
 
 def check_stored(stored: Collection, wanted: Collection) -> None:

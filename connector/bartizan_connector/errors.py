@@ -11,12 +11,15 @@ Adapters translate their library's exceptions where they call it; the pipeline a
 """
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 
 
 class BartizanError(Exception):
     """Root of everything Bartizan raises on purpose."""
 
     exit_code = 1
+    way_out = ""
+    """What to do about it, where that is known as a part of its own; it stands in the message too."""
 
 
 class Retry(BartizanError):
@@ -57,10 +60,20 @@ class SpaceMismatch(Stop):
         super().__init__(f"{what}: expected space {expected}, but {came} came. {way_out}")
         self.expected = expected
         self.came = came
+        self.way_out = way_out
 
 
 def missing_extra(module: str, extra: str) -> WrongUse:
     """The error for an optional dependency that is not installed, with the line that installs it."""
-    return WrongUse(
-        f"this needs the package '{module}', which is not installed: pip install 'bartizan-search[{extra}]'"
-    )
+    line = f"pip install 'bartizan-search[{extra}]'"
+    error = WrongUse(f"this needs the package '{module}', which is not installed: {line}")
+    error.way_out = line
+    return error
+
+
+def require_installed(modules: Sequence[str], extra: str) -> None:
+    """Refuse when one of the modules is not installed. Asked before they are imported: what fails halfway into a large
+    package seldom says why."""
+    for module in modules:
+        if find_spec(module) is None:
+            raise missing_extra(module.replace("_", "-"), extra)

@@ -32,12 +32,13 @@ from typing import Protocol, TypeVar
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, stop_before_delay
 
 from bartizan_connector.collection import Collection, Head, Leg, Row
+from bartizan_connector.contract import leg_for
+from bartizan_connector.encoding import check_answer, trusting
 from bartizan_connector.errors import Reject, Retry, Stop, WrongUse
 from bartizan_connector.fence import Plan, is_torn, newest_by_id, opened, plan
 from bartizan_connector.records import Change, Put, decode
 from bartizan_connector.seams import Batch, Encoder, Message, SearchBackend, Source
-from bartizan_connector.spec import require_same_space
-from bartizan_connector.vectors import Vector
+from bartizan_connector.vectors import NotFinite, Vector, Vectors
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -45,6 +46,8 @@ T = TypeVar("T")
 MAX_NAMED_KEYS = 20
 """Undeclared keys that a report names; made-up keys must not fill the memory."""
 OTHER_KEYS = "…"
+_PLAIN_TEXT = "a probe"
+_NOT_FINITE = "the tower gives NaN or infinity for this text; change the text, or ingest it with another tower"
 
 
 class Words(Protocol):
@@ -220,7 +223,7 @@ class _Ingest:
             return
         texts = [put.encoded for put in distinct.values()]
         try:
-            batch = self.patiently(lambda: self._encoder.encode(texts, "document"))
+            batch = self._vectors(texts)
         except Reject as error:
             if len(distinct) == 1:
                 raise Reject([put.id for put in puts], error.reason) from error
@@ -229,6 +232,16 @@ class _Ingest:
             self._encode([put for put in puts[half:] if put.hash not in vectors], vectors)
             return
         vectors.update(zip(distinct, zip(batch, batch.truncated, strict=True), strict=True))
+
+    def _vectors(self, texts: Sequence[str]) -> Vectors:
+        """What the tower gives. Where it is not finite the texts are to blame, unless a plain text fares no better."""
+        try:
+            batch = self.patiently(lambda: self._encoder.encode(texts, "document"))
+        except NotFinite as error:
+            with trusting(self._encoder.spec):
+                self.patiently(lambda: self._encoder.encode([_PLAIN_TEXT], "document"))
+            raise Reject((), _NOT_FINITE) from error
+        return check_answer(batch, self._encoder.spec, len(texts))
 
     def _write(self, todo: Plan, heads: Mapping[str, Head], vectors: Mapping[str, tuple[Vector, bool]]) -> None:
         """Step 5, in its order."""
@@ -299,18 +312,19 @@ class _Ingest:
 
 def _leg_for(encoder: Encoder, collection: Collection) -> Leg:
     """The leg that this tower fills; refused before anything is written when it is of another space."""
-    spec = encoder.spec
-    spec.role("document")
-    if len(collection.legs) != 1:
-        legs = ", ".join(leg.name for leg in collection.legs)
-        raise WrongUse(f"collection '{collection.name}' has the legs {legs}, but one tower fills one leg")
-    leg = collection.legs[0]
-    require_same_space(
-        f"tower '{spec.name}' cannot fill leg '{leg.name}' of collection '{collection.name}'",
-        expected=leg.space_id,
-        came=spec.space_id,
+    encoder.spec.role("document")
+    leg = leg_for(
+        collection,
+        encoder.spec,
+        "cannot fill",
         way_out="Ingest with the document tower of that space, or into a new collection.",
     )
+    if len(collection.legs) > 1:
+        legs = ", ".join(each.name for each in collection.legs)
+        raise WrongUse(
+            f"collection '{collection.name}' has the legs {legs}, but one tower fills one leg; give each tower a "
+            "collection of its own (docs/decisions/010)"
+        )
     return leg
 
 

@@ -11,6 +11,10 @@ from bartizan_connector.errors import WrongUse
 Floats = npt.NDArray[np.float32]
 
 
+class NotFinite(WrongUse):
+    """A tower gave a vector with NaN or infinity in it."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class SparseVector:
     """Weights of a few terms of a vocabulary: indices strictly rising, weights finite and above zero."""
@@ -25,8 +29,10 @@ class SparseVector:
             )
         if self.indices.size and (self.indices[0] < 0 or np.any(np.diff(self.indices) <= 0)):
             raise WrongUse("a sparse vector's indices must rise strictly from 0 or above")
-        if not np.all(np.isfinite(self.weights)) or np.any(self.weights <= 0):
-            raise WrongUse("a sparse vector's weights must be finite and above zero; leave terms of weight zero out")
+        if not np.all(np.isfinite(self.weights)):
+            raise NotFinite("a sparse vector's weights hold NaN or infinity; the tower is broken")
+        if np.any(self.weights <= 0):
+            raise WrongUse("a sparse vector's weights must be above zero; leave terms of weight zero out")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,7 +61,7 @@ class Vectors:
                 raise WrongUse(f"expected a float32 matrix, got {self.values.dtype} of shape {self.values.shape}")
             if not np.all(np.isfinite(self.values)):
                 bad = np.flatnonzero(~np.isfinite(self.values).all(axis=1))
-                raise WrongUse(f"the vectors of texts {bad[:5].tolist()} hold NaN or infinity; the tower is broken")
+                raise NotFinite(f"the vectors of texts {bad[:5].tolist()} hold NaN or infinity; the tower is broken")
         if not len(self.values) == len(self.tokens) == len(self.truncated):
             raise WrongUse("a batch needs one vector, one token count and one truncation mark a text")
 
