@@ -2,29 +2,29 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures import TimeoutError as FutureTimeout
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
-from bartizan_connector import filters
 from bartizan_connector.collection import Collection, Hit
 from bartizan_connector.config import Config
+from bartizan_connector.contract import leg_for
+from bartizan_connector.encoding import check_answer, trusting
 from bartizan_connector.errors import Retry, WrongUse
 from bartizan_connector.filters import Filter
 from bartizan_connector.fusion import Result, alone, check_weights, fuse
+from bartizan_connector.legs import LegThreads, Outcome, afinished, finished, left, since
 from bartizan_connector.opening import collection_of, open_backend, open_encoder, open_words
+from bartizan_connector.request import Request, checked, seconds
 from bartizan_connector.seams import Encoder, SearchBackend
-from bartizan_connector.spec import require_same_space
 from bartizan_connector.vectors import Vectors
 
 LEXICAL = "lexical"
 FUSION_DEPTH = 100
 """How deep each leg is read before fusion; fewer loses documents that one leg ranks low and another high."""
-MAX_K = 1000
 
 
 class Lexical(Protocol):
@@ -66,17 +66,6 @@ class Answer:
         return self.results[index]
 
 
-@dataclass(frozen=True, slots=True)
-class _Outcome:
-    """What one leg gave, or why it gave nothing."""
-
-    hits: list[Hit] | None
-    milliseconds: float
-    vectors: Vectors | None = None
-    encode_milliseconds: float = 0.0
-    failure: Retry | None = None
-
-
 class Retriever:
     """Searches one collection with one query tower. Safe to share between threads; close it when done.
 
@@ -98,17 +87,20 @@ class Retriever:
         self.backend = backend
         self.collection = collection
         self.words = words
-        self.timeout = timeout
+        self.timeout = seconds(timeout, "timeout")
         encoder.spec.role("query")
-        self._leg = collection.leg(encoder.spec.kind)
-        require_same_space(
-            f"query tower '{encoder.spec.name}' cannot search collection '{collection.name}'",
-            expected=self._leg.space_id,
-            came=encoder.spec.space_id,
+        self._leg = leg_for(
+            collection,
+            encoder.spec,
+            "cannot search",
             way_out="Use the query tower of that space, or index the documents again with the other document tower.",
         )
+        self._legs = [self._leg.name] + ([LEXICAL] if words else [])
+        if len(set(self._legs)) < len(self._legs):
+            raise WrongUse(f"the collection's leg '{LEXICAL}' and the word search have one name; rename that leg")
         backend.ensure(collection, create=False)
-        self._pool = ThreadPoolExecutor(max_workers=8, thread_name_prefix="bartizan-leg")
+        self._threads = {name: LegThreads(name) for name in self._legs}
+        self._closed = False
 
     @classmethod
     def open(cls, config: str | Path | Config) -> Self:
@@ -136,14 +128,12 @@ class Retriever:
         legs: Sequence[str] | None = None,
         timeout: float | None = None,
     ) -> Answer:
-        """The k best documents for the query, by all legs or by those named. A leg that is unreachable or late is left
-        out and named in `degraded`; only when no leg answered is the first leg's error raised."""
-        begun = time.perf_counter()
-        deadline = begun + (timeout or self.timeout)
-        calls = self._prepare(query, k, filter, legs, deadline)
-        futures = {name: self._pool.submit(leg) for name, leg in calls.items()}
-        outcomes = {name: _await(future, name, deadline) for name, future in futures.items()}
-        return self._answer(outcomes, k, begun)
+        """The k best documents for the query, by all legs or by those named, within `timeout` seconds. A leg that is
+        unreachable or late is left out and named in `degraded`; only when no leg answered is its error raised."""
+        request = self._checked(query, k, filter, legs, timeout)
+        calls = self._calls(request)
+        futures = {name: self._threads[name].submit(call, request.deadline) for name, call in calls.items()}
+        return self._answer(request, finished(futures, request.deadline))
 
     async def asearch(
         self,
@@ -155,20 +145,15 @@ class Retriever:
         timeout: float | None = None,
     ) -> Answer:
         """`search` without blocking the event loop; cancelling it drops the answer."""
-        begun = time.perf_counter()
-        deadline = begun + (timeout or self.timeout)
-        calls = self._prepare(query, k, filter, legs, deadline)
-        futures = [asyncio.wrap_future(self._pool.submit(leg)) for leg in calls.values()]
-        await asyncio.wait(futures, timeout=max(0.0, deadline - time.perf_counter()))
-        outcomes = {
-            name: future.result() if future.done() else _late(name, begun)
-            for name, future in zip(calls, futures, strict=True)
-        }
-        return self._answer(outcomes, k, begun)
+        request = self._checked(query, k, filter, legs, timeout)
+        tasks = {name: asyncio.create_task(call) for name, call in self._acalls(request).items()}
+        return self._answer(request, await afinished(tasks, request.deadline))
 
     def close(self) -> None:
         """Let go of the encoder and the store."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._closed = True
+        for threads in self._threads.values():
+            threads.close()
         self.encoder.close()
         self.backend.close()
 
@@ -180,74 +165,109 @@ class Retriever:
     ) -> None:
         self.close()
 
-    def _prepare(
-        self, query: str, k: int, filter: str | Filter | None, legs: Sequence[str] | None, deadline: float
-    ) -> dict[str, Callable[[], _Outcome]]:
-        """The call of each leg that is to be searched, once the request is found to mean something."""
-        if not query.strip():
-            raise WrongUse("the query is empty; give a few words")
-        if not 1 <= k <= MAX_K:
-            raise WrongUse(f"k = {k} is out of range; ask for 1 to {MAX_K} results")
-        parsed = filters.parse(filter) if isinstance(filter, str) else filter
-        if parsed is not None:
-            filters.check(parsed, self.collection)
-        chosen = self._chosen(legs)
-        depth = max(k, FUSION_DEPTH) if len(chosen) > 1 else k
-        calls = self._calls(query, depth, parsed, deadline)
-        return {name: calls[name] for name in chosen}
-
-    def _chosen(self, legs: Sequence[str] | None) -> list[str]:
-        """The legs to search, in the retriever's own order."""
-        known = [self._leg.name] + ([LEXICAL] if self.words else [])
-        if legs is None:
-            return known
-        asked = {legs} if isinstance(legs, str) else set(legs)
-        if LEXICAL in asked and not self.words:
+    def _checked(
+        self,
+        query: str,
+        k: int,
+        filter: str | Filter | None,
+        legs: Sequence[str] | None,
+        timeout: float | None,
+    ) -> Request:
+        """The request, once it is found to mean something here."""
+        if self._closed:
+            raise WrongUse("this retriever is closed; open another, and close it after the last search")
+        request = checked(self.collection, query, k, filter, legs, self.timeout if timeout is None else timeout)
+        asked = self._legs if request.legs is None else request.legs
+        if LEXICAL in asked and LEXICAL not in self._legs:
             raise WrongUse(
                 "there is no lexical leg: set [backend] lexical to a folder and ingest, or give the retriever a "
                 "word search of your own"
             )
-        if not asked or not asked <= set(known):
-            what = f"unknown leg {', '.join(map(repr, sorted(asked - set(known))))}" if asked else "no leg is named"
-            raise WrongUse(f"{what}; this collection is searched by {', '.join(known)}")
-        return [name for name in known if name in asked]
+        if unknown := sorted(set(asked) - set(self._legs)):
+            what = f"unknown leg {', '.join(map(repr, unknown))}"
+            raise WrongUse(f"{what}; this collection is searched by {', '.join(self._legs)}")
+        if not asked:
+            raise WrongUse(f"no leg is named; this collection is searched by {', '.join(self._legs)}")
+        return request
 
-    def _calls(
-        self, query: str, depth: int, filter: Filter | None, deadline: float
-    ) -> dict[str, Callable[[], _Outcome]]:
-        def dense() -> _Outcome:
-            begun = time.perf_counter()
-            vectors = None
-            try:
-                vectors = self.encoder.encode([query], "query", timeout=_left(deadline))
-                encoded = time.perf_counter()
-                (hits,) = self.backend.search(self._leg.name, vectors, depth, filter, timeout=_left(deadline))
-            except Retry as error:
-                return _Outcome(None, _since(begun), vectors, failure=error)
-            return _Outcome(hits, _since(encoded), vectors, (encoded - begun) * 1000)
+    def _chosen(self, request: Request) -> tuple[list[str], int]:
+        """The legs to search, in the retriever's own order, and how deep."""
+        chosen = [name for name in self._legs if request.legs is None or name in request.legs]
+        return chosen, max(request.k, FUSION_DEPTH) if len(chosen) > 1 else request.k
 
-        def lexical() -> _Outcome:
-            assert self.words is not None
-            begun = time.perf_counter()
-            try:
-                hits = self.words.search(query, depth, filter, timeout=_left(deadline))
-            except Retry as error:
-                return _Outcome(None, _since(begun), failure=error)
-            return _Outcome(hits, _since(begun))
+    def _calls(self, request: Request) -> dict[str, Callable[[], Outcome]]:
+        chosen, depth = self._chosen(request)
+        return {
+            name: partial(self._by_words if name == LEXICAL else self._by_vectors, request, depth) for name in chosen
+        }
 
-        return {self._leg.name: dense, LEXICAL: lexical}
+    def _acalls(self, request: Request) -> dict[str, Coroutine[Any, Any, Outcome]]:
+        chosen, depth = self._chosen(request)
+        return {
+            name: self._aby_words(request, depth) if name == LEXICAL else self._aby_vectors(request, depth)
+            for name in chosen
+        }
 
-    def _answer(self, outcomes: Mapping[str, _Outcome], k: int, begun: float) -> Answer:
+    def _by_vectors(self, request: Request, depth: int) -> Outcome:
+        begun = time.perf_counter()
+        vectors = None
+        try:
+            with trusting(self.encoder.spec):
+                vectors = self.encoder.encode([request.query], "query", timeout=left(request.deadline))
+            encoded = time.perf_counter()
+            hits = self._nearest(request, depth, vectors)
+        except Retry as error:
+            return Outcome(None, since(begun), vectors, failure=error)
+        return Outcome(hits, since(encoded), vectors, (encoded - begun) * 1000)
+
+    async def _aby_vectors(self, request: Request, depth: int) -> Outcome:
+        """As `_by_vectors`: the encoder in its own asynchronous way, the store in a thread of the leg."""
+        begun = time.perf_counter()
+        vectors = None
+        try:
+            with trusting(self.encoder.spec):
+                vectors = await self.encoder.aencode([request.query], "query", timeout=left(request.deadline))
+            encoded = time.perf_counter()
+            search = partial(self._nearest, request, depth, vectors)
+            hits = await asyncio.wrap_future(self._threads[self._leg.name].submit(search, request.deadline))
+        except Retry as error:
+            return Outcome(None, since(begun), vectors, failure=error)
+        return Outcome(hits, since(encoded), vectors, (encoded - begun) * 1000)
+
+    def _nearest(self, request: Request, depth: int, vectors: Vectors) -> list[Hit]:
+        check_answer(vectors, self.encoder.spec, 1)
+        timeout = left(request.deadline)
+        (hits,) = self.backend.search(self._leg.name, vectors, depth, request.filter, timeout=timeout)
+        return hits
+
+    def _by_words(self, request: Request, depth: int) -> Outcome:
+        assert self.words is not None
+        begun = time.perf_counter()
+        try:
+            hits = self.words.search(request.query, depth, request.filter, timeout=left(request.deadline))
+        except Retry as error:
+            return Outcome(None, since(begun), failure=error)
+        return Outcome(hits, since(begun))
+
+    async def _aby_words(self, request: Request, depth: int) -> Outcome:
+        begun = time.perf_counter()
+        call = partial(self._by_words, request, depth)
+        try:
+            return await asyncio.wrap_future(self._threads[LEXICAL].submit(call, request.deadline))
+        except Retry as error:
+            return Outcome(None, since(begun), failure=error)
+
+    def _answer(self, request: Request, outcomes: Mapping[str, Outcome]) -> Answer:
         found = {name: outcome.hits for name, outcome in outcomes.items() if outcome.hits is not None}
         failures = {name: outcome.failure for name, outcome in outcomes.items() if outcome.failure}
         if not found:
             raise next(iter(failures.values()))
         fusing = time.perf_counter()
         if len(outcomes) > 1:
-            results = fuse(found, k, weights=self._weights)
+            results = fuse(found, request.k, weights=self._weights)
         else:
             ((name, hits),) = found.items()
-            results = alone(name, hits, k)
+            results = alone(name, hits, request.k)
         vectors = next((outcome.vectors for outcome in outcomes.values() if outcome.vectors), None)
         return Answer(
             results=results,
@@ -258,29 +278,7 @@ class Retriever:
             latency_ms=Latency(
                 encode=sum(outcome.encode_milliseconds for outcome in outcomes.values()),
                 legs={name: outcome.milliseconds for name, outcome in outcomes.items()},
-                fuse=_since(fusing),
-                total=_since(begun),
+                fuse=since(fusing),
+                total=since(request.begun),
             ),
         )
-
-
-def _await(future: Future[_Outcome], name: str, deadline: float) -> _Outcome:
-    begun = time.perf_counter()
-    try:
-        return future.result(timeout=_left(deadline))
-    except FutureTimeout:
-        future.cancel()
-        return _late(name, begun)
-
-
-def _late(name: str, begun: float) -> _Outcome:
-    waited = _since(begun)
-    return _Outcome(None, waited, failure=Retry(f"the {name} leg had not answered by the deadline", after=0.0))
-
-
-def _left(deadline: float) -> float:
-    return max(0.001, deadline - time.perf_counter())
-
-
-def _since(begun: float) -> float:
-    return (time.perf_counter() - begun) * 1000

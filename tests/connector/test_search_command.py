@@ -93,6 +93,14 @@ def test_a_leg_that_cannot_be_searched_is_wrong_use(project: Project, capsys: py
     assert "set [backend] lexical to a folder and ingest" in " ".join(capsys.readouterr().err.split())
 
 
+@pytest.mark.parametrize("timeout", ["0", "-1", "nan", "inf"])
+def test_a_deadline_that_cannot_be_kept_is_wrong_use(
+    project: Project, capsys: pytest.CaptureFixture[str], timeout: str
+) -> None:
+    assert project.run("search", "wood", "--timeout", timeout) == 2
+    assert "is no deadline; give seconds, a finite number above 0" in " ".join(capsys.readouterr().err.split())
+
+
 @pytest.mark.parametrize("command", ["ingest", "search", "doctor"])
 def test_the_words_of_another_collection_are_refused_and_nothing_changes(
     project: Project, capsys: pytest.CaptureFixture[str], command: str
