@@ -8,9 +8,10 @@ from typing import Annotated, Any
 import typer
 
 from bartizan_connector.console import err, out
-from bartizan_connector.errors import Stop, WrongUse, missing_extra
+from bartizan_connector.errors import Stop, WrongUse, require_installed
 from bartizan_connector.folders import refuse_foreign
 from bartizan_connector.spec import TowerSpec
+from bartizan_encoders import NEEDED
 
 _WEIGHTS_FILE = "model.safetensors"
 
@@ -36,10 +37,9 @@ def import_(
 ) -> None:
     """Turn a Hugging Face or sentence-transformers model into a tower."""
     refuse_foreign(out_folder, marker=_WEIGHTS_FILE)
-    try:
-        from bartizan_encoders.importing import Wishes, import_tower
-    except ModuleNotFoundError as error:
-        raise missing_extra(error.name or "torch", "train") from error
+    require_installed(NEEDED, "train")
+    from bartizan_encoders.importing import Wishes, import_tower
+
     wishes = Wishes(
         name=name,
         pooling=_one_of("--pooling", pooling, ("cls", "mean", "last", "max")),

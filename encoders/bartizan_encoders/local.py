@@ -9,16 +9,16 @@ from typing import Self
 import numpy as np
 
 from bartizan_connector.batching import by_length, padded
-from bartizan_connector.errors import Retry, missing_extra
+from bartizan_connector.errors import Retry, require_installed
 from bartizan_connector.spec import Role, TowerSpec
 from bartizan_connector.vectors import Vectors
+from bartizan_encoders import NEEDED
 
-try:
-    import torch
+require_installed(NEEDED, "train")
 
-    from bartizan_encoders.tower import Tower
-except ModuleNotFoundError as error:
-    raise missing_extra(error.name or "torch", "train") from error
+import torch  # noqa: E402
+
+from bartizan_encoders.tower import Tower  # noqa: E402
 
 _ON_A_CPU = 512
 _ON_A_GPU = 32_768

@@ -7,10 +7,11 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 from bartizan_connector import console
-from bartizan_connector.errors import WrongUse
+from bartizan_connector.errors import WrongUse, require_installed
 from bartizan_connector.opening import load_encoder
 from bartizan_connector.seams import Encoder
 from bartizan_connector.spec import TowerSpec
+from bartizan_encoders import NEEDED
 
 _RUN_BY = {"onnx": "model.onnx", "torch": "model.safetensors"}
 """The file that each engine in this process needs; other engines know best themselves."""
@@ -39,6 +40,7 @@ def opened(folder: Path, engine: str, *, threads: int = 0) -> Iterator[Encoder]:
 def _export(folder: Path, out: Path) -> None:
     """Whatever package provides the ONNX export is found by entry point: training does not know it."""
     for point in entry_points(group="bartizan.exporters", name="onnx"):
+        require_installed((*NEEDED, "onnx", "onnxruntime"), "train")
         point.load()(folder, out, precision="fp32")
         return
     raise WrongUse(

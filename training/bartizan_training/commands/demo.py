@@ -5,7 +5,14 @@ from typing import Annotated
 
 import typer
 
-from bartizan_connector.errors import missing_extra
+from bartizan_connector.errors import require_installed
+from bartizan_encoders import NEEDED
+
+_NEEDED = {
+    "train": (*NEEDED, "accelerate", "onnx", "ir_measures"),
+    "local": ("onnxruntime", "pymilvus", "milvus_lite", "tantivy"),
+}
+"""Extra → modules that some step needs."""
 
 
 def demo(
@@ -21,16 +28,8 @@ def demo(
     The corpus is what the running Python says about its standard library. Each step is a command that you can type
     yourself; it is shown before it runs, and everything it makes stays in the folder for you to go on with.
     """
-    for module, extra in (("torch", "train"), ("pymilvus", "local"), ("tantivy", "local")):
-        _require(module, extra)
+    for extra, modules in _NEEDED.items():
+        require_installed(modules, extra)  # said at once, rather than after minutes of training
     from bartizan_training.demo.steps import Demo
 
     Demo(out=out, seed=seed, quick=quick, from_scratch=from_scratch).run()
-
-
-def _require(module: str, extra: str) -> None:
-    """Said at once, rather than after minutes of training."""
-    from importlib.util import find_spec
-
-    if find_spec(module) is None:
-        raise missing_extra(module, extra)
