@@ -23,11 +23,15 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def bartizan_train(recipe: str, folder: Path, run: str, *more: str) -> Result:
+def program() -> typer.Typer:
     command = typer.Typer()
     command.command()(train)
+    return command
+
+
+def bartizan_train(recipe: str, folder: Path, run: str, *more: str) -> Result:
     places = ["--tower", str(folder / "tower"), "--data", str(folder / "data"), "--out", str(folder / run)]
-    return CliRunner().invoke(command, [recipe, *places, *more], catch_exceptions=False)
+    return CliRunner().invoke(program(), [recipe, *places, *more], catch_exceptions=False)
 
 
 def test_the_shipped_recipe_runs_on_any_tower_and_collection(bench: Path) -> None:
@@ -68,10 +72,43 @@ def test_wrong_use_is_explained(bench: Path, recipe: str, more: tuple[str, ...],
         bartizan_train(recipe, bench, "run", *more)
 
 
+@pytest.mark.parametrize("option", ["--tower", "--data"])
+def test_a_shipped_recipe_says_what_it_needs(bench: Path, tmp_path: Path, option: str) -> None:
+    words = ["scalingnote", option, str(bench / option.strip("-")), "--out", str(tmp_path / "run")]
+    with pytest.raises(WrongUse, match="names no tower and no data of its own; give --tower TOWER and --data BEIR_FO"):
+        CliRunner().invoke(program(), words, catch_exceptions=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_the_last_stage_lacks_is_named_before_the_first_begins(bench: Path) -> None:
+    path = toy.recipe(bench, toy.CONTRASTIVE, toy.REFINE.replace('"data"', '"nowhere"'))
+    with pytest.raises(WrongUse, match=r"the recipe's stages\.1\.data\.path names .*/nowhere, which is not there"):
+        CliRunner().invoke(program(), [str(path), "--out", str(bench / "later")], catch_exceptions=False)
+    assert not (bench / "later").exists()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "why"),
+    [
+        (toy.CONTRASTIVE.replace('"data"', '"tower"'), "corpus.jsonl"),
+        (toy.with_keys(toy.CONTRASTIVE, batch_size=4000), "a batch of 4000 needs as many examples"),
+        (toy.with_keys(toy.DISTIL, layers=[9]), "cannot keep the layers"),
+    ],
+    ids=["data", "batch", "layers"],
+)
+def test_a_run_that_was_refused_is_not_in_the_way_of_the_mended_one(
+    bench: Path, tmp_path: Path, wrong: str, why: str
+) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(WrongUse, match=why):
+        CliRunner().invoke(program(), [str(toy.recipe(bench, wrong)), "--out", str(out)], catch_exceptions=False)
+    mended = toy.recipe(bench, toy.with_keys(toy.CONTRASTIVE, steps=1))
+    assert CliRunner().invoke(program(), [str(mended), "--out", str(out)], catch_exceptions=False).exit_code == 0
+    assert TowerSpec.read(out / "towers/query")
+
+
 def test_the_help_is_enough_to_begin() -> None:
-    command = typer.Typer()
-    command.command()(train)
-    text = " ".join(CliRunner().invoke(command, ["--help"]).stdout.split())
+    text = " ".join(CliRunner().invoke(program(), ["--help"]).stdout.split())
     for needed in (
         "--tower TOWER --data BEIR_FOLDER --out RUN",
         "--resume",

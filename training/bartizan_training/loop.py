@@ -45,9 +45,10 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> None:
             place = Place(
                 accelerator=accelerator, folder=folder, name=recipe.name, number=number, recipe_seed=recipe.seed
             )
-            torch.manual_seed(_seed(place, step=0))
-            stage = table.build(Towers.load(towers["document"], towers["query"]), place)
-            fit(stage, table, place, out / "metrics.jsonl")
+            with _unbegun_when_refused(accelerator, out):
+                torch.manual_seed(_seed(place, step=0))
+                stage = table.build(Towers.load(towers["document"], towers["query"]), place)
+                fit(stage, table, place, out / "metrics.jsonl")
             if accelerator.is_main_process:
                 _save(stage.finish(), towers["document"], folder / "towers")
                 for scratch in ("checkpoints", "frozen"):
@@ -134,6 +135,7 @@ def _open_run(recipe: Recipe, out: Path, *, resume: bool) -> None:
     if not path.exists():
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise WrongUse(f"{out} exists and is not a run (it has no recipe.toml); give a new folder")
+        recipe.require_paths()
         try:
             out.mkdir(parents=True, exist_ok=True)
             aside = path.with_suffix(".part")
@@ -150,6 +152,17 @@ def _open_run(recipe: Recipe, out: Path, *, resume: bool) -> None:
             f"{out} was begun with another recipe ({'; '.join(changed)}); resume with the recipe as it was "
             f"({path}), or train into a new folder"
         )
+
+
+@contextlib.contextmanager
+def _unbegun_when_refused(accelerator: Accelerator, out: Path) -> Iterator[None]:
+    """A run that fails before it has made anything leaves no recipe, so that the mended command may have its folder."""
+    try:
+        yield
+    except BaseException:
+        if accelerator.is_main_process and [path.name for path in out.iterdir()] == ["recipe.toml"]:
+            (out / "recipe.toml").unlink()
+        raise
 
 
 def _save(trained: Trained, frozen_document: Path, folder: Path) -> None:

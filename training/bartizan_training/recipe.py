@@ -1,6 +1,6 @@
 """A recipe: a TOML file that says, stage by stage, how two towers are trained."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -43,6 +43,15 @@ class Recipe(Table):
             _put_data(tables, str(data.absolute()))
         return check(cls, tables, path, context=path.parent)
 
+    def require_paths(self) -> None:
+        """Refuse a recipe that names what is not there, be it for the last stage alone."""
+        for where, path in _paths(self.model_dump()):
+            if not path.exists():
+                raise WrongUse(
+                    f"the recipe's {where} names {path}, which is not there; relative paths are relative to the "
+                    "recipe's file"
+                )
+
     def to_toml(self) -> str:
         """Every key, defaults too, with absolute paths: it can be read from anywhere."""
         tables = self.model_dump(mode="json")
@@ -75,6 +84,18 @@ def differences(old: Any, new: Any, where: str = "") -> list[str]:
             line for i, pair in enumerate(zip(old, new, strict=True)) for line in differences(*pair, f"{where}.{i}")
         ]
     return [] if old == new else [f"{where.removeprefix('.')} was {old!r}, is {new!r}"]
+
+
+def _paths(value: Any, where: str = "") -> Iterator[tuple[str, Path]]:
+    """Every path in a resolved recipe, with its key."""
+    if isinstance(value, Path):
+        yield where.removeprefix("."), value
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _paths(inner, f"{where}.{key}")
+    elif isinstance(value, list | tuple):
+        for number, inner in enumerate(value):
+            yield from _paths(inner, f"{where}.{number}")
 
 
 def _put_data(tables: dict[str, Any], folder: str) -> None:

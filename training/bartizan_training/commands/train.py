@@ -6,8 +6,9 @@ from typing import Annotated
 import typer
 
 from bartizan_connector.console import out as stdout
-from bartizan_connector.errors import WrongUse, missing_extra
+from bartizan_connector.errors import WrongUse, require_installed
 from bartizan_connector.spec import TowerSpec
+from bartizan_encoders import NEEDED
 
 
 def train(
@@ -35,20 +36,25 @@ def train(
 
     A GPU is used when there is one. Several: accelerate launch --num_processes 4 -m bartizan_connector train …
     """
-    try:
-        import torch
-        from accelerate import PartialState
+    require_installed((*NEEDED, "accelerate"), "train")
+    import torch
+    from accelerate import PartialState
 
-        from bartizan_training.loop import train as run
-        from bartizan_training.recipe import Recipe, find
-    except ModuleNotFoundError as error:
-        raise missing_extra(error.name or "torch", "train") from error
+    from bartizan_training.loop import train as run
+    from bartizan_training.recipe import Recipe, find, shipped
+
     for folder, option in ((tower, "--tower"), (data, "--data")):
         if folder is not None and not folder.is_dir():
             raise WrongUse(f"{option} {folder} is not a folder")
+    path = find(recipe)
+    if path in shipped().values() and (tower is None or data is None):
+        raise WrongUse(
+            f"the shipped recipe {recipe} names no tower and no data of its own; give --tower TOWER and "
+            "--data BEIR_FOLDER"
+        )
     if threads:
         torch.set_num_threads(threads)
-    run(Recipe.load(find(recipe), tower=tower, data=data), out, resume=resume)
+    run(Recipe.load(path, tower=tower, data=data), out, resume=resume)
     if PartialState().is_main_process:
         for role in ("document", "query"):
             spec = TowerSpec.read(out / "towers" / role)
