@@ -1,10 +1,11 @@
 """`bartizan eval` from the command line, with small real towers; every refusal comes before anything is encoded."""
 
 import json
+import shlex
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -139,6 +140,17 @@ def by_sorting(data: Path, document: Path, query: Path, split: str = "test") -> 
         scores = np.round(documents @ vector, 5)
         answers[name] = sorted(ids, key=lambda id: (-scores[ids.index(id)], id))
     return measure(read.qrels(split), answers).metrics
+
+
+def test_the_command_of_a_result_can_be_typed_again(
+    data: Path, towers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["eval", str(data), "--tower", str(towers / "document"), "--engine", "torch"]
+    words += ["--out", str(tmp_path / "a result.json")]
+    monkeypatch.setattr("sys.argv", ["/somewhere/bartizan_connector/__main__.py", *words])
+    with pytest.raises(SystemExit):
+        main()
+    assert shlex.split(Result.read(tmp_path / "a result.json").command) == ["bartizan", *words]
 
 
 def test_the_measures_are_those_of_sorting_every_document_by_its_score(
@@ -342,6 +354,40 @@ class TestRefusals:
             corpus.write('{"_id": "d99", "text": "honey"}\n')
         finished = run("eval", changed, *words, "--baseline", baseline)
         self.refused(finished, 2, "of larder/test are not what the baseline was measured on")
+
+    @pytest.mark.parametrize(
+        ("damage", "message"),
+        [
+            (lambda result: result["per_query"]["q3"].pop("R@10"), "the baseline has no R@10 for query 'q3'"),
+            (lambda result: result["per_query"].pop("q3"), "the baseline lacks query 'q3'"),
+            (lambda result: result["per_query"].update(q99={}), "the baseline also has query 'q99'"),
+        ],
+    )
+    def test_a_baseline_that_lost_a_value(
+        self, run: Run, data: Path, towers: Path, tmp_path: Path, damage: Callable[[Any], object], message: str
+    ) -> None:
+        words = ("eval", data, "--tower", towers / "document", "--engine", "torch")
+        baseline = tmp_path / "baseline.json"
+        run(*words, "--out", baseline)
+        result = json.loads(baseline.read_text())
+        damage(result)
+        baseline.write_text(json.dumps(result))
+        self.refused(run(*words, "--baseline", baseline), 2, message)
+
+    @pytest.mark.parametrize(
+        ("split", "option", "message"),
+        [
+            ("none", (), "its highest grade is 0, and a document is relevant from 1; give a split that judges some"),
+            ("test", ("--relevant-from", "5"), "its highest grade is 2, and a document is relevant from 5; give --rel"),
+        ],
+    )
+    def test_judgements_by_which_nothing_is_relevant(
+        self, run: Run, data: Path, towers: Path, tmp_path: Path, split: str, option: tuple[str, ...], message: str
+    ) -> None:
+        changed = shutil.copytree(data, tmp_path / "larder")
+        (changed / "qrels/none.tsv").write_text("query-id\tcorpus-id\tscore\nq1\td1\t0\nq2\td1\t-1\n")
+        finished = run("eval", changed, "--tower", towers / "document", "--split", split, *option)
+        self.refused(finished, 2, message)
 
     def test_a_place_where_no_result_can_be_written(self, run: Run, data: Path, towers: Path, tmp_path: Path) -> None:
         words = ("eval", data, "--tower", towers / "document", "--engine", "torch", "--out")

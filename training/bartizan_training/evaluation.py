@@ -12,7 +12,7 @@ from bartizan_training import kept
 from bartizan_training.beir import BeirData
 from bartizan_training.engines import opened
 from bartizan_training.judging import judge, require_pair
-from bartizan_training.measuring import measures
+from bartizan_training.measuring import measures, require_relevant
 from bartizan_training.results import Result, Truncated
 
 _VERSIONS = ("bartizan-search", "numpy", "tokenizers", "onnxruntime", "torch", "transformers", "ir-measures")
@@ -44,8 +44,11 @@ class Evaluation:
         baseline = Result.read(self.baseline) if self.baseline else None
         data = BeirData.read(self.data)
         qrels, digest = data.qrels(self.split), data.digest(self.split)
+        require_relevant(qrels, self.relevant_from, where=f"split '{self.split}' of {self.data}")
         if baseline:
-            baseline.require_same_task(collection=data.name, digest=digest, split=self.split, measures=names)
+            baseline.require_same_task(
+                collection=data.name, digest=digest, split=self.split, queries=qrels, measures=names
+            )
         with ExitStack() as stack:
             encoder = stack.enter_context(opened(self.tower, self.engine, threads=self.threads))
             same = query_folder.resolve() == self.tower.resolve()

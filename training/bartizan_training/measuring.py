@@ -32,6 +32,17 @@ def measures(relevant_from: int = 1) -> tuple[str, ...]:
     return ("nDCG@10", f"RR{at}@10", f"AP{at}@{DEPTH}", f"R{at}@10", f"R{at}@{DEPTH}")
 
 
+def require_relevant(qrels: Mapping[str, Mapping[str, int]], relevant_from: int, *, where: str) -> None:
+    """Refuse judgements by which nothing could be found right: every measure would be 0, whatever the towers do."""
+    top = max(grade for grades in qrels.values() for grade in grades.values())
+    if top < relevant_from:
+        way_out = f"give --relevant-from {top} or lower" if top >= 1 else "give a split that judges some relevant"
+        raise WrongUse(
+            f"{where} judges no document relevant: its highest grade is {top}, and a document is relevant from "
+            f"{relevant_from}; {way_out}"
+        )
+
+
 def measure(
     qrels: Mapping[str, Mapping[str, int]], answers: Mapping[str, Sequence[str]], *, relevant_from: int = 1
 ) -> Measured:

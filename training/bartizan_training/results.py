@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -89,8 +89,10 @@ class Result(BaseModel):
         except OSError as error:
             raise Stop(f"cannot write the result {path}: {error.strerror}") from error
 
-    def require_same_task(self, *, collection: str, digest: str, split: str, measures: Sequence[str]) -> None:
-        """Refuse to be the baseline of another task; called before the work begins."""
+    def require_same_task(
+        self, *, collection: str, digest: str, split: str, queries: Collection[str], measures: Sequence[str]
+    ) -> None:
+        """Refuse to be the baseline of another task, or one that lost a value; called before the work begins."""
         ours, theirs = f"{self.collection}/{self.split}", f"{collection}/{split}"
         if ours != theirs:
             raise WrongUse(f"the baseline was measured on {ours}, this run is on {theirs}; give a result of the same")
@@ -103,6 +105,13 @@ class Result(BaseModel):
             raise WrongUse(
                 f"the baseline has no {', '.join(missing)}; it was measured with --relevant-from {self.relevant_from}"
             )
+        damage = "it was cut or edited; measure it again"
+        if unlike := sorted(self.per_query.keys() ^ set(queries)):
+            came = "lacks" if unlike[0] in queries else "also has"
+            raise WrongUse(f"the baseline {came} query '{unlike[0]}', though it is of {theirs}: {damage}")
+        for query, values in self.per_query.items():
+            if missing := [name for name in measures if name not in values]:
+                raise WrongUse(f"the baseline has no {', '.join(missing)} for query '{query}': {damage}")
 
     def compared_with(self, baseline: "Result", origin: str) -> Self:
         """This result with its distance from the baseline."""

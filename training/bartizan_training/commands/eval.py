@@ -51,7 +51,7 @@ def evaluate(
         relevant_from=relevant_from,
         baseline=baseline,
         keep=keep,
-        command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        command=shlex.join(["bartizan", *sys.argv[1:]]),
     ).run()
     if out:
         result.write(out)
