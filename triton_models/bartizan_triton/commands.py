@@ -7,8 +7,9 @@ from typing import Annotated, cast
 import typer
 
 from bartizan_connector.console import err, out
-from bartizan_connector.errors import WrongUse, missing_extra
+from bartizan_connector.errors import WrongUse, require_installed
 from bartizan_connector.spec import Precision
+from bartizan_encoders import NEEDED
 
 
 def export(
@@ -24,12 +25,11 @@ def export(
         raise WrongUse(f"--format {format!r} is not offered; expected onnx")
     if precision not in ("fp32", "int8"):
         raise WrongUse(f"--precision {precision!r} is not one of fp32, int8")
-    try:
-        from bartizan_connector.onnx import PARITY_FILE
-        from bartizan_triton.export import export_tower
-    except ModuleNotFoundError as error:
-        raise missing_extra(error.name or "torch", "train") from error
-    err.print(f"exporting {tower} in {precision}, and comparing it with torch …", markup=False)
+    require_installed((*NEEDED, "onnx", "onnxruntime"), "train")
+    from bartizan_connector.onnx import PARITY_FILE
+    from bartizan_triton.export import export_tower
+
+    err.print(f"exporting {tower} in {precision} …", markup=False)
     spec = export_tower(tower, out_folder, cast(Precision, precision))
     compared = json.loads((out_folder / PARITY_FILE).read_bytes())["compared"]
     size = sum(path.stat().st_size for path in out_folder.iterdir())

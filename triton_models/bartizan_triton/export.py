@@ -6,6 +6,7 @@ from pathlib import Path
 import onnx
 import onnxruntime
 
+from bartizan_connector.console import progress
 from bartizan_connector.errors import WrongUse
 from bartizan_connector.folders import refuse_foreign, written_aside
 from bartizan_connector.onnx import MODEL_FILE, PARITY_FILE, SPEC_KEY, OnnxEncoder, session_options
@@ -13,7 +14,7 @@ from bartizan_connector.spec import Precision, TowerSpec
 from bartizan_encoders.tower import Tower
 from bartizan_triton.golden import golden_texts
 from bartizan_triton.graph import graph_of
-from bartizan_triton.parity import LIMITS, compare, report, require
+from bartizan_triton.parity import LIMITS, batches_of, compare, report, require
 from bartizan_triton.quantise import quantised
 
 _LONGEST_EXAMPLE = 64
@@ -39,7 +40,8 @@ def export_tower(tower_folder: Path, out: Path, precision: Precision = "fp32") -
         session = onnxruntime.InferenceSession(path, session_options(), providers=["CPUExecutionProvider"])
         encoder = OnnxEncoder(session, tower.tokens, spec)
         try:
-            parity = compare(tower, encoder)
+            with progress("comparing with torch, batches", batches_of(spec)) as tick:
+                parity = compare(tower, encoder, tick)
             require(parity, precision)
             (fresh / PARITY_FILE).write_text(json.dumps(report(parity, encoder, path), indent=2) + "\n", "utf-8")
         finally:

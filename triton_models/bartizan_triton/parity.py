@@ -10,6 +10,7 @@ import numpy as np
 import onnxruntime
 import torch
 
+from bartizan_connector.console import Tick
 from bartizan_connector.errors import Stop
 from bartizan_connector.onnx import OnnxEncoder
 from bartizan_connector.spec import Precision, Role, TowerSpec
@@ -55,13 +56,18 @@ class Parity:
     drift: float
 
 
-def compare(tower: Tower, exported: OnnxEncoder) -> Parity:
-    """Encode the golden texts in every mix and every role, against torch with each text alone and unpadded."""
+def batches_of(spec: TowerSpec) -> int:
+    """How many batches `compare` encodes."""
+    return sum(len(mixes(_texts(spec, role))) for role in _unlike_roles(spec))
+
+
+def compare(tower: Tower, exported: OnnxEncoder, tick: Tick = lambda done=1: None) -> Parity:
+    """Encode the golden texts in every mix and every role, against torch with each text alone and unpadded; `tick` is
+    called after each batch."""
     found: list[tuple[float, float, float]] = []
     count = longest = batches = 0
     for role in _unlike_roles(exported.spec):
-        most = min(exported.spec.roles[role].max_tokens, _LONGEST_COMPARED)
-        texts = golden_texts(most)
+        texts = _texts(exported.spec, role)
         expected, lengths = _reference(tower, texts, role)
         groups = mixes(texts)
         seen: dict[int, Floats] = {}
@@ -70,6 +76,7 @@ def compare(tower: Tower, exported: OnnxEncoder) -> Parity:
             assert isinstance(values, np.ndarray)
             for position, vector in zip(group, values, strict=True):
                 found.append(_measured(expected[position], vector, seen.setdefault(position, vector)))
+            tick()
         count, batches = count + len(texts), batches + len(groups)
         longest = max(longest, min(max(lengths), exported.spec.roles[role].max_tokens))
     difference, cosine, drift = zip(*found, strict=True)
@@ -109,6 +116,10 @@ def report(parity: Parity, exported: OnnxEncoder, model: Path) -> dict[str, Any]
 def _unlike_roles(spec: TowerSpec) -> list[Role]:
     """One role of each preparation: two that prepare a text alike give one vector."""
     return list({how: role for role, how in spec.roles.items()}.values())
+
+
+def _texts(spec: TowerSpec, role: Role) -> list[str]:
+    return golden_texts(min(spec.roles[role].max_tokens, _LONGEST_COMPARED))
 
 
 def _reference(tower: Tower, texts: Sequence[str], role: Role) -> tuple[Floats, tuple[int, ...]]:
