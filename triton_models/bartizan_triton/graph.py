@@ -25,8 +25,9 @@ def graph_of(tower: Tower) -> onnx.ModelProto:
     size = sum(tensor.numel() * tensor.element_size() for tensor in tower.state_dict().values())
     if size > _LARGEST:
         raise WrongUse(
-            f"tower '{tower.spec.name}' holds {size / 2**30:.1f} GiB, more than one ONNX file can; "
-            "distil a smaller tower from it"
+            f"tower '{tower.spec.name}' holds {size / 2**30:.1f} GiB, more than one ONNX file can. Documents need no "
+            'export: the tower itself encodes them ([encoder] engine = "torch" for ingest, --engine torch for eval). '
+            "For queries distil a smaller tower from it, and export that"
         )
     ids = torch.tensor([[1, 2, 3, 4, 5], [1, 2, 3, 0, 0]])
     mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
