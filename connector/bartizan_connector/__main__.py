@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 from importlib.metadata import entry_points, version
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -28,7 +28,11 @@ def build(only: str | None = None) -> typer.Typer:
     )
 
     @cli.callback()
-    def bartizan() -> None:
+    def bartizan(
+        version: Annotated[
+            bool, typer.Option("--version", is_eager=True, callback=_tell_version, help="Print the version and exit.")
+        ] = False,
+    ) -> None:
         """Build retrieval towers, distil a small query tower, and search with it."""
 
     points = entry_points(group="bartizan.commands")
@@ -44,14 +48,17 @@ def build(only: str | None = None) -> typer.Typer:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command; exit 0 done, 1 failed, 2 wrong use, 3 refused by the space contract, 4 unreachable."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    if arguments == ["--version"]:
-        print(f"bartizan {version('bartizan-search')}")
-        return
     try:
         build(arguments[0] if arguments else None)(arguments, prog_name="bartizan")
     except BartizanError as error:
         err.print(f"error: {error}", markup=False, style="red")
         sys.exit(error.exit_code)
+
+
+def _tell_version(asked: bool) -> None:
+    if asked:
+        print(f"bartizan {version('bartizan-search')}")
+        raise typer.Exit
 
 
 class _InOrder(TyperGroup):
