@@ -25,6 +25,8 @@ _UNWANTED = ["onnx/*", "openvino/*"]
 
 def locate(source: str) -> Path:
     """The folder that holds the model: `minilm`, a local folder, or the name of a model on the hub."""
+    if not source.strip():
+        raise WrongUse(f"no model was named; give the folder of one, the name of one on the hub, or '{MINILM}'")
     if source == MINILM:
         return _minilm()
     folder = Path(source).expanduser()

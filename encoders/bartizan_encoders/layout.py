@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bartizan_connector.errors import Stop, WrongUse
-from bartizan_connector.spec import Role
+from bartizan_connector.spec import SPEC_FILE, Role
 from bartizan_encoders.pooling import Pooling
 
 _POOLINGS: Mapping[str, Pooling] = {"cls": "cls", "mean": "mean", "max": "max", "lasttoken": "last"}
@@ -38,6 +38,8 @@ class Layout:
 
 def read_layout(folder: Path) -> Layout:
     """Read the folder; a module that a tower cannot hold is refused by name, never left out."""
+    if (folder / SPEC_FILE).exists():
+        raise WrongUse(f"{folder} is a Bartizan tower or an export already (it has {SPEC_FILE}); use it as it is")
     if not (folder / "modules.json").exists():
         if not (folder / "config.json").exists():
             raise WrongUse(f"{folder} holds no model: it has neither modules.json nor config.json")

@@ -193,6 +193,19 @@ def test_a_folder_without_a_model_and_a_folder_that_is_not_there_are_told_apart(
         import_tower("not a name")
 
 
+@pytest.mark.parametrize("name", ["", " "])
+def test_no_name_is_not_the_folder_one_is_in(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    published.hugging_face(tmp_path / "model")
+    monkeypatch.chdir(tmp_path / "model")
+    with pytest.raises(WrongUse, match="no model was named"):
+        import_tower(name)
+
+
+def test_a_tower_is_not_imported_again(tmp_path: Path) -> None:
+    with pytest.raises(WrongUse, match="is a Bartizan tower or an export already"):
+        import_tower(str(tiny.saved(tmp_path / "tower")))
+
+
 @pytest.fixture
 def model_hub(tmp_path: Path) -> Iterator[str]:
     """A model hub on this machine that has one model, `some/model`."""
