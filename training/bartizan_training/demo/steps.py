@@ -20,8 +20,8 @@ QUERIES = (
 )
 """Asked at the end; the first three are held-out or not as their hash says, and no tower was trained on the last."""
 MAX_TOKENS = 64
-"""Docstrings say what matters first: plain MiniLM finds more with 64 tokens than with 256 (docs/demo.md), in half the
-time."""
+"""Docstrings say what matters first: plain MiniLM finds more with 64 tokens than with 256, which are half as many again
+to read (docs/demo.md)."""
 QUICK_DOCUMENTS = 900
 
 
