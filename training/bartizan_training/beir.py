@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from bartizan_connector.errors import WrongUse
+from bartizan_connector.records import text_of
 from bartizan_connector.spec import digest_of
 
 Qrels = dict[str, dict[str, int]]
@@ -96,7 +97,7 @@ def _records(path: Path) -> Iterator[tuple[str, dict[str, Any], str]]:
 
 def _document(record: dict[str, Any], where: str) -> str:
     title = _string(record, "title", where) if record.get("title") else ""
-    return f"{title} {_string(record, 'text', where)}".strip()
+    return text_of(title, _string(record, "text", where))
 
 
 def _id(record: dict[str, Any], where: str) -> str:
