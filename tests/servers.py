@@ -9,9 +9,8 @@ import subprocess
 import time
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NoReturn
 
-import pytest
+from tests.needs import unavailable
 
 _START_SECONDS = 120.0
 _STOP_SECONDS = 3.0
@@ -20,13 +19,6 @@ ROOT_TOKEN = "root:Milvus"
 """What a Milvus server that wants a token knows from the beginning."""
 _PORTS_FROM, _PORTS_TO = 20_000, 32_000
 """Below the range from which the kernel hands out ports, so that no outgoing connection takes one meanwhile."""
-
-
-def unavailable(reason: str) -> NoReturn:
-    """Skip the test aloud; in CI, where every lane must run, fail it."""
-    if os.environ.get("CI") == "true":
-        pytest.fail(f"this lane must run in CI: {reason}")
-    pytest.skip(reason)
 
 
 def free_ports(count: int) -> list[int]:

@@ -72,5 +72,11 @@ def test_each_file_says_in_its_first_line_what_it_is_for_and_stays_small(path: P
             assert node.end_lineno - node.lineno < 60, f"{node.name} is longer than 60 lines"
 
 
+def test_tests_are_skipped_in_one_place_which_does_not_skip_in_ci() -> None:
+    files = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in ROOT.glob("tests/**/*.py")}
+    skipping = "pytest.skip" + "("
+    assert [name for name, text in files.items() if skipping in text] == ["tests/needs.py"]
+
+
 def test_the_median_file_is_short() -> None:
     assert statistics.median(len(path.read_text(encoding="utf-8").splitlines()) for path in SOURCES) <= 150

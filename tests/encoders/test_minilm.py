@@ -11,6 +11,7 @@ from bartizan_encoders.hub import locate
 from bartizan_encoders.importing import import_tower
 from bartizan_encoders.local import TorchEncoder
 from bartizan_encoders.tower import Tower
+from tests.needs import unavailable
 
 TEXTS = [
     "how do i reset my password", "", "?", "[SEP] in the text [MASK]", "ÀÉÎ 東京 🙂 a\u0301", "x" * 300, "Ⅷ ﬁ ½ №",
@@ -23,7 +24,7 @@ def minilm() -> Tower:
     try:
         return import_tower("minilm")
     except Retry as unreachable:
-        pytest.skip(f"the MiniLM weights are not here: {unreachable}")
+        unavailable(f"the MiniLM weights are not here: {unreachable}")
 
 
 def test_it_is_the_tower_that_it_always_was(minilm: Tower) -> None:

@@ -20,7 +20,7 @@ from bartizan_training.judging import Documents, Judged, encode_documents, judge
 from bartizan_training.measuring import measure
 from bartizan_training.results import Result
 from benchmarks.collections import TREC_POOL, data_folder, expected, minilm
-from tests.servers import unavailable
+from tests.needs import unavailable
 
 pytestmark = [pytest.mark.data, pytest.mark.timeout(3600)]
 
