@@ -93,6 +93,16 @@ def test_a_leg_that_cannot_be_searched_is_wrong_use(project: Project, capsys: py
     assert "set [backend] lexical to a folder and ingest" in " ".join(capsys.readouterr().err.split())
 
 
+def test_half_a_character_is_no_text_for_a_tower_and_no_word(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    typed_in_latin_1 = b"caf\xe9 wood".decode("utf-8", "surrogateescape")
+    assert project.run("search", typed_in_latin_1) == 2
+    assert "is not valid Unicode (surrogates not allowed at character 3)" in capsys.readouterr().err
+    assert project.run("search", typed_in_latin_1, "--json", "--legs", "lexical") == 0
+    assert places(capsys.readouterr().out) == [{"lexical"}]
+
+
 @pytest.mark.parametrize("timeout", ["0", "-1", "nan", "inf"])
 def test_a_deadline_that_cannot_be_kept_is_wrong_use(
     project: Project, capsys: pytest.CaptureFixture[str], timeout: str
