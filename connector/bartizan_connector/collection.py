@@ -11,13 +11,38 @@ from bartizan_connector.vectors import Vector
 
 Scalar = str | int | float | bool
 FieldType = Literal["string", "int", "float", "bool"]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,59}$")]
+NAME_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]{0,59}$"
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 
 MAX_ID_BYTES = 512
 MAX_STRING_BYTES = 65_535
 """The longest string that every back-end takes (Milvus' VARCHAR)."""
 RESERVED_NAMES = frozenset({"pk", "id", "chunk", "version", "hash", "deleted", "score", "_id", "_version", "_deleted"})
 """Columns of every store, and the keys that steer a record."""
+
+
+def is_of_type(value: object, kind: FieldType) -> bool:
+    """Whether every back-end can store a scalar in a field of that type (an int is a float, a bool is not an int)."""
+    match kind:
+        case "string":
+            return isinstance(value, str) and _is_unicode(value)
+        case "bool":
+            return isinstance(value, bool)
+        case "int":  # Milvus cannot read the literal -2**63
+            return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
+        case "float":
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                return False
+            return abs(value) < 1.7e308 and float(value) == value  # no infinity, no NaN, no int between two doubles
+
+
+def _is_unicode(text: str) -> bool:
+    """False for half a surrogate pair, which no UTF-8 text can hold."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 class FieldSpec(BaseModel):
@@ -28,6 +53,15 @@ class FieldSpec(BaseModel):
     name: Name
     type: FieldType
     default: Scalar | None = None
+
+    @model_validator(mode="after")
+    def _default_is_of_its_type(self) -> Self:
+        if self.default is not None and not is_of_type(self.default, self.type):
+            raise ValueError(
+                f"the default of '{self.name}' must be of type {self.type}, but {self.default!r:.80} came; "
+                "give one of that type, or leave it out"
+            )
+        return self
 
 
 class Leg(BaseModel):

@@ -9,15 +9,21 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
-from bartizan_connector.collection import FieldSpec, Name
+from bartizan_connector.collection import RESERVED_NAMES, FieldSpec, Name
 from bartizan_connector.errors import WrongUse
+from bartizan_connector.spec import Kind
 from bartizan_connector.tables import Table, check, read_toml
 
 ENVIRONMENT_PREFIX = "BARTIZAN__"
+TEXT_FIELDS = (
+    FieldSpec(name="title", type="string", default=""),
+    FieldSpec(name="text", type="string", default=""),
+)
+"""What every configured collection stores beside its own fields: hits show it; a new tower is filled from it."""
 
 
 class SpaceConfig(Table):
@@ -31,6 +37,20 @@ class SpaceConfig(Table):
     """Pin the space: towers of any other are refused."""
     fields: tuple[FieldSpec, ...] = ()
     """Typed fields beside `title` and `text`, for filters."""
+
+    @field_validator("fields")
+    @classmethod
+    def _names_are_free(cls, fields: tuple[FieldSpec, ...]) -> tuple[FieldSpec, ...]:
+        built_in = {spec.name for spec in TEXT_FIELDS}
+        names = [spec.name for spec in fields]
+        for name in names:
+            if name in built_in:
+                raise ValueError(f"'{name}' is stored without being declared; leave it out")
+            if name in RESERVED_NAMES or name in get_args(Kind):
+                raise ValueError(f"Bartizan keeps the name '{name}' for itself; give the field another one")
+            if names.count(name) > 1:
+                raise ValueError(f"'{name}' is declared twice; keep one of them")
+        return fields
 
 
 class EncoderConfig(Table):
@@ -52,7 +72,7 @@ class BackendConfig(Table):
     """A Milvus Lite file (`index.db`) or a server (`http://host:19530`)."""
     token: SecretStr | None = None
     token_file: Path | None = None
-    timeout: Annotated[float, Field(gt=0)] = 30.0
+    timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 30.0
     consistency: Literal["Strong", "Session", "Bounded", "Eventually"] = "Bounded"
     index: Literal["auto", "flat", "hnsw"] = "auto"
     lexical: Path | None = None
@@ -98,10 +118,11 @@ class Config(Table):
     def load(cls, path: Path, environment: Mapping[str, str] = os.environ) -> Self:
         """Read the file, lay the environment over it, check every key."""
         tables = read_toml(path, "configuration")
+        origins = {}
         for name, value in environment.items():
             if name.startswith(ENVIRONMENT_PREFIX):
-                _overlay(tables, name, value)
-        return check(cls, tables, path)._with_paths_from(path.parent)
+                origins[_overlay(tables, name, value)] = name
+        return check(cls, tables, path, origins=origins)._with_paths_from(path.parent)
 
     def _with_paths_from(self, folder: Path) -> Self:
         space, backend, source = self.space, self.backend, self.source
@@ -129,8 +150,8 @@ class Config(Table):
         return self.model_copy(update={"space": space, "backend": backend, "source": source})
 
 
-def _overlay(tables: dict[str, Any], name: str, value: str) -> None:
-    """Set one key from the environment; lists and tables are given as JSON."""
+def _overlay(tables: dict[str, Any], name: str, value: str) -> tuple[str, ...]:
+    """Set one key from the environment, and say which; lists and tables are given as JSON."""
     keys = name.removeprefix(ENVIRONMENT_PREFIX).lower().split("__")
     table = tables
     for key in keys[:-1]:
@@ -144,3 +165,4 @@ def _overlay(tables: dict[str, Any], name: str, value: str) -> None:
             raise WrongUse(f"{name}: expected JSON, {error}") from error
     else:
         table[keys[-1]] = value
+    return tuple(keys)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from bartizan_connector import filters
-from bartizan_connector.collection import MAX_ID_BYTES, MAX_STRING_BYTES, Collection, Head, Leg, Row, Scalar
+from bartizan_connector.collection import MAX_ID_BYTES, MAX_STRING_BYTES, Collection, Head, Leg, Row, Scalar, is_of_type
 from bartizan_connector.errors import Reject, SpaceMismatch, Stop, WrongUse
 from bartizan_connector.filters import Filter
 from bartizan_connector.spec import TowerSpec, require_same_space
@@ -148,7 +148,7 @@ def _fault(collection: Collection, row: Row) -> str | None:
 def _head_fault(id: str, version: int, hash: str) -> str | None:
     if not id:
         return "the id is empty"
-    if not filters.is_of_type(id, "string") or len(id.encode()) > MAX_ID_BYTES:
+    if not is_of_type(id, "string") or len(id.encode()) > MAX_ID_BYTES:
         return f"the id is not a UTF-8 text of at most {MAX_ID_BYTES} bytes"
     if not 0 <= version < 2**63:
         return f"version {version} is not between 0 and 2**63 - 1"
@@ -183,7 +183,7 @@ def _field_fault(collection: Collection, fields: Mapping[str, Scalar]) -> str | 
         value = fields.get(spec.name, spec.default)
         if value is None:
             return f"field '{spec.name}' is missing and has no default"
-        if not filters.is_of_type(value, spec.type):
+        if not is_of_type(value, spec.type):
             return f"field '{spec.name}' is a {spec.type}, got {str(value)[:80]!r} ({type(value).__name__})"
         if isinstance(value, str) and len(value.encode()) > MAX_STRING_BYTES:
             return f"field '{spec.name}' has {len(value.encode())} bytes; at most {MAX_STRING_BYTES} can be stored"

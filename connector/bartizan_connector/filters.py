@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from bartizan_connector.collection import Collection, FieldType, Scalar
+from bartizan_connector.collection import Collection, FieldType, Scalar, is_of_type
 from bartizan_connector.errors import WrongUse
 
 Operator = Literal["==", "!=", "<", "<=", ">", ">="]
@@ -98,30 +98,6 @@ def check(filter: Filter, collection: Collection) -> None:
         for value in leaf.values if isinstance(leaf, In) else (leaf.value,):
             if not is_of_type(value, kind):
                 raise WrongUse(f"field '{leaf.field}' is a {kind}, but the filter compares it with {value!r}")
-
-
-def is_of_type(value: object, kind: FieldType) -> bool:
-    """Whether every back-end can store a scalar in a field of that type (an int is a float, a bool is not an int)."""
-    match kind:
-        case "string":
-            return isinstance(value, str) and _is_unicode(value)
-        case "bool":
-            return isinstance(value, bool)
-        case "int":  # Milvus cannot read the literal -2**63
-            return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
-        case "float":
-            if isinstance(value, bool) or not isinstance(value, int | float):
-                return False
-            return abs(value) < 1.7e308 and float(value) == value  # no infinity, no NaN, no int between two doubles
-
-
-def _is_unicode(text: str) -> bool:
-    """False for half a surrogate pair, which no UTF-8 text can hold."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def parse(text: str) -> Filter:

@@ -5,20 +5,14 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from bartizan_connector.collection import Collection, FieldSpec, Leg
-from bartizan_connector.config import Config
+from bartizan_connector.collection import Collection, Leg
+from bartizan_connector.config import TEXT_FIELDS, Config
 from bartizan_connector.errors import WrongUse
 from bartizan_connector.seams import Encoder, SearchBackend
 from bartizan_connector.spec import Role, TowerSpec, require_same_space
 
 if TYPE_CHECKING:
     from bartizan_connector.words import WordIndex
-
-TEXT_FIELDS = (
-    FieldSpec(name="title", type="string", default=""),
-    FieldSpec(name="text", type="string", default=""),
-)
-"""What every configured collection stores beside its own fields: hits show it; a new tower is filled from it."""
 
 
 def tower_folder(config: Config, role: Role) -> Path:

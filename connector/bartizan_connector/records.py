@@ -12,9 +12,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from bartizan_connector.collection import MAX_ID_BYTES, MAX_STRING_BYTES, Collection, FieldSpec, Scalar
+from bartizan_connector.collection import (
+    MAX_ID_BYTES,
+    MAX_STRING_BYTES,
+    Collection,
+    FieldSpec,
+    Scalar,
+    is_of_type,
+)
 from bartizan_connector.errors import Reject
-from bartizan_connector.filters import is_of_type
 from bartizan_connector.seams import Message
 from bartizan_connector.spec import digest_of
 

@@ -7,9 +7,25 @@ from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from bartizan_connector.address import without_password
+from bartizan_connector.collection import NAME_PATTERN
 from bartizan_connector.errors import WrongUse
 
 T = TypeVar("T", bound=BaseModel)
+_SECRETS = frozenset({"token"})
+_PLAIN = {
+    "int_parsing": "a whole number",
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "string_type": "a text",
+    "path_type": "a path",
+    "tuple_type": "a list",
+    "model_type": "a table",
+    "bool_parsing": "true or false",
+    "bool_type": "true or false",
+}
+"""What pydantic says in the words of programs."""
+_PATTERNS = {NAME_PATTERN: "a name of at most 60 letters (A to Z), digits and _, without a digit in front"}
 
 
 class Table(BaseModel):
@@ -28,13 +44,32 @@ def read_toml(path: Path, what: str) -> dict[str, Any]:
         raise WrongUse(f"{path} is not valid TOML: {error}") from error
 
 
-def check(model: type[T], tables: Mapping[str, Any], origin: Path, context: Any = None) -> T:
-    """The tables as a value of `model`; every problem is named at once, with the keys that exist."""
+def check(
+    model: type[T],
+    tables: Mapping[str, Any],
+    origin: Path,
+    context: Any = None,
+    *,
+    origins: Mapping[tuple[str, ...], str] | None = None,
+) -> T:
+    """The tables as a value of `model`; every problem is named at once, with what came and the keys that exist.
+    `origins` names where a key came from that does not stand in the file."""
     try:
         return model.model_validate(tables, context=context)
     except ValidationError as error:
-        problems = "; ".join(_explain(problem, model) for problem in _causes(error.errors()))
-        raise WrongUse(f"{origin}: {problems}") from error
+        problems: dict[str, list[str]] = {}
+        for problem in _causes(error.errors()):
+            problems.setdefault(_origin(problem["loc"], origins or {}) or str(origin), []).append(
+                _explain(problem, model)
+            )
+        refusal = WrongUse("; ".join(f"{place}: {'; '.join(told)}" for place, told in problems.items()))
+        refusal.way_out = "correct what is named; docs/configuration.md lists every key"
+        raise refusal from error
+
+
+def _origin(where: Sequence[Any], origins: Mapping[tuple[str, ...], str]) -> str | None:
+    """The environment variable that set this key, or one inside it."""
+    return next((name for key, name in origins.items() if tuple(where[: len(key)]) == key), None)
 
 
 def _causes(problems: Sequence[Any]) -> list[Any]:
@@ -47,12 +82,35 @@ def _explain(problem: Any, model: type[BaseModel]) -> str:
     """One pydantic problem in words; for an unknown key, the keys that exist."""
     where = ".".join(str(part) for part in problem["loc"])
     if problem["type"] != "extra_forbidden":
-        return f"{where}: {problem['msg']}" if where else str(problem["msg"])
+        told = f"{_plainly(problem)}{_what_came(problem)}"
+        return f"{where}: {told}" if where else told
     tables = [model]
     for part in problem["loc"][:-1]:
         tables = _step_into(tables, part)
     known = sorted({key for table in tables for key in table.model_fields})
     return f"unknown key {where}; known here: {', '.join(known)}" if known else f"unknown key {where}"
+
+
+def _plainly(problem: Any) -> str:
+    """pydantic's phrase without what is said of programs."""
+    if problem["type"] == "string_pattern_mismatch":
+        pattern = problem["ctx"]["pattern"]
+        return f"must be {_PATTERNS.get(pattern, f'of the form {pattern}')}"
+    if problem["type"] in _PLAIN:
+        return f"must be {_PLAIN[problem['type']]}"
+    told = str(problem["msg"]).removeprefix("Value error, ").split(", unable to parse")[0]
+    return told.replace("Input should be", "must be").replace("a valid ", "a ")
+
+
+def _what_came(problem: Any) -> str:
+    """The value, where it is one that may be shown."""
+    value = problem["input"]
+    if problem["type"] in ("missing", "value_error") or not _SECRETS.isdisjoint(problem["loc"]):
+        return ""
+    if isinstance(value, Mapping | list | tuple):
+        return f", but a {'table' if isinstance(value, Mapping) else 'list'} came"
+    shown = without_password(value) if isinstance(value, str) else value
+    return f", but {shown!r:.80} came"
 
 
 def _step_into(tables: list[type[BaseModel]], part: str | int) -> list[type[BaseModel]]:

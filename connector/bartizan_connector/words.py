@@ -16,9 +16,9 @@ from threading import RLock
 from typing import Any
 
 from bartizan_connector.claim import claim, owner_of
-from bartizan_connector.collection import MAX_ID_BYTES, Hit, Row
+from bartizan_connector.collection import MAX_ID_BYTES, Hit, Row, is_of_type
 from bartizan_connector.errors import BartizanError, Reject, Retry, Stop, WrongUse, missing_extra
-from bartizan_connector.filters import Filter, is_of_type, matches
+from bartizan_connector.filters import Filter, matches
 
 if find_spec("tantivy") is None:
     raise missing_extra("tantivy", "local")

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bartizan_connector.__main__ import main
 from bartizan_connector.config import Config
 from bartizan_connector.errors import WrongUse
 
@@ -79,6 +80,41 @@ def test_the_environment_overrides_any_key(tmp_path: Path) -> None:
         (MINIMAL, {"BARTIZAN__BACKEND__LEXICAL_WEIGHT": "nan"}, r"backend\.lexical_weight"),
         (MINIMAL + "[backend]\ntoken = 'a'\ntoken_file = 'b'\n", {}, "token or token_file, not both"),
         ("[space\n", {}, "not valid TOML"),
+        (
+            MINIMAL + "fields = [{ name = 'id', type = 'int' }]\n",
+            {},
+            r"fields: Bartizan keeps the name 'id' .*another one",
+        ),
+        (MINIMAL + "fields = [{ name = 'dense', type = 'int' }]\n", {}, "Bartizan keeps the name 'dense' for itself"),
+        (
+            MINIMAL + "fields = [{ name = 'title', type = 'string' }]\n",
+            {},
+            "'title' is stored without .*; leave it out",
+        ),
+        (MINIMAL + "fields = [{ name = 'text', type = 'string' }]\n", {}, "'text' is stored without being declared"),
+        (
+            MINIMAL + "fields = [{ name = 'year', type = 'int' }, { name = 'year', type = 'int' }]\n",
+            {},
+            r"space\.fields: 'year' is declared twice; keep one of them",
+        ),
+        (
+            MINIMAL + "fields = [{ name = 'lang', type = 'string', default = 5 }]\n",
+            {},
+            r"fields\.0: the default of 'lang' must be of type string, but 5 came; give one of that type",
+        ),
+        (
+            MINIMAL + "fields = [{ name = 'n', type = 'int', default = true }]\n",
+            {},
+            "must be of type int, but True came",
+        ),
+        (MINIMAL + "fields = [{ name = 'x', type = 'float', default = nan }]\n", {}, "of type float, but nan came"),
+        (MINIMAL + "[backend]\ntimeout = inf\n", {}, r"backend\.timeout: must be a finite number, but inf came"),
+        (MINIMAL + "[encoder]\nbatch_tokens = 0\n", {}, r"encoder\.batch_tokens: .*equal to 1, but 0 came"),
+        (MINIMAL + "[encoder]\nthreads = 'two'\n", {}, r"threads: must be a whole number, but 'two' came"),
+        (MINIMAL + "[backend]\nlexical = 5\n", {}, r"backend\.lexical: must be a path, but 5 came"),
+        (MINIMAL + "[backend]\nuri = ['a']\n", {}, r"backend\.uri: must be a text, but a list came"),
+        (MINIMAL.replace('"docs"', '"no spaces!"'), {}, "must be a name of at most 60 letters.* but 'no spaces!' came"),
+        ("space = 3\n", {}, "space: must be a table, but 3 came"),
     ],
 )
 def test_a_wrong_file_is_refused_with_the_key(
@@ -87,6 +123,44 @@ def test_a_wrong_file_is_refused_with_the_key(
     with pytest.raises(WrongUse, match=message) as refusal:
         Config.load(write(tmp_path, text), environment)
     assert refusal.value.exit_code == 2
+
+
+def test_a_fault_of_the_environment_is_not_blamed_on_the_file(tmp_path: Path) -> None:
+    environment = {
+        "BARTIZAN__BACKEND__URL": "x",
+        "BARTIZAN__BACKEND__TIMEOUT": "soon",
+        "BARTIZAN__SPACE__FIELDS": '[{"name": "id", "type": "int"}]',
+    }
+    with pytest.raises(WrongUse) as refusal:
+        Config.load(write(tmp_path, MINIMAL + "[encoder]\nthreads = -1\n"), environment)
+    told = set(str(refusal.value).split("; "))
+    assert told >= {
+        "BARTIZAN__SPACE__FIELDS: space.fields: Bartizan keeps the name 'id' for itself",
+        "BARTIZAN__BACKEND__TIMEOUT: backend.timeout: must be a number, but 'soon' came",
+        "BARTIZAN__BACKEND__URL: unknown key backend.url",
+        f"{tmp_path}/bartizan.toml: encoder.threads: must be greater than or equal to 0, but -1 came",
+    }
+
+
+@pytest.mark.parametrize("command", [("search", "x", "--config"), ("ingest",), ("doctor", "--config")])
+@pytest.mark.parametrize("name", ["id", "title", "text", "year', type = 'int' }, { name = 'year"])
+def test_a_field_name_that_is_taken_is_wrong_use_of_every_command(
+    tmp_path: Path, name: str, command: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write(tmp_path, MINIMAL + f"fields = [{{ name = '{name}', type = 'int' }}]\n")
+    with pytest.raises(SystemExit) as exited:
+        main((*command, str(path)))
+    assert exited.value.code == 2
+    printed = capsys.readouterr()
+    assert "space.fields: " in printed.err + printed.out
+
+
+def test_no_secret_is_shown_by_what_came(tmp_path: Path) -> None:
+    for line in ("token = 5", "token = ['S3cret']", "token = { a = 'S3cret' }", "kind = 'http://root:S3cret@milvus'"):
+        with pytest.raises(WrongUse) as refusal:
+            Config.load(write(tmp_path, MINIMAL + f"[backend]\n{line}\n"), {})
+        assert "S3cret" not in str(refusal.value)
+        assert "5" not in str(refusal.value).split("backend.")[1]
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bartizan_connector.collection import Collection, FieldSpec, Leg
+from bartizan_connector.collection import Collection, FieldSpec, Leg, is_of_type
 from bartizan_connector.errors import WrongUse
 from bartizan_connector.filters import (
     MAX_COMPARISONS,
@@ -20,7 +20,6 @@ from bartizan_connector.filters import (
     Not,
     Or,
     check,
-    is_of_type,
     matches,
     parse,
 )

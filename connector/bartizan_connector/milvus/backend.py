@@ -10,10 +10,10 @@ from dataclasses import replace
 from threading import RLock
 from typing import Any, Literal
 
-from bartizan_connector.collection import Collection, Head, Hit, Row
+from bartizan_connector.collection import Collection, Head, Hit, Row, is_of_type
 from bartizan_connector.contract import checked_heads, checked_query, checked_rows
 from bartizan_connector.errors import BartizanError, WrongUse
-from bartizan_connector.filters import Filter, is_of_type
+from bartizan_connector.filters import Filter
 from bartizan_connector.milvus.connection import Connection
 from bartizan_connector.milvus.expression import one_of, render
 from bartizan_connector.milvus.failures import calling
