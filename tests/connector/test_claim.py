@@ -67,16 +67,22 @@ def test_one_opened_while_the_folder_was_nobodys_is_refused_later(folder: Path) 
     assert found(folder, "docs") == {"a"}
 
 
+def removed(folder: Path) -> None:
+    """As a person would: an open reader may put a lock file into a folder that is just being emptied."""
+    while folder.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def test_an_open_reader_never_answers_from_a_folder_that_was_given_to_another(folder: Path) -> None:
     fill(folder, "docs", "a")
     reader = WordIndex(folder, "docs")
     assert len(reader.search("word", 10)) == 1
-    shutil.rmtree(folder)
+    removed(folder)
     with pytest.raises(WrongUse, match="no word index"):
         reader.search("word", 10)
     fill(folder, "docs", "b")
     assert [hit.id for hit in reader.search("word", 10)] == ["b"]
-    shutil.rmtree(folder)
+    removed(folder)
     fill(folder, "news", "c")
     with pytest.raises(WrongUse, match="belongs to collection 'news'"):
         reader.search("word", 10)
