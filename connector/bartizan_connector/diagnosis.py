@@ -1,6 +1,7 @@
 """What `bartizan doctor` looks at: each check is a function that yields findings, each finding says what to do."""
 
 import os
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,15 +12,18 @@ from typing import Literal
 
 from packaging.requirements import Requirement
 
+from bartizan_connector.address import without_password
 from bartizan_connector.claim import owner_of
 from bartizan_connector.collection import Collection
 from bartizan_connector.config import Config
 from bartizan_connector.errors import BartizanError
+from bartizan_connector.jsonl import dead_letters_of
 from bartizan_connector.opening import (
     checked_spec,
     collection_of,
     load_encoder,
     open_backend,
+    open_source,
     open_words,
     tower_folder,
 )
@@ -27,6 +31,19 @@ from bartizan_connector.spec import Role, TowerSpec
 
 DISTRIBUTION = "bartizan-search"
 EXTRAS = ("local", "stream", "serve", "train", "gpu")
+
+CLASHES = {"faiss-gpu": "faiss-cpu", "milvus-lite": "faiss-gpu"}
+"""Package → the one it must not share an environment with (docs/decisions/004); milvus-lite brings faiss-cpu."""
+WAYS_OUT = {
+    "config": "correct the file, or name another by --config; docs/configuration.md lists every key",
+    "source": "correct [source] path, or put the documents there",
+    "words": "see that the folder can be read and written, or set [backend] lexical to another",
+    "space": "point [space] document_tower and query_tower at towers or exports that were made together",
+    "document tower": "export the tower again, or correct [space] document_tower and [encoder] engine",
+    "query tower": "export the tower again, or correct [space] query_tower and [encoder] engine",
+    "collection": "see what is at [backend] uri, and in its log; if nothing is wanted there, ingest into another",
+}
+"""What to do about a problem whose error does not say it."""
 
 Status = Literal["ok", "note", "problem"]
 
@@ -50,7 +67,7 @@ def installation() -> Iterator[Finding]:
     for extra in EXTRAS:
         missing = list(_missing(extra))
         if missing:
-            fix = f"if you need it: pip install 'bartizan-search[{extra}]'"
+            fix = _advice(extra, missing)
             yield Finding(area=f"extra {extra}", status="note", what=f"without {', '.join(missing)}", way_out=fix)
         else:
             yield Finding(area=f"extra {extra}", status="ok", what="complete")
@@ -65,6 +82,7 @@ def configuration(path: Path) -> Iterator[Finding]:
         yield _problem("config", error)
         return
     yield Finding(area="config", status="ok", what=str(path))
+    yield from _source(config)
     yield from _writable(config)
     yield from _words(config)
     try:
@@ -102,13 +120,26 @@ def _stored(config: Config, collection: Collection) -> Finding:
             backend.close()
     except BartizanError as error:
         return _problem("collection", error)
-    return Finding(area="collection", status="ok", what=f"{collection.name} at {config.backend.uri}, same space")
+    place = without_password(config.backend.uri)
+    return Finding(area="collection", status="ok", what=f"{collection.name} at {place}, same space")
+
+
+def _source(config: Config) -> Iterator[Finding]:
+    """What ingest would read; a configuration that only searches needs none."""
+    if config.source is None:
+        return
+    try:
+        open_source(config).close()
+    except BartizanError as error:
+        yield _problem("source", error)
+        return
+    yield Finding(area="source", status="ok", what=str(config.source.path))
 
 
 def _writable(config: Config) -> Iterator[Finding]:
     places = {"word index": config.backend.lexical}
     if config.source:
-        places["dead letters"] = config.source.dead_letters
+        places["dead letters"] = config.source.dead_letters or dead_letters_of(config.source.path)
     if config.backend.kind == "milvus" and "://" not in config.backend.uri:
         places["vectors"] = Path(config.backend.uri)
     for name, place in places.items():
@@ -140,8 +171,29 @@ def _words(config: Config) -> Iterator[Finding]:
 
 
 def _problem(area: str, error: BartizanError) -> Finding:
-    what, _, way_out = str(error).partition(". ")
-    return Finding(area=area, status="problem", what=what, way_out=way_out, exit_code=error.exit_code)
+    """What is wrong and what to do about it, apart; every kind of problem has a way out."""
+    what, way_out = _parted(str(error), error.way_out)
+    return Finding(area=area, status="problem", what=what, way_out=way_out or WAYS_OUT[area], exit_code=error.exit_code)
+
+
+def _parted(told: str, way_out: str) -> tuple[str, str]:
+    """A message ends with its way out: as a part of its own, as a sentence, or after a semicolon."""
+    if way_out:
+        return told.removesuffix(way_out).rstrip(" .;:"), way_out
+    *before, last = re.split(r"\. (?=[A-Z])", told)
+    if before:
+        return ". ".join(before), last
+    what, _, last = told.rpartition("; ")
+    return (what, last) if what else (told, "")
+
+
+def _advice(extra: str, missing: list[str]) -> str:
+    """How to have the extra; what would bring the other build of faiss is not advised for this environment."""
+    fix = f"pip install 'bartizan-search[{extra}]'"
+    for package in missing:
+        if package in CLASHES and _installed(CLASHES[package]):
+            return f"if you need it, make another environment: {CLASHES[package]} is in this one. There: {fix}"
+    return f"if you need it: {fix}"
 
 
 def _missing(extra: str) -> Iterator[str]:

@@ -39,7 +39,7 @@ class JsonlSource:
         batch_size: int = 256,
         max_line_bytes: int = MAX_LINE_BYTES,
     ) -> None:
-        self.dead_letters = dead_letters or path.with_name(path.name + DEAD_SUFFIX)
+        self.dead_letters = dead_letters or dead_letters_of(path)
         self._root = path if path.is_dir() else path.parent
         self._files = _files_of(path, self.dead_letters)
         self._batch_size = batch_size
@@ -135,6 +135,11 @@ class JsonlSource:
             f"cannot write the dead letters to {self.dead_letters}: {error.strerror}. Make room or set "
             "[source] dead_letters to another place, then run again: nothing is lost, nothing is encoded twice"
         )
+
+
+def dead_letters_of(path: Path) -> Path:
+    """Where the dead letters of this source go unless told otherwise."""
+    return path.with_name(path.name + DEAD_SUFFIX)
 
 
 def _files_of(path: Path, dead_letters: Path) -> list[Path]:

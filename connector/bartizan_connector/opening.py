@@ -12,6 +12,7 @@ from bartizan_connector.seams import Encoder, SearchBackend
 from bartizan_connector.spec import Role, TowerSpec, require_same_space
 
 if TYPE_CHECKING:
+    from bartizan_connector.jsonl import JsonlSource
     from bartizan_connector.words import WordIndex
 
 
@@ -87,6 +88,16 @@ def open_words(config: Config) -> "WordIndex | None":
     from bartizan_connector.words import WordIndex
 
     return WordIndex(config.backend.lexical, config.space.collection)
+
+
+def open_source(config: Config) -> "JsonlSource":
+    """The configured source; nothing is read or written yet."""
+    from bartizan_connector.jsonl import JsonlSource
+
+    if config.source is None:
+        raise WrongUse("the configuration has no [source]; say where the documents are: [source] path = …")
+    chosen = config.source
+    return JsonlSource(chosen.path, dead_letters=chosen.dead_letters, batch_size=chosen.batch_size)
 
 
 def collection_of(config: Config, spec: TowerSpec) -> Collection:

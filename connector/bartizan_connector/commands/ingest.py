@@ -9,7 +9,6 @@ import typer
 
 from bartizan_connector.config import Config
 from bartizan_connector.console import err, out, progress
-from bartizan_connector.errors import WrongUse
 
 if TYPE_CHECKING:
     from bartizan_connector.jsonl import JsonlSource
@@ -36,6 +35,8 @@ def ingest(
     encoded again, and a run that was killed goes on where it stopped. A line that cannot be stored is set aside in the
     dead-letter file with its position and the reason, and the rest goes on. One run at a time may write a collection.
     """
+    from bartizan_connector.opening import open_source
+
     settings = Config.load(config)
     source = open_source(settings)
     report = ingest_all(settings, source)
@@ -50,16 +51,6 @@ def ingest(
     _remark(report, source)
     if strict and report.dead:
         raise typer.Exit(1)
-
-
-def open_source(config: Config) -> "JsonlSource":
-    """The configured source."""
-    from bartizan_connector.jsonl import JsonlSource
-
-    if config.source is None:
-        raise WrongUse("the configuration has no [source]; say where the documents are: [source] path = …")
-    chosen = config.source
-    return JsonlSource(chosen.path, dead_letters=chosen.dead_letters, batch_size=chosen.batch_size)
 
 
 def ingest_all(config: Config, source: "JsonlSource") -> "Report":

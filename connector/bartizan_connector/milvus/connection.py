@@ -1,12 +1,12 @@
 """One address of Milvus, a file or a server: opened when first needed, named in every failure, left cleanly."""
 
 import logging
-import re
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from pymilvus import MilvusClient
 
+from bartizan_connector.address import without_password
 from bartizan_connector.errors import WrongUse
 from bartizan_connector.milvus.failures import calling
 
@@ -18,7 +18,7 @@ class Connection:
 
     def __init__(self, uri: str, token: str | None, timeout: float) -> None:
         self.file = None if "://" in uri else Path(uri).expanduser()
-        self.place = re.sub(r"://[^/@]*@", "://", uri)
+        self.place = without_password(uri)
         self.timeout = timeout
         if self.file is None:
             _check_address(uri, self.place)

@@ -7,6 +7,7 @@ import grpc
 from pymilvus import MilvusException
 from pymilvus.exceptions import ConnectionConfigException
 
+from bartizan_connector.address import without_password
 from bartizan_connector.errors import BartizanError, Reject, Retry, Stop, WrongUse
 
 _BUSY_CODES = frozenset({2, 3, 4, 7, 8, 9, 10, 101, 103})
@@ -57,7 +58,7 @@ def _call_behind(error: MilvusException) -> grpc.Call | None:
 
 
 def _meaning(place: str, code: object, message: str, ids: Sequence[str], error: Exception) -> BartizanError:
-    told = " ".join(message.split())[:500]
+    told = without_password(" ".join(message.split()))[:500]
     words = told.lower()
     if isinstance(error, ConnectionConfigException):
         return WrongUse(f"cannot use {place} as a Milvus address: {told}")
