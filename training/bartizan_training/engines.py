@@ -16,9 +16,6 @@ from bartizan_encoders import NEEDED
 _RUN_BY = {"onnx": "model.onnx", "torch": "model.safetensors"}
 """The file that each engine in this process needs; other engines know best themselves."""
 
-_BATCH_TOKENS = 512
-"""On a CPU, small batches stay in its caches: 15 long documents a second and core, against 12 in batches of 4,096."""
-
 
 @contextmanager
 def opened(folder: Path, engine: str, *, threads: int = 0) -> Iterator[Encoder]:
@@ -33,7 +30,7 @@ def opened(folder: Path, engine: str, *, threads: int = 0) -> Iterator[Encoder]:
             console.err.print(f"exporting tower '{spec.name}' to ONNX …", markup=False)
             place = Path(aside) / "export"
             _export(folder, place)
-        with closing(load_encoder(place, engine, threads=threads, batch_tokens=_BATCH_TOKENS)) as encoder:
+        with closing(load_encoder(place, engine, threads=threads)) as encoder:
             yield encoder
 
 
