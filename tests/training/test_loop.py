@@ -82,7 +82,7 @@ def test_two_processes_train_what_one_trains(bench: Path) -> None:
     loss = "loss = { temperature = 0.05, bidirectional = true }"
     stages = (
         with_keys(CONTRASTIVE, steps=3, tied=False) + f"\n{loss}",
-        with_keys(DISTIL, steps=3, epochs=None, accumulate=2),
+        with_keys(DISTIL, steps=3, epochs=None, accumulate=2) + "\nloss = { w_tokens = 1 }",
         with_keys(REFINE, steps=3) + f"\n{loss}",
     )
     path = toy.recipe(bench, *stages)
@@ -102,7 +102,7 @@ def test_two_processes_train_what_one_trains(bench: Path) -> None:
     # AdamW divides by the gradient's size, so that rounding in tiny gradients shows up at the scale of the rate.
     start = read_weights(bench / "tower")
     for role in ("document", "query"):
-        assert far(weights(one, role), weights(two, role)) < 2e-4
+        assert far(weights(one, role), weights(two, role)) < 5e-4
     assert far(weights(one, "document"), start) > 3e-3
 
 
