@@ -1,5 +1,6 @@
 """The program `bartizan`: gathers the sub-commands of the four packages and turns errors into exit codes."""
 
+import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import entry_points, version
@@ -13,6 +14,8 @@ from bartizan_connector.errors import BartizanError
 
 ORDER = ("demo", "tower", "train", "export", "ingest", "search", "eval", "doctor")
 """The order a newcomer meets the commands in; others follow by name."""
+TRACEBACK = "BARTIZAN_TRACEBACK"
+"""The environment variable that lets a programming error show where it happened."""
 
 
 def build(only: str | None = None) -> typer.Typer:
@@ -53,6 +56,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BartizanError as error:
         err.print(f"error: {error}", markup=False, style="red")
         sys.exit(error.exit_code)
+    except Exception as error:  # the last resort: what is foreseen has become a BartizanError by now
+        if os.environ.get(TRACEBACK):
+            raise
+        what = " ".join(f"{type(error).__name__}: {error}".split())
+        err.print(
+            f"error: {what}. This was not foreseen, so it is a fault of Bartizan; {TRACEBACK}=1 shows where it "
+            "happened",
+            markup=False,
+            style="red",
+        )
+        sys.exit(BartizanError.exit_code)
 
 
 def _tell_version(asked: bool) -> None:

@@ -1,14 +1,30 @@
 """The terminal: results to stdout; progress and remarks to stderr, with bars only where a person is watching."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+class _Printable(Console):
+    """Shows a control character of a document as a sign: a terminal would obey it."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        super().print(*(printable(each) if isinstance(each, str) else each for each in objects), **options)
+
+
+def printable(text: str) -> str:
+    """The text with a sign for each control character but the line end and the tab."""
+    return _CONTROLS.sub("\ufffd", text)
+
+
+out = _Printable(highlight=False, soft_wrap=True)
+err = _Printable(stderr=True, highlight=False, soft_wrap=True)
 
 
 class Tick(Protocol):

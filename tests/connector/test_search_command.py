@@ -103,6 +103,19 @@ def test_half_a_character_is_no_text_for_a_tower_and_no_word(
     assert places(capsys.readouterr().out) == [{"lexical"}]
 
 
+def test_a_document_cannot_steer_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    project = Project(tmp_path)
+    hostile = {"_id": "a", "title": "\x1b[31mRED\x1b]0;pwn\x07\n  2  forged", "text": "the tower\x9b2J of wood"}
+    (tmp_path / "corpus.jsonl").write_text(json.dumps(hostile), encoding="utf-8")
+    assert project.run("ingest") == 0
+    assert project.run("search", "wood") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert next(line for line in lines if "RED" in line).startswith("  1  \ufffd[31mRED\ufffd]0;pwn\ufffd 2 forged  ")
+    assert lines[-1] == "     the tower\ufffd2J of wood"
+    assert project.run("search", "wood", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["results"][0]["fields"]["title"] == hostile["title"]
+
+
 @pytest.mark.parametrize("timeout", ["0", "-1", "nan", "inf"])
 def test_a_deadline_that_cannot_be_kept_is_wrong_use(
     project: Project, capsys: pytest.CaptureFixture[str], timeout: str

@@ -36,7 +36,7 @@ def search(
         return
     for rank, result in enumerate(answer, start=1):
         places = "  ".join(f"{leg} #{place.rank} ({place.score:.3f})" for leg, place in result.legs.items())
-        title = str(result.fields.get("title") or result.id)
+        title = " ".join(str(result.fields.get("title") or result.id).split())
         out.print(f"[bold]{rank:>3}  {escape(title)}[/bold]  {result.score:.4f}  [dim]{places}[/dim]")
         if snippet := " ".join(str(result.fields.get("text", "")).split()):
             out.print(f"     {escape(snippet[:SNIPPET_CHARS])}{'…' if len(snippet) > SNIPPET_CHARS else ''}")
