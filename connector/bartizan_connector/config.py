@@ -15,6 +15,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 
 from bartizan_connector.collection import RESERVED_NAMES, FieldSpec, Name
 from bartizan_connector.errors import WrongUse
+from bartizan_connector.fusion import Fusion
 from bartizan_connector.spec import Kind
 from bartizan_connector.tables import Table, check, read_toml
 
@@ -79,6 +80,8 @@ class BackendConfig(Table):
     """Folder of the word index; without it there is no lexical leg."""
     lexical_weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     """How much the lexical leg counts in the fusion, where every other leg counts 1."""
+    fusion: Fusion = "rrf"
+    """How legs become one list: by ranks (`rrf`) or by `scores`."""
 
     @model_validator(mode="after")
     def _one_secret(self) -> Self:

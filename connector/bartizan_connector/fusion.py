@@ -1,14 +1,19 @@
-"""Reciprocal rank fusion: several ranked lists into one, with each list's rank and score kept."""
+"""Fusion: several ranked lists into one, by ranks or by scores, with each list's rank and score kept."""
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from bartizan_connector.collection import Hit, Scalar
 from bartizan_connector.errors import WrongUse
 
 RRF_CONSTANT = 60
 """Cormack, Clarke and Büttcher's constant: how little the very first ranks stand out."""
+
+
+Fusion = Literal["rrf", "scores"]
+"""By ranks: 1 / (60 + rank), whatever the scores. By scores: each leg's best hit counts 1, its last one 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +47,18 @@ def check_weights(weights: Mapping[str, float]) -> None:
     """Refuse a weight that gives no order; 0 is refused too, as a leg that counts nothing should not be searched."""
     for leg, weight in weights.items():
         if not (math.isfinite(weight) and weight > 0):
-            raise WrongUse(f"the weight of the {leg} leg is {weight}; give a number above 0 (1: plain rank fusion)")
+            raise WrongUse(f"the weight of the {leg} leg is {weight}; give a number above 0 (1: as much as any other)")
 
 
 def fuse(
-    legs: Mapping[str, Sequence[Hit]], k: int, *, weights: Mapping[str, float] | None = None
+    legs: Mapping[str, Sequence[Hit]],
+    k: int,
+    *,
+    weights: Mapping[str, float] | None = None,
+    fusion: Fusion = "rrf",
 ) -> tuple[Result, ...]:
-    """The k best documents by the sum over legs of weight / (60 + rank); ties by id. A leg that is not in `weights`
-    weighs 1."""
+    """The k best documents by the sum over legs of weight × share; ties by id. A leg that is not in `weights` weighs 1,
+    and a document that a leg did not find has no share of it."""
     weights = weights or {}
     check_weights(weights)
     ranked = {leg: best_chunks(hits) for leg, hits in legs.items()}
@@ -58,15 +67,24 @@ def fuse(
     shares: dict[str, list[float]] = {}
     for leg, hits in sorted(ranked.items()):
         weight = weights.get(leg, 1.0)
-        for rank, hit in enumerate(hits, start=1):
+        for (rank, hit), share in zip(enumerate(hits, start=1), _shares(hits, fusion), strict=True):
             places.setdefault(hit.id, {})[leg] = Place(rank, hit.score)
             shown.setdefault(hit.id, hit)
-            shares.setdefault(hit.id, []).append(weight / (RRF_CONSTANT + rank))
+            shares.setdefault(hit.id, []).append(weight * share)
     scores = {id: math.fsum(parts) for id, parts in shares.items()}  # in any order the same sum, so that ties are ties
     order = sorted(scores, key=lambda id: (-scores[id], id))[:k]
     return tuple(
         Result(id=id, chunk=shown[id].chunk, score=scores[id], legs=places[id], fields=shown[id].fields) for id in order
     )
+
+
+def _shares(hits: Sequence[Hit], fusion: Fusion) -> list[float]:
+    """What each hit of one leg counts, best first."""
+    if fusion == "rrf":
+        return [1 / (RRF_CONSTANT + rank) for rank in range(1, len(hits) + 1)]
+    scores = [hit.score for hit in hits]
+    least, most = min(scores, default=0.0), max(scores, default=0.0)
+    return [(score - least) / (most - least) if most > least else 1.0 for score in scores]
 
 
 def alone(leg: str, hits: Sequence[Hit], k: int) -> tuple[Result, ...]:

@@ -15,7 +15,7 @@ from bartizan_connector.contract import leg_for
 from bartizan_connector.encoding import check_answer, trusting
 from bartizan_connector.errors import Retry, WrongUse
 from bartizan_connector.filters import Filter
-from bartizan_connector.fusion import Result, alone, check_weights, fuse
+from bartizan_connector.fusion import Fusion, Result, alone, check_weights, fuse
 from bartizan_connector.legs import LegThreads, Outcome, afinished, finished, left, since
 from bartizan_connector.opening import collection_of, open_backend, open_encoder, open_words
 from bartizan_connector.request import Request, checked, seconds
@@ -69,7 +69,8 @@ class Answer:
 class Retriever:
     """Searches one collection with one query tower. Safe to share between threads; close it when done.
 
-    `lexical_weight` is how much the lexical leg counts in the fusion, where the tower's leg counts 1."""
+    `lexical_weight` is how much the lexical leg counts in the fusion, where the tower's leg counts 1; `fusion` is by
+    ranks (`rrf`) or by `scores`."""
 
     def __init__(
         self,
@@ -79,10 +80,12 @@ class Retriever:
         *,
         words: Lexical | None = None,
         lexical_weight: float = 1.0,
+        fusion: Fusion = "rrf",
         timeout: float = 30.0,
     ) -> None:
         self._weights = {LEXICAL: lexical_weight}
         check_weights(self._weights)
+        self._fusion: Fusion = fusion
         self.encoder = encoder
         self.backend = backend
         self.collection = collection
@@ -116,6 +119,7 @@ class Retriever:
             collection,
             words=open_words(config),
             lexical_weight=config.backend.lexical_weight,
+            fusion=config.backend.fusion,
             timeout=config.backend.timeout,
         )
 
@@ -264,7 +268,7 @@ class Retriever:
             raise next(iter(failures.values()))
         fusing = time.perf_counter()
         if len(outcomes) > 1:
-            results = fuse(found, request.k, weights=self._weights)
+            results = fuse(found, request.k, weights=self._weights, fusion=self._fusion)
         else:
             ((name, hits),) = found.items()
             results = alone(name, hits, request.k)

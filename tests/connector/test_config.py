@@ -76,6 +76,7 @@ def test_the_environment_overrides_any_key(tmp_path: Path) -> None:
         (MINIMAL.replace('"docs"', '"no spaces!"'), {}, r"space\.collection"),
         (MINIMAL + "[backend]\ntimeout = 0\n", {}, r"backend\.timeout"),
         (MINIMAL + "[backend]\nlexical_weight = 0\n", {}, r"backend\.lexical_weight: .*greater than 0"),
+        (MINIMAL + "[backend]\nfusion = 'mean'\n", {}, r"backend\.fusion: .*'rrf' or 'scores'"),
         (MINIMAL + "[backend]\nlexical_weight = inf\n", {}, r"backend\.lexical_weight: .*finite"),
         (MINIMAL, {"BARTIZAN__BACKEND__LEXICAL_WEIGHT": "nan"}, r"backend\.lexical_weight"),
         (MINIMAL + "[backend]\ntoken = 'a'\ntoken_file = 'b'\n", {}, "token or token_file, not both"),

@@ -1,7 +1,9 @@
-"""Rank fusion against a slower, plainer oracle."""
+"""Fusion by ranks and by scores against slower, plainer oracles."""
 
+from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
+from typing import get_args
 
 import pytest
 from hypothesis import given
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 
 from bartizan_connector.collection import Hit
 from bartizan_connector.errors import WrongUse
-from bartizan_connector.fusion import RRF_CONSTANT, alone, best_chunks, fuse
+from bartizan_connector.fusion import RRF_CONSTANT, Fusion, alone, best_chunks, fuse
 
 ids = st.sampled_from([f"d{n}" for n in range(12)])
 hits = st.lists(
@@ -122,6 +124,48 @@ def test_equal_ranks_in_equal_legs_tie_whatever_the_weights(weights: dict[str, f
     results = fuse(circle, 3, weights=dict.fromkeys(NAMES, weight))
     assert [result.id for result in results] == ["a", "b", "c"]
     assert len({result.score for result in results}) == 1
+
+
+def stretched(leg: list[Hit]) -> dict[str, float]:
+    """Each document's best score, with the leg's best at 1 and its worst at 0."""
+    best: dict[str, float] = {}
+    for hit in leg:
+        best.setdefault(hit.id, hit.score)
+    span = max(best.values(), default=0) - min(best.values(), default=0)
+    return {id: (score - min(best.values())) / span if span else 1.0 for id, score in best.items()}
+
+
+@given(legs, weights, st.integers(1, 20))
+def test_by_scores_the_best_have_the_largest_weighted_sum(
+    given: dict[str, list[Hit]], weights: dict[str, float], k: int
+) -> None:
+    sums: dict[str, float] = {}
+    for name, leg in given.items():
+        for id, share in stretched(leg).items():
+            sums[id] = sums.get(id, 0.0) + weights.get(name, 1.0) * share
+    results = fuse(given, k, weights=weights, fusion="scores")
+    assert [result.score for result in results] == pytest.approx(sorted(sums.values(), reverse=True)[:k])
+    for result in results:
+        assert result.score == pytest.approx(sums[result.id])
+
+
+@given(legs, st.sampled_from([2.0, 4.0, 1024.0]))
+def test_by_scores_only_distances_within_a_leg_count(given: dict[str, list[Hit]], scale: float) -> None:
+    """BM25 may be stretched, by powers of two as these lose nothing in binary."""
+    moved = {name: [replace(hit, score=hit.score * scale) for hit in leg] for name, leg in given.items()}
+    before, after = (fuse(each, 20, fusion="scores") for each in (given, moved))
+    assert [(result.id, result.score) for result in before] == [(result.id, result.score) for result in after]
+
+
+def test_by_scores_the_best_vector_stays_first_where_ranks_would_pass_it() -> None:
+    dense = [Hit(id=id, chunk=0, score=score, fields={}) for id, score in (("a", 0.9), ("b", 0.5), ("c", 0.1))]
+    lexical = [Hit(id="b", chunk=0, score=7.0, fields={}), Hit(id="d", chunk=0, score=1.0, fields={})]
+    found = {"dense": dense, "lexical": lexical}
+    by_ranks, by_scores = (
+        [result.id for result in fuse(found, 4, weights={"lexical": 0.2}, fusion=fusion)] for fusion in get_args(Fusion)
+    )
+    assert by_ranks == ["b", "a", "c", "d"]
+    assert by_scores == ["a", "b", "c", "d"]
 
 
 @pytest.mark.parametrize("weight", [0.0, -1.0, float("nan"), float("inf")])

@@ -20,9 +20,10 @@ def search(
     timeout: Annotated[float | None, typer.Option(help="Deadline of the whole call, in seconds.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the whole answer as JSON.")] = False,
 ) -> None:
-    """Search a collection: encode the query, search its legs side by side, fuse by rank.
+    """Search a collection: encode the query, search its legs side by side, fuse them into one list.
 
-    By default every leg is searched that the configuration has; [backend] lexical_weight says how much words count.
+    By default every leg is searched that the configuration has; [backend] lexical_weight and
+    fusion say how much words count.
     """
     from rich.markup import escape
 
