@@ -1,18 +1,29 @@
 """What is stored: a collection's contract, its rows, and what comes back from it."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from bartizan_connector.spec import Kind, TowerSpec
 from bartizan_connector.vectors import Vector
 
 Scalar = str | int | float | bool
 FieldType = Literal["string", "int", "float", "bool"]
-NAME_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]{0,59}$"
-Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+
+
+def _checked_name(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,59}", name):
+        raise ValueError(
+            "must be a name of at most 60 letters (A to Z), digits and _, without a digit in front, "
+            f"but {name!r:.80} came"
+        )
+    return name
+
+
+Name = Annotated[str, AfterValidator(_checked_name)]
 
 MAX_ID_BYTES = 512
 MAX_STRING_BYTES = 65_535

@@ -8,7 +8,6 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from bartizan_connector.address import without_password
-from bartizan_connector.collection import NAME_PATTERN
 from bartizan_connector.errors import WrongUse
 
 T = TypeVar("T", bound=BaseModel)
@@ -25,7 +24,6 @@ _PLAIN = {
     "bool_type": "true or false",
 }
 """What pydantic says in the words of programs."""
-_PATTERNS = {NAME_PATTERN: "a name of at most 60 letters (A to Z), digits and _, without a digit in front"}
 
 
 class Table(BaseModel):
@@ -93,9 +91,6 @@ def _explain(problem: Any, model: type[BaseModel]) -> str:
 
 def _plainly(problem: Any) -> str:
     """pydantic's phrase without what is said of programs."""
-    if problem["type"] == "string_pattern_mismatch":
-        pattern = problem["ctx"]["pattern"]
-        return f"must be {_PATTERNS.get(pattern, f'of the form {pattern}')}"
     if problem["type"] in _PLAIN:
         return f"must be {_PLAIN[problem['type']]}"
     told = str(problem["msg"]).removeprefix("Value error, ").split(", unable to parse")[0]
