@@ -80,7 +80,7 @@ def _fill(values: Floats, frozen: Frozen, table: Training, place: Place) -> None
             mine = np.arange(start + accelerator.process_index, end, accelerator.num_processes)
             if mine.size:
                 tokens = TokenTable(tower.tokens, frozen.role, [texts[i] for i in mine])
-                packed = Packed.of(tokens.pick(np.arange(len(tokens))), table.padded_tokens)
+                packed = Packed.of(tokens.pick(np.arange(len(tokens))), place.budget(table))
                 vectors = encode(tower, packed.to(accelerator.device), table, raw=frozen.raw)
                 values[mine] = vectors.cpu().numpy()
             tick(end - start)

@@ -54,8 +54,8 @@ class Training(Table):
     """Arithmetic inside the towers; losses and weights are fp32 always."""
     max_tokens: Positive | None = None
     """Cut texts here in training, where the tower's own limit is higher."""
-    padded_tokens: Positive = 4096
-    """Largest piece of a batch, in tokens with padding, that goes through a tower at once."""
+    padded_tokens: Positive | None = None
+    """Largest piece of a batch, with padding, that a tower takes at once; none: 384 tokens on a CPU, 4096 on a GPU."""
     log_every: Positive = 10
     """Steps between two lines of `metrics.jsonl`."""
     checkpoint_every: Positive = 500

@@ -60,7 +60,7 @@ class ContrastiveStage(Stage):
 
     def batch(self, number: int) -> Batch:
         """Queries, then documents; packed together for a tied tower, so that both go through it at once."""
-        accelerator, budget = self._place.accelerator, self._table.padded_tokens
+        accelerator, budget = self._place.accelerator, self._place.budget(self._table)
         drawn = self._sampler.batch(number)
         rank, processes = accelerator.process_index, accelerator.num_processes
         queries = self._queries.pick(share(drawn.queries, rank, processes))

@@ -72,7 +72,7 @@ class DistilQueryStage(Stage):
         """This process's texts, and where the teacher puts them."""
         accelerator = self._place.accelerator
         mine = share(self._order.batch(number), accelerator.process_index, accelerator.num_processes)
-        packed = Packed.of(self._tokens.pick(mine), self._table.padded_tokens)
+        packed = Packed.of(self._tokens.pick(mine), self._place.budget(self._table))
         return Batch((packed,), () if self._table.loss.w_tokens else (self._teacher.pick(mine),))
 
     def forward(self, batch: Batch) -> Tensor:

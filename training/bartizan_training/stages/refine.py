@@ -59,7 +59,7 @@ class RefineStage(Stage):
         accelerator = self._place.accelerator
         drawn = self._sampler.batch(number)
         mine = share(drawn.queries, accelerator.process_index, accelerator.num_processes)
-        packed = Packed.of(self._queries.pick(mine), self._table.padded_tokens)
+        packed = Packed.of(self._queries.pick(mine), self._place.budget(self._table))
         return Batch((packed,), (self._documents.pick(drawn.documents), torch.from_numpy(drawn.known)))
 
     def forward(self, batch: Batch) -> Tensor:

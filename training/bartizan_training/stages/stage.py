@@ -16,6 +16,9 @@ from bartizan_training.losses import info_nce
 from bartizan_training.packing import Packed
 from bartizan_training.settings import InfoNce, Training
 
+_ON_A_CPU, _ON_A_GPU = 384, 4096
+"""A CPU would rather do more pieces than more padding: 32 short texts train in 0.8 of the time that one piece takes."""
+
 
 @dataclass(frozen=True, slots=True)
 class Towers:
@@ -62,6 +65,10 @@ class Place:
     def seed(self) -> tuple[int, int]:
         """Differs from stage to stage."""
         return self.recipe_seed, self.number
+
+    def budget(self, table: Training) -> int:
+        """Tokens, padding included, that go through a tower at once: as the recipe says, or as suits the device."""
+        return table.padded_tokens or (_ON_A_CPU if self.accelerator.device.type == "cpu" else _ON_A_GPU)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
