@@ -123,15 +123,21 @@ def _checked_leaves(filter: Filter) -> Iterator[Compare | In]:
         if depth > MAX_DEPTH:
             raise WrongUse(f"the filter nests deeper than {MAX_DEPTH} levels; write it flatter")
         match node:
-            case And(parts) | Or(parts):
+            case And(tuple() as parts) | Or(tuple() as parts):
                 waiting.extend((part, depth + 1) for part in parts)
             case Not(part):
                 waiting.append((part, depth + 1))
-            case Compare() | In():
+            case Compare(op=op) if op not in _EVALUATE:
+                raise WrongUse(f"{op!r:.80} compares nothing in a filter; give one of {' '.join(_EVALUATE)}")
+            case Compare() | In(values=tuple()):
                 comparisons += 1
                 if comparisons > MAX_COMPARISONS:
                     raise WrongUse(f"the filter has more than {MAX_COMPARISONS} comparisons; use 'in' for many values")
                 yield node
+            case _:
+                raise WrongUse(
+                    f"{node!r:.80} is no part of a filter; give Compare, In (a tuple), And or Or (a tuple), or Not"
+                )
 
 
 class _Parser:

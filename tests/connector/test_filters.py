@@ -184,3 +184,20 @@ def _as_python(filter: Filter) -> str:
             return f"({' or '.join(map(_as_python, parts))})" if parts else "(year in [])"
         case Not(part):
             return f"(not {_as_python(part)})"
+
+
+@pytest.mark.parametrize(
+    "filter",
+    [
+        And(({"year": 2},)),
+        And(5),
+        Or([Compare("year", "==", 1)]),
+        Not(None),
+        In("title", "abc"),
+        Compare("year", "~", 1),
+    ],  # type: ignore[arg-type]
+    ids=repr,
+)
+def test_a_filter_made_of_something_else_is_refused(filter: Filter) -> None:
+    with pytest.raises(WrongUse, match=r"is no part of a filter; give|compares nothing in a filter; give"):
+        check(filter, COLLECTION)
