@@ -85,12 +85,17 @@ class OnnxEncoder:
         deadline = None if timeout is None else time.monotonic() + timeout
         self._spec.role(role)
         tokenized = self._tokens.encode(texts, role)
-        values = np.zeros((len(texts), self._spec.dim), dtype=np.float32)
         total = sum(len(text.ids) for text in tokenized)
         budget = min(self._batch_tokens, max(_WORTH_A_THREAD, -(-total // self._threads)))
-        batches = list(by_length(tokenized, budget))
+        alone = len(tokenized) == 1
+        batches = [[0]] if alone else list(by_length(tokenized, budget))
         with run_options(deadline, total) as options:
-            for batch, vectors in zip(batches, self._run(batches, tokenized, role, options, deadline), strict=True):
+            found = list(self._run(batches, tokenized, role, options, deadline))
+        if alone:
+            (values,) = found
+        else:
+            values = np.zeros((len(texts), self._spec.dim), dtype=np.float32)
+            for batch, vectors in zip(batches, found, strict=True):
                 values[batch] = vectors
         return Vectors(
             space_id=self._space_id,

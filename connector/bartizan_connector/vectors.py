@@ -59,7 +59,7 @@ class Vectors:
         if isinstance(self.values, np.ndarray):
             if self.values.ndim != 2 or self.values.dtype != np.float32:
                 raise WrongUse(f"expected a float32 matrix, got {self.values.dtype} of shape {self.values.shape}")
-            if not np.all(np.isfinite(self.values)):
+            if not np.isfinite(self.values).all():
                 bad = np.flatnonzero(~np.isfinite(self.values).all(axis=1))
                 raise NotFinite(f"the vectors of texts {bad[:5].tolist()} hold NaN or infinity; the tower is broken")
         if not len(self.values) == len(self.tokens) == len(self.truncated):

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Literal, Self
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from bartizan_connector.errors import SpaceMismatch, Stop, WrongUse
@@ -21,6 +20,8 @@ from bartizan_encoders.weights import WEIGHTS_FILE, read_weights, state_of, weig
 
 _BACKBONE = "backbone."
 _HEAD = "head."
+_SHORTEST = 1e-12
+"""A vector of zeros stays one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,7 +144,11 @@ class Tower(nn.Module):
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Vectors [B, dim] of token ids [B, L]; the mask is 1 for a token, 0 for padding on the right."""
         vectors_BD = self.raw(input_ids, attention_mask)
-        return F.normalize(vectors_BD, dim=-1) if self._spec.normalise else vectors_BD
+        if not self._spec.normalise:
+            return vectors_BD
+        return vectors_BD / vectors_BD.norm(dim=-1, keepdim=True).clamp_min(
+            _SHORTEST
+        )  # F.normalize, less two operators
 
     def raw(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """The vectors before normalisation: what a student may be taught to match."""

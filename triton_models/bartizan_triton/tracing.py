@@ -5,13 +5,12 @@ operators that every query pays for (docs/decisions/006). What stands in for it 
 parity gate checks on every export.
 """
 
-import inspect
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, bidirectional_mask_function, eager_mask
 
@@ -30,20 +29,21 @@ def plainly(backbone: PreTrainedModel) -> Iterator[None]:
         masks: Any = ALL_MASK_ATTENTION_FUNCTIONS
         masks[_PLAIN] = _mask
         undo.callback(masks.__delitem__, _PLAIN)  # the library's own function shows again
-        # Beside these, GPT-2 takes token types too, but has none of its own: with none given it adds nothing.
-        takes_types = "token_type_ids" in inspect.signature(backbone.forward).parameters
-        if takes_types and getattr(backbone.config, "type_vocab_size", None):
-            undo.callback(backbone.register_forward_pre_hook(_of_one_type, with_kwargs=True).remove)
+        for name, module in backbone.named_modules():
+            if name.endswith("token_type_embeddings"):
+                undo.callback(module.register_forward_hook(_first_row).remove)
         yield
 
 
 def _mask(*, mask_function: Any, attention_mask: Tensor | None, dtype: torch.dtype, **rest: Any) -> Any:
     """Where every token sees every other, padding alone decides; all else is left to the library."""
     if mask_function is bidirectional_mask_function and attention_mask is not None:
-        return (1 - attention_mask[:, None, None, :].to(dtype)) * torch.finfo(dtype).min
+        seen, unseen = torch.zeros((), dtype=dtype), torch.full((), torch.finfo(dtype).min, dtype=dtype)
+        return torch.where(attention_mask[:, None, None, :].bool(), seen, unseen)
     return eager_mask(mask_function=mask_function, attention_mask=attention_mask, dtype=dtype, **rest)
 
 
-def _of_one_type(_: PreTrainedModel, positional: tuple[Any, ...], named: dict[str, Any]) -> Any:
+def _first_row(types: nn.Module, *_: Any) -> Tensor:
     """A tower encodes single texts: every token is of the first type."""
-    return positional, named | {"token_type_ids": torch.zeros_like(named["input_ids"])}
+    row: Tensor = types.get_parameter("weight")[0]
+    return row
