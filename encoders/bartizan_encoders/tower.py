@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
 
+import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -146,9 +147,8 @@ class Tower(nn.Module):
         vectors_BD = self.raw(input_ids, attention_mask)
         if not self._spec.normalise:
             return vectors_BD
-        return vectors_BD / vectors_BD.norm(dim=-1, keepdim=True).clamp_min(
-            _SHORTEST
-        )  # F.normalize, less two operators
+        length_B1: Tensor = torch.linalg.vector_norm(vectors_BD, dim=-1, keepdim=True)
+        return vectors_BD / length_B1.clamp_min(_SHORTEST)  # as F.normalize, but two operators fewer in a graph
 
     def raw(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """The vectors before normalisation: what a student may be taught to match."""

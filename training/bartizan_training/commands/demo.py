@@ -17,7 +17,7 @@ _NEEDED = {
 
 def demo(
     out: Annotated[Path, typer.Option(help="The folder that the demo makes.")] = Path("bartizan-demo"),
-    seed: Annotated[int, typer.Option(min=0, help="Same seed, same hits.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="On one machine: same seed, same hits.")] = 0,
     quick: Annotated[bool, typer.Option("--quick", help="A short form: fewer documents, hardly any training.")] = False,
     from_scratch: Annotated[
         bool, typer.Option("--from-scratch", help="Start from random weights: needs neither hub nor weights.")
