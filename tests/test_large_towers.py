@@ -43,14 +43,14 @@ def test_export_names_the_way_out(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert run("export", tower_folder("bert"), "--out", tmp_path / "out") == 2
     told = " ".join(capsys.readouterr().err.split())
     assert "more than one ONNX file can" in told
-    assert '[encoder] engine = "torch"' in told
+    assert '[encoder] document_engine = "torch"' in told
     assert "distil a smaller tower" in told
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.usefixtures("limited")
 def test_its_documents_are_encoded_by_itself_and_found_by_a_small_exported_query_tower(
-    query: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    query: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "docs.jsonl").write_text(json.dumps({"_id": "d", "text": "the tower of wood"}), encoding="utf-8")
     config = tmp_path / "bartizan.toml"
@@ -58,6 +58,7 @@ def test_its_documents_are_encoded_by_itself_and_found_by_a_small_exported_query
         f"""
         backend = {{ uri = "index.db" }}
         source = {{ path = "docs.jsonl" }}
+        encoder = {{ document_engine = "torch" }}
         [space]
         collection = "docs"
         document_tower = "{tower_folder("bert")}"
@@ -65,9 +66,8 @@ def test_its_documents_are_encoded_by_itself_and_found_by_a_small_exported_query
         """,
         encoding="utf-8",
     )
-    with monkeypatch.context() as while_ingesting:
-        while_ingesting.setenv("BARTIZAN__ENCODER__ENGINE", "torch")
-        assert run("ingest", config) == 0
+    assert run("ingest", config) == 0
+    assert run("doctor", "--config", config) == 0
     capsys.readouterr()
     assert run("search", "wood", "--config", config, "--json") == 0
     answer = json.loads(capsys.readouterr().out)

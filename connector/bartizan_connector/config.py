@@ -59,6 +59,8 @@ class EncoderConfig(Table):
 
     engine: str = "onnx"
     """`onnx` (in process, no torch) or `torch`; others by entry point."""
+    document_engine: str | None = None
+    """The same for documents alone: a tower too large to export is run by `torch`, its small query tower by `onnx`."""
     threads: Annotated[int, Field(ge=0)] = 0
     """Threads for one batch; 0: all cores."""
     batch_tokens: Annotated[int, Field(ge=1)] | None = None

@@ -21,6 +21,7 @@ from bartizan_connector.jsonl import dead_letters_of
 from bartizan_connector.opening import (
     checked_spec,
     collection_of,
+    engine_of,
     load_encoder,
     open_backend,
     open_source,
@@ -39,7 +40,7 @@ WAYS_OUT = {
     "source": "correct [source] path, or put the documents there",
     "words": "see that the folder can be read and written, or set [backend] lexical to another",
     "space": "point [space] document_tower and query_tower at towers or exports that were made together",
-    "document tower": "export the tower again, or correct [space] document_tower and [encoder] engine",
+    "document tower": "export the tower again, or correct [space] document_tower and [encoder] document_engine",
     "query tower": "export the tower again, or correct [space] query_tower and [encoder] engine",
     "collection": "see what is at [backend] uri, and in its log; if nothing is wanted there, ingest into another",
 }
@@ -101,13 +102,13 @@ def _tower(config: Config, role: Role) -> Finding:
     folder = tower_folder(config, role)
     area = f"{role} tower"
     try:
-        encoder = load_encoder(folder, config.encoder.engine, threads=1)
+        encoder = load_encoder(folder, engine_of(config, role), threads=1)
         vectors = encoder.encode(["a probe"], role)
         encoder.close()
     except BartizanError as error:
         return _problem(area, error)
     spec = TowerSpec.read(folder)
-    what = f"{spec.name} · {spec.tower_id} · {config.encoder.engine} · {spec.precision} · {spec.kind} {spec.dim}"
+    what = f"{spec.name} · {spec.tower_id} · {engine_of(config, role)} · {spec.precision} · {spec.kind} {spec.dim}"
     return Finding(area=area, status="ok", what=f"{what} · encodes ({vectors.tokens[0]} tokens)")
 
 

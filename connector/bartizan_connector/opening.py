@@ -22,6 +22,12 @@ def tower_folder(config: Config, role: Role) -> Path:
     return space.document_tower if role == "document" else space.query_tower or space.document_tower
 
 
+def engine_of(config: Config, role: Role) -> str:
+    """The engine that runs the tower for `role`."""
+    engines = config.encoder
+    return (engines.document_engine or engines.engine) if role == "document" else engines.engine
+
+
 def checked_spec(config: Config, role: Role) -> TowerSpec:
     """The spec of the tower for `role`, once both towers and the pinned space are found to agree. Loads no weights."""
     document = TowerSpec.read(tower_folder(config, "document"))
@@ -48,7 +54,7 @@ def open_encoder(config: Config, role: Role) -> Encoder:
     spec.role(role)
     return load_encoder(
         tower_folder(config, role),
-        config.encoder.engine,
+        engine_of(config, role),
         threads=config.encoder.threads,
         batch_tokens=config.encoder.batch_tokens,
     )
