@@ -78,5 +78,10 @@ def test_tests_are_skipped_in_one_place_which_does_not_skip_in_ci() -> None:
     assert [name for name, text in files.items() if skipping in text] == ["tests/needs.py"]
 
 
+def test_no_file_of_the_tests_is_long() -> None:
+    lengths = {named(path): len(path.read_text(encoding="utf-8").splitlines()) for path in ROOT.glob("tests/**/*.py")}
+    assert {name: length for name, length in lengths.items() if length > 400} == {}
+
+
 def test_the_median_file_is_short() -> None:
     assert statistics.median(len(path.read_text(encoding="utf-8").splitlines()) for path in SOURCES) <= 150
