@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from bartizan_connector.collection import Hit, Scalar
 from bartizan_connector.errors import WrongUse
@@ -50,6 +50,12 @@ def check_weights(weights: Mapping[str, float]) -> None:
             raise WrongUse(f"the weight of the {leg} leg is {weight}; give a number above 0 (1: as much as any other)")
 
 
+def check_fusion(fusion: str) -> None:
+    """Refuse a fusion that is none, rather than take it for another."""
+    if fusion not in get_args(Fusion):
+        raise WrongUse(f"fusion = {fusion!r:.80} is not known; give {' or '.join(map(repr, get_args(Fusion)))}")
+
+
 def fuse(
     legs: Mapping[str, Sequence[Hit]],
     k: int,
@@ -61,6 +67,7 @@ def fuse(
     and a document that a leg did not find has no share of it."""
     weights = weights or {}
     check_weights(weights)
+    check_fusion(fusion)
     ranked = {leg: best_chunks(hits) for leg, hits in legs.items()}
     places: dict[str, dict[str, Place]] = {}
     shown: dict[str, Hit] = {}

@@ -15,7 +15,7 @@ from bartizan_connector.contract import leg_for
 from bartizan_connector.encoding import check_answer, trusting
 from bartizan_connector.errors import Retry, WrongUse
 from bartizan_connector.filters import Filter
-from bartizan_connector.fusion import Fusion, Result, alone, check_weights, fuse
+from bartizan_connector.fusion import Fusion, Result, alone, check_fusion, check_weights, fuse
 from bartizan_connector.legs import LegThreads, Outcome, afinished, finished, left, since
 from bartizan_connector.opening import collection_of, open_backend, open_encoder, open_words
 from bartizan_connector.request import Request, checked, seconds
@@ -85,6 +85,7 @@ class Retriever:
     ) -> None:
         self._weights = {LEXICAL: lexical_weight}
         check_weights(self._weights)
+        check_fusion(fusion)
         self._fusion: Fusion = fusion
         self.encoder = encoder
         self.backend = backend

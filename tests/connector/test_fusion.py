@@ -174,6 +174,11 @@ def test_a_weight_that_gives_no_order_is_refused(weight: float) -> None:
         fuse({}, 1, weights={"lexical": weight})
 
 
+def test_an_unknown_fusion_is_refused() -> None:
+    with pytest.raises(WrongUse, match="fusion = 'mean' is not known; give 'rrf' or 'scores'"):
+        fuse({}, 1, fusion="mean")  # type: ignore[arg-type]
+
+
 @given(hits, st.integers(1, 20))
 def test_a_single_leg_keeps_its_own_scores_and_each_document_once(given: list[Hit], k: int) -> None:
     results = alone("dense", given, k)

@@ -140,6 +140,12 @@ def test_the_lexical_leg_counts_as_much_as_its_weight() -> None:
             assert result.score == pytest.approx(expected)
 
 
+def test_an_unknown_fusion_is_refused_when_the_retriever_is_made() -> None:
+    encoder = HashEncoder()
+    with pytest.raises(WrongUse, match="give 'rrf' or 'scores'"):
+        Retriever(encoder, filled(encoder), collection_for(encoder), fusion="mean")  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("weight", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_lexical_weight_that_gives_no_order_is_refused(weight: float) -> None:
     with pytest.raises(WrongUse, match="give a number above 0"):
