@@ -5,8 +5,8 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from bartizan_connector.console import err
-from bartizan_connector.errors import BartizanError
+from bartizan_connector.base.console import err
+from bartizan_connector.base.errors import BartizanError
 from benchmarks import collections, query_tower
 
 BENCHMARKS: dict[str, Callable[[argparse.Namespace], None]] = {

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bartizan_connector.console import err
-from bartizan_connector.errors import WrongUse
-from bartizan_training.evaluation import Evaluation
+from bartizan_connector.base.console import err
+from bartizan_connector.base.errors import WrongUse
+from bartizan_training.evaluate.evaluation import Evaluation
 from benchmarks.record import Record
 
 ENGINES = ("onnx", "torch")

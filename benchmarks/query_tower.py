@@ -16,15 +16,15 @@ from typing import Any
 
 import numpy as np
 
-from bartizan_connector import console
-from bartizan_connector.errors import Stop, WrongUse
+from bartizan_connector.base import console
+from bartizan_connector.base.errors import Stop, WrongUse
 from bartizan_connector.opening import load_encoder
 from bartizan_connector.seams import Encoder
-from bartizan_connector.spec import Precision, TowerSpec
-from bartizan_training.beir import BeirData
+from bartizan_connector.space.spec import Precision, TowerSpec
+from bartizan_training.data.collections import BeirData
 from bartizan_training.demo.layout import Layout
-from bartizan_training.judging import Judged, encode_documents, judge
-from bartizan_training.significance import compare
+from bartizan_training.evaluate.judging import Judged, encode_documents, judge
+from bartizan_training.evaluate.significance import compare
 from benchmarks.record import Record
 
 ROUNDS = 10

@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from bartizan_connector.console import err, out
+from bartizan_connector.base.console import err, out
 
 RESULTS = Path(__file__).parent / "results"
 _SOURCES = ("connector", "encoders", "training", "triton_models", "benchmarks/*.py")

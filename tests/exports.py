@@ -4,7 +4,7 @@ import functools
 import tempfile
 from pathlib import Path
 
-from bartizan_connector.spec import Precision
+from bartizan_connector.space.spec import Precision
 from bartizan_triton.export import export_tower
 from tests.encoders import tiny
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from bartizan_connector.spec import RoleSpec, TowerSpec
-from bartizan_connector.vectors import SparseVector, Vectors
+from bartizan_connector.space.spec import RoleSpec, TowerSpec
+from bartizan_connector.space.vectors import SparseVector, Vectors
 
 WORDS = ("apple", "bread", "cheese", "dates", "eggs", "figs", "grapes", "honey")
 

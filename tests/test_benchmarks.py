@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bartizan_connector.errors import WrongUse
+from bartizan_connector.base.errors import WrongUse
 from benchmarks import record
 from benchmarks.__main__ import main
 from benchmarks.collections import Expected, expected

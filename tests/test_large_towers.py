@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bartizan_connector.__main__ import main
-from bartizan_connector.spec import TowerSpec
+from bartizan_connector.space.spec import TowerSpec
 from bartizan_encoders.tower import Tower
 from bartizan_triton import graph
 from bartizan_triton.export import export_tower

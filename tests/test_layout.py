@@ -52,7 +52,7 @@ def test_importing_the_connector_is_light() -> None:
 
 
 def test_searching_pulls_in_no_training_framework_and_no_pandas_of_ours() -> None:
-    probe = "import sys, bartizan_connector.retriever, bartizan_connector.pipeline; print(*sys.modules)"
+    probe = "import sys, bartizan_connector.search.retriever, bartizan_connector.stream.work; print(*sys.modules)"
     printed = subprocess.run(
         [sys.executable, "-c", probe], cwd=ROOT / "connector", check=True, capture_output=True, text=True
     ).stdout.split()

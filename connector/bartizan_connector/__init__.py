@@ -7,31 +7,31 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from bartizan_connector.collection import Collection, FieldSpec, Leg
+    from bartizan_connector.base.errors import BartizanError, Reject, Retry, SpaceMismatch, Stop, WrongUse
     from bartizan_connector.config import Config
-    from bartizan_connector.errors import BartizanError, Reject, Retry, SpaceMismatch, Stop, WrongUse
-    from bartizan_connector.memory import MemoryBackend
-    from bartizan_connector.milvus import MilvusBackend
-    from bartizan_connector.onnx import OnnxEncoder
-    from bartizan_connector.retriever import Retriever
-    from bartizan_connector.spec import TowerSpec
+    from bartizan_connector.encode.onnx import OnnxEncoder
+    from bartizan_connector.search.retriever import Retriever
+    from bartizan_connector.space.spec import TowerSpec
+    from bartizan_connector.store.collection import Collection, FieldSpec, Leg
+    from bartizan_connector.store.memory import MemoryBackend
+    from bartizan_connector.store.milvus import MilvusBackend
 
 _HOME = {
-    "BartizanError": "errors",
-    "Collection": "collection",
+    "BartizanError": "base.errors",
+    "Collection": "store.collection",
     "Config": "config",
-    "FieldSpec": "collection",
-    "Leg": "collection",
-    "MemoryBackend": "memory",
-    "MilvusBackend": "milvus",
-    "OnnxEncoder": "onnx",
-    "Reject": "errors",
-    "Retriever": "retriever",
-    "Retry": "errors",
-    "SpaceMismatch": "errors",
-    "Stop": "errors",
-    "TowerSpec": "spec",
-    "WrongUse": "errors",
+    "FieldSpec": "store.collection",
+    "Leg": "store.collection",
+    "MemoryBackend": "store.memory",
+    "MilvusBackend": "store.milvus",
+    "OnnxEncoder": "encode.onnx",
+    "Reject": "base.errors",
+    "Retriever": "search.retriever",
+    "Retry": "base.errors",
+    "SpaceMismatch": "base.errors",
+    "Stop": "base.errors",
+    "TowerSpec": "space.spec",
+    "WrongUse": "base.errors",
 }
 
 __all__ = [

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from bartizan_connector.console import err
-from bartizan_connector.errors import BartizanError
+from bartizan_connector.base.console import err
+from bartizan_connector.base.errors import BartizanError
 
 ORDER = ("demo", "tower", "train", "export", "ingest", "search", "eval", "doctor")
 """The order a newcomer meets the commands in; others follow by name."""

@@ -13,11 +13,11 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
-from bartizan_connector.collection import RESERVED_NAMES, FieldSpec, Name
-from bartizan_connector.errors import WrongUse
-from bartizan_connector.fusion import Fusion
-from bartizan_connector.spec import Kind
-from bartizan_connector.tables import Table, check, read_toml
+from bartizan_connector.base.errors import WrongUse
+from bartizan_connector.base.tables import Table, check, read_toml
+from bartizan_connector.search.fusion import Fusion
+from bartizan_connector.space.spec import Kind
+from bartizan_connector.store.collection import RESERVED_NAMES, FieldSpec, Name
 
 ENVIRONMENT_PREFIX = "BARTIZAN__"
 TEXT_FIELDS = (

@@ -5,15 +5,15 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from bartizan_connector.collection import Collection, Leg
+from bartizan_connector.base.errors import WrongUse
 from bartizan_connector.config import TEXT_FIELDS, Config
-from bartizan_connector.errors import WrongUse
 from bartizan_connector.seams import Encoder, SearchBackend
-from bartizan_connector.spec import Role, TowerSpec, require_same_space
+from bartizan_connector.space.spec import Role, TowerSpec, require_same_space
+from bartizan_connector.store.collection import Collection, Leg
 
 if TYPE_CHECKING:
-    from bartizan_connector.jsonl import JsonlSource
-    from bartizan_connector.words import WordIndex
+    from bartizan_connector.search.words import WordIndex
+    from bartizan_connector.stream.jsonl import JsonlSource
 
 
 def tower_folder(config: Config, role: Role) -> Path:
@@ -73,10 +73,10 @@ def open_backend(config: Config) -> SearchBackend:
     """The configured store; nothing is created yet."""
     backend = config.backend
     if backend.kind == "memory":
-        from bartizan_connector.memory import MemoryBackend
+        from bartizan_connector.store.memory import MemoryBackend
 
         return MemoryBackend()
-    from bartizan_connector.milvus import MilvusBackend
+    from bartizan_connector.store.milvus import MilvusBackend
 
     return MilvusBackend(
         backend.uri,
@@ -91,14 +91,14 @@ def open_words(config: Config) -> "WordIndex | None":
     """The word index, where one is configured; refused here when its folder is another collection's."""
     if config.backend.lexical is None:
         return None
-    from bartizan_connector.words import WordIndex
+    from bartizan_connector.search.words import WordIndex
 
     return WordIndex(config.backend.lexical, config.space.collection)
 
 
 def open_source(config: Config) -> "JsonlSource":
     """The configured source; nothing is read or written yet."""
-    from bartizan_connector.jsonl import JsonlSource
+    from bartizan_connector.stream.jsonl import JsonlSource
 
     if config.source is None:
         raise WrongUse("the configuration has no [source]; say where the documents are: [source] path = …")

@@ -4,10 +4,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from bartizan_connector.collection import Collection, Head, Hit, Row
-from bartizan_connector.filters import Filter
-from bartizan_connector.spec import Role, TowerSpec
-from bartizan_connector.vectors import Vectors
+from bartizan_connector.space.spec import Role, TowerSpec
+from bartizan_connector.space.vectors import Vectors
+from bartizan_connector.store.collection import Collection, Head, Hit, Row
+from bartizan_connector.store.filters import Filter
 
 
 class Encoder(Protocol):

@@ -15,8 +15,8 @@ from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING, MODEL_MAPPING
 from transformers.utils import logging as transformers_logging
 
-from bartizan_connector.errors import Stop, WrongUse
-from bartizan_connector.spec import digest_of
+from bartizan_connector.base.errors import Stop, WrongUse
+from bartizan_connector.space.spec import digest_of
 
 Architecture = Mapping[str, Any]
 """A backbone's configuration as its file (config.json) states it."""

@@ -7,10 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from bartizan_connector.console import err, out
-from bartizan_connector.errors import Stop, WrongUse, require_installed
-from bartizan_connector.folders import refuse_foreign
-from bartizan_connector.spec import TowerSpec
+from bartizan_connector.base.aside import refuse_foreign
+from bartizan_connector.base.console import err, out
+from bartizan_connector.base.errors import Stop, WrongUse, require_installed
+from bartizan_connector.space.spec import TowerSpec
 from bartizan_encoders import NEEDED
 
 _WEIGHTS_FILE = "model.safetensors"

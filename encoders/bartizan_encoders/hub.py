@@ -7,8 +7,8 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError
 from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
-from bartizan_connector.console import err
-from bartizan_connector.errors import Retry, WrongUse
+from bartizan_connector.base.console import err
+from bartizan_connector.base.errors import Retry, WrongUse
 
 MINILM = "minilm"
 _MINILM_ON_THE_HUB = "sentence-transformers/all-MiniLM-L6-v2"

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
 
-from bartizan_connector.errors import Stop, WrongUse
-from bartizan_connector.spec import Role, RoleSpec
-from bartizan_connector.tokens import Tokens
+from bartizan_connector.base.errors import Stop, WrongUse
+from bartizan_connector.space.spec import Role, RoleSpec
+from bartizan_connector.space.tokens import Tokens
 from bartizan_encoders import backbone as backbones
 from bartizan_encoders.backbone import CONFIG_FILE
 from bartizan_encoders.hub import MINILM, locate

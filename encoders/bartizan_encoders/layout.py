@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from bartizan_connector.errors import Stop, WrongUse
-from bartizan_connector.spec import SPEC_FILE, Role
+from bartizan_connector.base.errors import Stop, WrongUse
+from bartizan_connector.space.spec import SPEC_FILE, Role
 from bartizan_encoders.pooling import Pooling
 
 _POOLINGS: Mapping[str, Pooling] = {"cls": "cls", "mean": "mean", "max": "max", "lasttoken": "last"}

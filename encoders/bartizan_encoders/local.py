@@ -8,10 +8,10 @@ from typing import Self
 
 import numpy as np
 
-from bartizan_connector.batching import by_length, padded
-from bartizan_connector.errors import Retry, require_installed
-from bartizan_connector.spec import Role, TowerSpec
-from bartizan_connector.vectors import Vectors
+from bartizan_connector.base.errors import Retry, require_installed
+from bartizan_connector.encode.batches import by_length, padded
+from bartizan_connector.space.spec import Role, TowerSpec
+from bartizan_connector.space.vectors import Vectors
 from bartizan_encoders import NEEDED
 
 require_installed(NEEDED, "train")

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from bartizan_connector.errors import SpaceMismatch, Stop, WrongUse
-from bartizan_connector.folders import written_aside
-from bartizan_connector.spec import Role, RoleSpec, TowerSpec
-from bartizan_connector.tokens import Tokens
+from bartizan_connector.base.aside import folder_aside
+from bartizan_connector.base.errors import SpaceMismatch, Stop, WrongUse
+from bartizan_connector.space.spec import Role, RoleSpec, TowerSpec
+from bartizan_connector.space.tokens import Tokens
 from bartizan_encoders import backbone as backbones
 from bartizan_encoders.backbone import CONFIG_FILE, Architecture, architecture_hash
 from bartizan_encoders.pooling import POOLINGS, Pooling
@@ -111,7 +111,7 @@ class Tower(nn.Module):
     def save(self, folder: Path) -> TowerSpec:
         """Write the tower, all or nothing; a folder that holds anything else than a tower is refused."""
         spec = self.spec
-        with written_aside(folder, marker=WEIGHTS_FILE) as fresh:
+        with folder_aside(folder, marker=WEIGHTS_FILE) as fresh:
             write_weights(fresh, state_of(self))
             (fresh / CONFIG_FILE).write_text(json.dumps(self.architecture, indent=2, sort_keys=True) + "\n", "utf-8")
             self.tokens.write(fresh)

@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from bartizan_connector.errors import Stop
+from bartizan_connector.base.errors import Stop
 
 WEIGHTS_FILE = "model.safetensors"
 _HASH_DOMAIN = b"bartizan.weights/1\n"

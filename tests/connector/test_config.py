@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bartizan_connector.__main__ import main
+from bartizan_connector.base.errors import WrongUse
 from bartizan_connector.config import Config
-from bartizan_connector.errors import WrongUse
 
 MINIMAL = '[space]\ncollection = "docs"\ndocument_tower = "towers/document"\n'
 

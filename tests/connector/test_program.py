@@ -5,9 +5,9 @@ from importlib.metadata import version
 
 import pytest
 
-from bartizan_connector import diagnosis
 from bartizan_connector.__main__ import ORDER, main
-from bartizan_connector.console import err, out, printable
+from bartizan_connector.base.console import err, out, printable
+from bartizan_connector.doctor import checks as diagnosis
 
 
 def printed(capsys: pytest.CaptureFixture[str], *words: str) -> str:

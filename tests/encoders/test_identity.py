@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from bartizan_connector.spec import RoleSpec
+from bartizan_connector.space.spec import RoleSpec
 from bartizan_encoders.backbone import architecture_hash
 from bartizan_encoders.tower import Design, Tower
 from bartizan_encoders.weights import WEIGHTS_FILE, state_of, weights_hash

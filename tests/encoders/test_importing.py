@@ -16,8 +16,8 @@ from huggingface_hub import snapshot_download
 from transformers import AutoModel, AutoTokenizer
 from typer.testing import CliRunner
 
-from bartizan_connector.errors import BartizanError, Retry, Stop, WrongUse
-from bartizan_connector.spec import RoleSpec, TowerSpec
+from bartizan_connector.base.errors import BartizanError, Retry, Stop, WrongUse
+from bartizan_connector.space.spec import RoleSpec, TowerSpec
 from bartizan_encoders import backbone as backbones
 from bartizan_encoders import hub
 from bartizan_encoders.commands import tower as command

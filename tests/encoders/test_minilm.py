@@ -5,7 +5,7 @@ import pytest
 import torch
 from transformers import AutoModel, AutoTokenizer
 
-from bartizan_connector.errors import Retry
+from bartizan_connector.base.errors import Retry
 from bartizan_encoders import backbone as backbones
 from bartizan_encoders.hub import locate
 from bartizan_encoders.importing import import_tower

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from bartizan_connector.errors import SpaceMismatch, Stop, WrongUse
-from bartizan_connector.spec import SPEC_FILE, RoleSpec, TowerSpec
-from bartizan_connector.tokens import TOKENIZER_FILE
+from bartizan_connector.base.errors import SpaceMismatch, Stop, WrongUse
+from bartizan_connector.space.spec import SPEC_FILE, RoleSpec, TowerSpec
+from bartizan_connector.space.tokens import TOKENIZER_FILE
 from bartizan_encoders.backbone import CONFIG_FILE
 from bartizan_encoders.tower import Design, Tower
 from bartizan_encoders.weights import WEIGHTS_FILE

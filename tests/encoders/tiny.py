@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-from bartizan_connector.spec import RoleSpec
+from bartizan_connector.space.spec import RoleSpec
 from bartizan_encoders.pooling import Pooling
 from bartizan_encoders.tower import Design, Tower
 

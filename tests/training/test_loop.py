@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bartizan_connector.errors import Stop, WrongUse
+from bartizan_connector.base.errors import Stop, WrongUse
 from bartizan_encoders.weights import read_weights
 from bartizan_training.loop import train
 from bartizan_training.recipe import Recipe

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bartizan_connector.errors import WrongUse
+from bartizan_connector.base.errors import WrongUse
 from bartizan_training import toml
 from bartizan_training.recipe import Recipe, differences, find, shipped
 from bartizan_training.settings import CorpusSentences, Queries, Training

@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from bartizan_connector.errors import SpaceMismatch, WrongUse
-from bartizan_connector.spec import TowerSpec
+from bartizan_connector.base.errors import SpaceMismatch, WrongUse
+from bartizan_connector.space.spec import TowerSpec
 from bartizan_encoders.local import TorchEncoder
 from bartizan_encoders.tower import Tower
 from bartizan_encoders.weights import read_weights
-from bartizan_training.beir import BeirData
-from bartizan_training.data import read_pairs
+from bartizan_training.data.collections import BeirData
+from bartizan_training.data.pairs import read_pairs
+from bartizan_training.data.samplers import PairSampler
 from bartizan_training.loop import train
 from bartizan_training.recipe import Recipe
-from bartizan_training.sampler import PairSampler
 from bartizan_training.settings import PairsTable
 from bartizan_training.stages.stage import Towers
 from tests.training import toy

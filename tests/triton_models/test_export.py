@@ -14,9 +14,9 @@ import torch
 import typer
 from typer.testing import CliRunner
 
-from bartizan_connector.errors import Stop, WrongUse
-from bartizan_connector.onnx import MODEL_FILE, PARITY_FILE, OnnxEncoder, session_options
-from bartizan_connector.spec import Precision, TowerSpec
+from bartizan_connector.base.errors import Stop, WrongUse
+from bartizan_connector.encode.onnx import MODEL_FILE, PARITY_FILE, OnnxEncoder, session_options
+from bartizan_connector.space.spec import Precision, TowerSpec
 from bartizan_encoders.local import TorchEncoder
 from bartizan_encoders.tower import Tower
 from bartizan_triton import export as export_module

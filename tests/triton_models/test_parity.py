@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from bartizan_connector.__main__ import main
-from bartizan_connector.onnx import OnnxEncoder
+from bartizan_connector.encode.onnx import OnnxEncoder
 from bartizan_encoders.tower import Tower
 from bartizan_triton.parity import batches_of, compare
 from tests.exports import export_folder, tower_folder

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from bartizan_connector.tokens import Tokenized
+from bartizan_connector.space.tokens import Tokenized
 from bartizan_triton.balance import balanced
 from bartizan_triton.products import with_plain_products
 from bartizan_triton.quantise import quantised

@@ -10,7 +10,7 @@ from pickle import UnpicklingError
 from accelerate import Accelerator
 from safetensors import SafetensorError
 
-from bartizan_connector.errors import Stop, WrongUse
+from bartizan_connector.base.errors import Stop, WrongUse
 
 _STATE = "state.json"
 

@@ -20,16 +20,17 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from bartizan_connector.errors import Stop, WrongUse
-from bartizan_connector.folders import written_aside
+from bartizan_connector.base.aside import folder_aside
+from bartizan_connector.base.errors import Stop, WrongUse
+from bartizan_connector.space.spec import SPEC_FILE
 from bartizan_encoders.tower import Tower
 from bartizan_training import checkpoint
 from bartizan_training.checkpoint import State
 from bartizan_training.metrics import Metrics
+from bartizan_training.progress import watched
 from bartizan_training.recipe import Recipe, StageTable, differences
 from bartizan_training.settings import Training
 from bartizan_training.stages.stage import Place, Stage, Towers, Trained
-from bartizan_training.watching import watched
 
 
 def train(recipe: Recipe, out: Path, *, resume: bool = False) -> None:
@@ -56,7 +57,7 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> None:
             accelerator.wait_for_everyone()
         towers = {role: folder / "towers" / role for role in towers}
     if accelerator.is_main_process and not (out / "towers").is_dir():
-        with written_aside(out / "towers") as fresh:
+        with folder_aside(out / "towers", marker=SPEC_FILE) as fresh:
             for role, tower in towers.items():
                 _link(tower, fresh / role)
     accelerator.wait_for_everyone()
@@ -167,7 +168,7 @@ def _unbegun_when_refused(accelerator: Accelerator, out: Path) -> Iterator[None]
 
 def _save(trained: Trained, frozen_document: Path, folder: Path) -> None:
     """Write both towers at once; one that stayed as it was is linked."""
-    with written_aside(folder) as fresh:
+    with folder_aside(folder, marker=SPEC_FILE) as fresh:
         trained.query.save(fresh / "query")
         if trained.document is None:
             _link(frozen_document, fresh / "document")

@@ -9,7 +9,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from bartizan_connector.errors import Stop
+from bartizan_connector.base.errors import Stop
 
 
 class Metrics:

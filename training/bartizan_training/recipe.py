@@ -7,8 +7,8 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field
 
-from bartizan_connector.errors import WrongUse
-from bartizan_connector.tables import check, read_toml
+from bartizan_connector.base.errors import WrongUse
+from bartizan_connector.base.tables import check, read_toml
 from bartizan_training import toml
 from bartizan_training.settings import RecipePath, Table
 from bartizan_training.stages.contrastive import Contrastive

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo, model_validator
 
-from bartizan_connector import tables
+from bartizan_connector.base import tables
 
 
 def _from_the_recipe(path: Path, info: ValidationInfo) -> Path:

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from bartizan_connector.batching import padded
-from bartizan_connector.tokens import Tokenized
-from bartizan_connector.vectors import Floats
+from bartizan_connector.encode.batches import padded
+from bartizan_connector.space.tokens import Tokenized
+from bartizan_connector.space.vectors import Floats
 from bartizan_triton.probe import probed
 from bartizan_triton.products import constants, is_product, replace_nodes
 

@@ -6,9 +6,9 @@ from typing import Annotated, cast
 
 import typer
 
-from bartizan_connector.console import err, out
-from bartizan_connector.errors import WrongUse, require_installed
-from bartizan_connector.spec import Precision
+from bartizan_connector.base.console import err, out
+from bartizan_connector.base.errors import WrongUse, require_installed
+from bartizan_connector.space.spec import Precision
 from bartizan_encoders import NEEDED
 
 
@@ -26,7 +26,7 @@ def export(
     if precision not in ("fp32", "int8"):
         raise WrongUse(f"--precision {precision!r} is not one of fp32, int8")
     require_installed((*NEEDED, "onnx", "onnxruntime"), "train")
-    from bartizan_connector.onnx import PARITY_FILE
+    from bartizan_connector.encode.onnx import PARITY_FILE
     from bartizan_triton.export import export_tower
 
     err.print(f"exporting {tower} in {precision} …", markup=False)

@@ -6,11 +6,11 @@ from pathlib import Path
 import onnx
 import onnxruntime
 
-from bartizan_connector.console import progress
-from bartizan_connector.errors import WrongUse
-from bartizan_connector.folders import refuse_foreign, written_aside
-from bartizan_connector.onnx import MODEL_FILE, PARITY_FILE, SPEC_KEY, OnnxEncoder, session_options
-from bartizan_connector.spec import Precision, TowerSpec
+from bartizan_connector.base.aside import folder_aside, refuse_foreign
+from bartizan_connector.base.console import progress
+from bartizan_connector.base.errors import WrongUse
+from bartizan_connector.encode.onnx import MODEL_FILE, PARITY_FILE, SPEC_KEY, OnnxEncoder, session_options
+from bartizan_connector.space.spec import Precision, TowerSpec
 from bartizan_encoders.tower import Tower
 from bartizan_triton.golden import golden_texts
 from bartizan_triton.graph import graph_of
@@ -34,7 +34,7 @@ def export_tower(tower_folder: Path, out: Path, precision: Precision = "fp32") -
         role = next(iter(spec.roles))
         model = quantised(model, tower.tokens.encode(golden_texts(_LONGEST_EXAMPLE), role))
     _stamp(model, spec)
-    with written_aside(out, marker=MODEL_FILE) as fresh:
+    with folder_aside(out, marker=MODEL_FILE) as fresh:
         path = fresh / MODEL_FILE
         onnx.save(model, path)
         session = onnxruntime.InferenceSession(path, session_options(), providers=["CPUExecutionProvider"])

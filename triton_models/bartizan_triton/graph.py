@@ -8,8 +8,8 @@ import onnx
 import torch
 from torch.onnx.errors import OnnxExporterError
 
-from bartizan_connector.errors import Stop, WrongUse
-from bartizan_connector.onnx import INPUTS, OUTPUT
+from bartizan_connector.base.errors import Stop, WrongUse
+from bartizan_connector.encode.onnx import INPUTS, OUTPUT
 from bartizan_encoders.tower import Tower
 from bartizan_triton.shapes import with_constant_shapes
 from bartizan_triton.tracing import plainly

@@ -10,11 +10,11 @@ import numpy as np
 import onnxruntime
 import torch
 
-from bartizan_connector.console import Tick
-from bartizan_connector.errors import Stop
-from bartizan_connector.onnx import OnnxEncoder
-from bartizan_connector.spec import Precision, Role, TowerSpec
-from bartizan_connector.vectors import Floats
+from bartizan_connector.base.console import Tick
+from bartizan_connector.base.errors import Stop
+from bartizan_connector.encode.onnx import OnnxEncoder
+from bartizan_connector.space.spec import Precision, Role, TowerSpec
+from bartizan_connector.space.vectors import Floats
 from bartizan_encoders.local import TorchEncoder
 from bartizan_encoders.tower import Tower
 from bartizan_triton.golden import golden_texts, mixes

@@ -7,8 +7,8 @@ import numpy.typing as npt
 import onnxruntime
 from onnx import ModelProto, ValueInfoProto
 
-from bartizan_connector.batching import Ids
-from bartizan_connector.onnx import INPUTS, session_options
+from bartizan_connector.encode.batches import Ids
+from bartizan_connector.encode.onnx import INPUTS, session_options
 
 Values = dict[str, npt.NDArray[Any]]
 

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from bartizan_connector.tokens import Tokenized
-from bartizan_connector.vectors import Floats
+from bartizan_connector.space.tokens import Tokenized
+from bartizan_connector.space.vectors import Floats
 from bartizan_triton.balance import balanced
 from bartizan_triton.products import constants, is_product, options, replace_nodes, with_plain_products
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from bartizan_connector.console import err, out
+from bartizan_connector.base.console import err, out
 
 MARK = {"ok": "[green]ok[/green]     ", "note": "[dim]note[/dim]   ", "problem": "[red]problem[/red]"}
 
@@ -18,7 +18,7 @@ def doctor(
     """Check the installation and, with --config, the towers, the spaces, the collection and the paths."""
     from rich.markup import escape
 
-    from bartizan_connector import diagnosis
+    from bartizan_connector.doctor import checks as diagnosis
 
     findings = list(diagnosis.installation())
     default = Path("bartizan.toml")

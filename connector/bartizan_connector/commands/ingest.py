@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bartizan_connector.base.console import err, out, progress
 from bartizan_connector.config import Config
-from bartizan_connector.console import err, out, progress
 
 if TYPE_CHECKING:
-    from bartizan_connector.jsonl import JsonlSource
-    from bartizan_connector.pipeline import Report
+    from bartizan_connector.stream.jsonl import JsonlSource
+    from bartizan_connector.stream.work import Report
 
 COUNTS = {
     "written": "new or changed, encoded and stored",
@@ -56,7 +56,7 @@ def ingest(
 def ingest_all(config: Config, source: "JsonlSource") -> "Report":
     """Open what the configuration names, and run the source through it with a progress bar."""
     from bartizan_connector.opening import collection_of, open_backend, open_encoder, open_words
-    from bartizan_connector.pipeline import run
+    from bartizan_connector.stream.work import run
 
     with ExitStack() as opened:
         opened.enter_context(closing(source))

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from bartizan_connector.console import err, out
+from bartizan_connector.base.console import err, out
 
 SNIPPET_CHARS = 100
 
@@ -27,7 +27,7 @@ def search(
     """
     from rich.markup import escape
 
-    from bartizan_connector.retriever import Retriever
+    from bartizan_connector.search.retriever import Retriever
 
     with Retriever.open(config) as retriever:
         chosen = None if legs is None else [name.strip() for name in legs.split(",")]

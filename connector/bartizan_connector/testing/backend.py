@@ -16,10 +16,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bartizan_connector import filters
-from bartizan_connector.collection import Collection, FieldSpec, Head, Hit, Row
-from bartizan_connector.errors import Reject, SpaceMismatch, Stop, WrongUse
+from bartizan_connector.base.errors import Reject, SpaceMismatch, Stop, WrongUse
 from bartizan_connector.seams import SearchBackend
+from bartizan_connector.space.vectors import Vector
+from bartizan_connector.store import filters
+from bartizan_connector.store.collection import Collection, FieldSpec, Head, Hit, Row
 from bartizan_connector.testing.rows import (
     BAD_ROWS,
     COLLECTION,
@@ -35,7 +36,6 @@ from bartizan_connector.testing.rows import (
     row,
     sparse,
 )  # fmt: skip
-from bartizan_connector.vectors import Vector
 
 
 class BackendSuite(ABC):

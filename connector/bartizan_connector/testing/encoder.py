@@ -16,10 +16,10 @@ from typing import cast
 import numpy as np
 import pytest
 
-from bartizan_connector.errors import Retry, WrongUse
+from bartizan_connector.base.errors import Retry, WrongUse
 from bartizan_connector.seams import Encoder
-from bartizan_connector.spec import Role
-from bartizan_connector.vectors import Floats, Vectors
+from bartizan_connector.space.spec import Role
+from bartizan_connector.space.vectors import Floats, Vectors
 
 TEXTS = (
     "how do i reset my password",

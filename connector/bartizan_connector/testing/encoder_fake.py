@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bartizan_connector.spec import Role, RoleSpec, TowerSpec
-from bartizan_connector.vectors import Floats, Vectors
+from bartizan_connector.space.spec import Role, RoleSpec, TowerSpec
+from bartizan_connector.space.vectors import Floats, Vectors
 
 
 class HashEncoder:

@@ -8,8 +8,17 @@ from dataclasses import replace
 
 import numpy as np
 
-from bartizan_connector.collection import MAX_ID_BYTES, MAX_STRING_BYTES, Collection, FieldSpec, Hit, Leg, Row, Scalar
-from bartizan_connector.vectors import SparseVector, Vector, Vectors
+from bartizan_connector.space.vectors import SparseVector, Vector, Vectors
+from bartizan_connector.store.collection import (
+    MAX_ID_BYTES,
+    MAX_STRING_BYTES,
+    Collection,
+    FieldSpec,
+    Hit,
+    Leg,
+    Row,
+    Scalar,
+)
 
 SPACE = "space-of-the-suite"
 DENSE = Leg(name="dense", kind="dense", dim=4, space_id=SPACE)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from bartizan_connector.errors import require_installed
+from bartizan_connector.base.errors import require_installed
 from bartizan_encoders import NEEDED
 
 _NEEDED = {

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bartizan_connector import console
+from bartizan_connector.base import console
 
 if TYPE_CHECKING:
-    from bartizan_training.results import Result
+    from bartizan_training.evaluate.results import Result
 
 _WIDTH = 100
 
@@ -34,8 +34,8 @@ def evaluate(
     import shlex
     import sys
 
-    from bartizan_training.evaluation import Evaluation
-    from bartizan_training.results import check_place
+    from bartizan_training.evaluate.evaluation import Evaluation
+    from bartizan_training.evaluate.results import check_place
 
     if out:
         check_place(out)

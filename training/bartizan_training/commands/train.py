@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from bartizan_connector.console import out as stdout
-from bartizan_connector.errors import WrongUse, require_installed
-from bartizan_connector.spec import TowerSpec
+from bartizan_connector.base.console import out as stdout
+from bartizan_connector.base.errors import WrongUse, require_installed
+from bartizan_connector.space.spec import TowerSpec
 from bartizan_encoders import NEEDED
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bartizan_connector.errors import Stop
+from bartizan_connector.base.errors import Stop
 from bartizan_training.demo import judgements
 from bartizan_training.demo.judgements import Query
 

@@ -6,12 +6,12 @@ from pathlib import Path
 from rich.markup import escape
 from rich.table import Table
 
-from bartizan_connector.console import out
-from bartizan_connector.spec import TowerSpec
+from bartizan_connector.base.console import out
+from bartizan_connector.space.spec import TowerSpec
 from bartizan_training.demo import speed
 from bartizan_training.demo.layout import Layout
 from bartizan_training.demo.story import Story, typed
-from bartizan_training.results import Result
+from bartizan_training.evaluate.results import Result
 
 MEASURE = "nDCG@10"
 _PYTHON = """\

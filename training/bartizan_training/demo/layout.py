@@ -5,7 +5,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from bartizan_connector.errors import Stop, WrongUse
+from bartizan_connector.base.errors import Stop, WrongUse
 
 MARKER = "demo.json"
 """Says that a demo made the folder, and with which options."""

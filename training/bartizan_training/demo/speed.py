@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 
-from bartizan_connector import console
+from bartizan_connector.base import console
 from bartizan_connector.opening import load_encoder
 
 _ROUNDS = 5

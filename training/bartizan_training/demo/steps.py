@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-from bartizan_connector.console import out
-from bartizan_connector.spec import TowerSpec
+from bartizan_connector.base.console import out
+from bartizan_connector.space.spec import TowerSpec
 from bartizan_training.demo import corpus as corpora
 from bartizan_training.demo import ending, lessons, recipes
 from bartizan_training.demo.corpus import Corpus

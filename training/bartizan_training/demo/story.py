@@ -12,7 +12,7 @@ from pathlib import Path
 import typer
 from rich.markup import escape
 
-from bartizan_connector.console import err, out
+from bartizan_connector.base.console import err, out
 
 
 class Story:

@@ -6,11 +6,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from bartizan_connector.errors import WrongUse
+from bartizan_connector.base.errors import WrongUse
 from bartizan_encoders.tower import Tower
-from bartizan_training.data import read_pairs
-from bartizan_training.packing import Packed, TokenTable
-from bartizan_training.sampler import PairSampler, share
+from bartizan_training.data.packing import Packed, TokenTable
+from bartizan_training.data.pairs import read_pairs
+from bartizan_training.data.samplers import PairSampler, share
 from bartizan_training.settings import InfoNce, PairsTable, Training
 from bartizan_training.stages.stage import (
     Batch,

@@ -12,14 +12,14 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from bartizan_connector.errors import WrongUse
+from bartizan_connector.base.errors import WrongUse
 from bartizan_encoders.tower import Design, Tower
-from bartizan_training.data import read_texts
-from bartizan_training.frozen import Frozen, freeze
+from bartizan_training.data.packing import Packed, TokenTable
+from bartizan_training.data.pairs import read_texts
+from bartizan_training.data.samplers import Order, share
 from bartizan_training.losses import alignment, token_gap
-from bartizan_training.packing import Packed, TokenTable
-from bartizan_training.sampler import Order, share
 from bartizan_training.settings import Alignment, RecipePath, TextSource, Training
+from bartizan_training.stages.frozen import Frozen, freeze
 from bartizan_training.stages.stage import Batch, Place, Stage, Towers, Trained, arithmetic, capped, encode
 
 

@@ -5,11 +5,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from bartizan_training.data import read_pairs
-from bartizan_training.frozen import Frozen, freeze
-from bartizan_training.packing import Packed, TokenTable
-from bartizan_training.sampler import PairSampler, share
+from bartizan_training.data.packing import Packed, TokenTable
+from bartizan_training.data.pairs import read_pairs
+from bartizan_training.data.samplers import PairSampler, share
 from bartizan_training.settings import InfoNce, PairsTable, Training
+from bartizan_training.stages.frozen import Frozen, freeze
 from bartizan_training.stages.stage import (
     Batch,
     Place,

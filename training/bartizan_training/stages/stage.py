@@ -9,11 +9,11 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from bartizan_connector.spec import Role, TowerSpec, require_same_space
-from bartizan_connector.tokens import Tokens
+from bartizan_connector.space.spec import Role, TowerSpec, require_same_space
+from bartizan_connector.space.tokens import Tokens
 from bartizan_encoders.tower import Tower
+from bartizan_training.data.packing import Packed
 from bartizan_training.losses import info_nce
-from bartizan_training.packing import Packed
 from bartizan_training.settings import InfoNce, Training
 
 _ON_A_CPU, _ON_A_GPU = 384, 4096

@@ -1,0 +1,1 @@
+"""What every room stands on: errors, tables, the terminal, durable writing."""

@@ -1,0 +1,1 @@
+"""What `bartizan doctor` looks at."""

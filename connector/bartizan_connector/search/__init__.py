@@ -1,0 +1,1 @@
+"""A query in, ranked documents out: the legs side by side, fused."""

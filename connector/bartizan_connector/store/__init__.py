@@ -1,0 +1,1 @@
+"""Rows and their vectors: the seam, the checks, and the stores behind it."""

@@ -1,0 +1,68 @@
+"""Exact search by inner product: the slow, simple answer that every index is measured against.
+
+A matrix product's last bit depends on where a row stands in the matrix, so equal documents would not tie. It only picks
+the candidates here; their scores are then summed in float64, row by row, and rounded once.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from bartizan_connector.base.errors import WrongUse
+from bartizan_connector.space.vectors import Floats, SparseVector
+
+Positions = npt.NDArray[np.int64]
+
+_BLOCK_SCORES = 1 << 24
+"""Scores held at once: 64 MiB."""
+_FLOAT32_ROUNDING = 2.0**-24
+
+
+def top_k(queries: Floats, documents: Floats, k: int) -> tuple[Positions, Floats]:
+    """Positions and scores of the k documents with the largest inner product for each query: two matrices of
+    min(k, documents) columns, best first, ties in order of position."""
+    if queries.ndim != 2 or documents.ndim != 2 or queries.shape[1] != documents.shape[1]:
+        raise WrongUse(f"expected two matrices of equal width, got shapes {queries.shape} and {documents.shape}")
+    count = min(_positive(k), len(documents))
+    positions = np.empty((len(queries), count), dtype=np.int64)
+    scores = np.empty((len(queries), count), dtype=np.float32)
+    if count == 0:
+        return positions, scores
+    longest = float(np.sqrt(np.einsum("nd,nd->n", documents, documents).max()))
+    block = max(1, _BLOCK_SCORES // len(documents))
+    for start in range(0, len(queries), block):
+        approximate = queries[start : start + block] @ documents.T
+        for row, query in enumerate(queries[start : start + block]):
+            slack = 4 * len(query) * _FLOAT32_ROUNDING * longest * float(np.linalg.norm(query))
+            least = np.partition(approximate[row], len(documents) - count)[len(documents) - count]
+            candidates = np.flatnonzero(approximate[row] >= least - slack)
+            exact = (documents[candidates].astype(np.float64) * query).sum(axis=1)
+            chosen, scores[start + row] = best(exact, count)
+            positions[start + row] = candidates[chosen]
+    return positions, scores
+
+
+def sparse_scores(query: SparseVector, documents: Sequence[SparseVector], dim: int) -> npt.NDArray[np.float64]:
+    """The inner product of one sparse query with each document."""
+    if not documents:
+        return np.zeros(0)
+    weights = np.zeros(dim)
+    weights[query.indices] = query.weights
+    owner = np.repeat(np.arange(len(documents)), [len(document.indices) for document in documents])
+    terms = np.concatenate([document.indices for document in documents])
+    values = np.concatenate([document.weights for document in documents]).astype(np.float64)
+    return np.bincount(owner, weights=weights[terms] * values, minlength=len(documents)).astype(np.float64)
+
+
+def best(scores: npt.NDArray[np.float64], k: int) -> tuple[Positions, Floats]:
+    """Positions and scores of the k largest, best first, ties in order of position."""
+    rounded = scores.astype(np.float32)
+    order = np.argsort(-rounded, kind="stable")[: _positive(k)]
+    return order.astype(np.int64), rounded[order]
+
+
+def _positive(k: int) -> int:
+    if k < 1:
+        raise WrongUse(f"k = {k}: ask for at least one result")
+    return k

@@ -1,0 +1,84 @@
+"""One address of Milvus, a file or a server: opened when first needed, named in every failure, left cleanly."""
+
+import logging
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from pymilvus import MilvusClient
+
+from bartizan_connector.base.address import without_password
+from bartizan_connector.base.errors import WrongUse
+from bartizan_connector.store.milvus.failures import calling
+
+_CONNECT_SECONDS = 10.0
+
+
+class Connection:
+    """Holds the client; `timeout` (seconds) is the deadline of every single call."""
+
+    def __init__(self, uri: str, token: str | None, timeout: float) -> None:
+        self.file = None if "://" in uri else Path(uri).expanduser()
+        self.place = without_password(uri)
+        self.timeout = timeout
+        if self.file is None:
+            _check_address(uri, self.place)
+        self._uri = uri
+        self._token = token
+        self._client: MilvusClient | None = None
+
+    @property
+    def is_open(self) -> bool:
+        return self._client is not None
+
+    @property
+    def client(self) -> MilvusClient:
+        if self._client is None:
+            raise WrongUse("call ensure(collection) before anything else")
+        return self._client
+
+    def open(self, *, create: bool) -> None:
+        """Connect, unless that has been done. `create=False` makes no new file."""
+        if self._client is not None:
+            return
+        # pymilvus prints each failure with its whole traceback, and raises it too; it is told once, by us.
+        logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
+        uri = self._uri
+        if self.file is not None:
+            from bartizan_connector.store.milvus import lite
+
+            uri = lite.serve(self.file, create=create)
+        try:
+            with calling(self.place):
+                seconds = min(self.timeout, _CONNECT_SECONDS)
+                self._client = MilvusClient(uri, token=self._token or "", timeout=seconds)
+        except BaseException:
+            self._leave_file()
+            raise
+
+    def close(self) -> None:
+        """Let go; doing it twice is fine."""
+        if self._client is None:
+            return
+        client, self._client = self._client, None
+        try:
+            with calling(self.place):
+                client.close()
+        finally:
+            self._leave_file()
+
+    def _leave_file(self) -> None:
+        if self.file is not None:
+            from bartizan_connector.store.milvus import lite
+
+            lite.release(self.file)
+
+
+def _check_address(uri: str, place: str) -> None:
+    """What pymilvus would take for another address, or fail on with an error of its own."""
+    try:
+        parts = urlsplit(uri)
+        is_complete = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_complete = False
+    if not is_complete:
+        raise WrongUse(f"cannot use {place} as a Milvus address; write it like http://host:19530")

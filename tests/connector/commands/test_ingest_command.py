@@ -1,0 +1,245 @@
+"""`bartizan ingest` as a user meets it: a real tower, a real index, runs that are killed, files that are wrong."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bartizan_connector.__main__ import main
+from bartizan_connector.config import Config
+from bartizan_connector.opening import checked_spec, collection_of, open_backend, open_words
+from bartizan_triton.export import export_tower
+from tests.encoders import tiny
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture(scope="module")
+def towers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Exports of two towers of different spaces."""
+    folder = tmp_path_factory.mktemp("towers")
+    for seed, name in enumerate(("one", "other")):
+        export_tower(tiny.saved(folder / f"{name}-tower", seed=seed), folder / name)
+    return folder
+
+
+class Project:
+    """A folder with a configuration, as a user has it."""
+
+    def __init__(self, folder: Path, towers: Path) -> None:
+        self.folder = folder
+        self.towers = towers
+        self.corpus = folder / "corpus.jsonl"
+        self.letters = folder / "corpus.jsonl.dead.jsonl"
+        self.config = folder / "bartizan.toml"
+        self.configure()
+
+    def configure(
+        self, tower: str = "one", space: str = "", backend: str = 'uri = "index.db"', batch: int = 16
+    ) -> None:
+        self.config.write_text(
+            f"""
+            [space]
+            collection = "docs"
+            document_tower = "{self.towers / tower}"
+            fields = [{{ name = "year", type = "int", default = 0 }}]
+            {space}
+            [encoder]
+            threads = 1
+            [backend]
+            {backend}
+            lexical = "words"
+            [source]
+            path = "corpus.jsonl"
+            batch_size = {batch}
+            """,
+            encoding="utf-8",
+        )
+
+    def write(self, lines: Sequence[dict[str, Any] | str]) -> None:
+        text = "".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines)
+        self.corpus.write_text(text, encoding="utf-8")
+
+    def stored(self, ids: Sequence[str]) -> set[str]:
+        """Which of these ids are known, alive and whole, in the index and in the words."""
+        config = Config.load(self.config)
+        backend, words = open_backend(config), open_words(config)
+        assert words is not None
+        backend.ensure(collection_of(config, checked_spec(config, "document")), create=False)
+        heads = backend.heads(ids)
+        by_word = words.hashes(ids)
+        words.close()
+        backend.close()
+        assert by_word == {id: head.hash for id, head in heads.items() if not head.deleted}
+        return {id for id, head in heads.items() if head.hash and not head.deleted}
+
+
+@pytest.fixture
+def project(tmp_path: Path, towers: Path) -> Project:
+    return Project(tmp_path, towers)
+
+
+def documents(count: int) -> list[dict[str, Any]]:
+    return [{"_id": f"d{number}", "title": f"tower {number}", "text": "one of two towers"} for number in range(count)]
+
+
+def run(project: Project, *options: str) -> int:
+    """The exit code of the command in this process."""
+    try:
+        main(["ingest", str(project.config), *options])
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
+def start(project: Project, before: str = "") -> "subprocess.Popen[str]":
+    """The command in a process of its own, which runs these lines of Python first."""
+    program = f"{before}\nimport runpy\nrunpy.run_module('bartizan_connector', run_name='__main__', alter_sys=True)"
+    return subprocess.Popen(
+        [sys.executable, "-c", program, "ingest", str(project.config), "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=project.folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT / "connector")},
+    )
+
+
+def test_documents_are_stored_and_a_second_run_writes_nothing(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project.write([*documents(40), {"_id": "d0", "_deleted": True}])
+    assert run(project, "--json") == 0
+    first = json.loads(capsys.readouterr().out)
+    counts = ("read", "written", "unchanged", "stale", "deleted", "dead")
+    assert [first[name] for name in counts] == [41, 40, 0, 0, 1, 0]
+    assert run(project, "--json") == 0
+    second = json.loads(capsys.readouterr().out)
+    assert [second[name] for name in counts] == [41, 0, 40, 1, 0, 0]
+    assert project.stored([f"d{number}" for number in range(40)]) == {f"d{number}" for number in range(1, 40)}
+
+
+def test_the_table_says_what_became_of_the_lines(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    project.write([*documents(3), {"_id": "e", "text": "one", "url": "x"}, "{"])
+    assert run(project) == 0
+    printed = capsys.readouterr()
+    assert "4  written    new or changed, encoded and stored" in printed.out
+    assert "5  read in" in printed.out
+    assert f"1 lines could not be stored; see them with their reasons in {project.letters}" in printed.err
+    assert "not declared under [space] fields were not stored: url (1)" in printed.err
+
+
+def test_a_bad_line_is_set_aside_with_its_number_and_reason(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project.write([documents(1)[0], '{"_id": "broken', {"_id": "x", "text": "one", "year": "2020"}])
+    assert run(project, "--strict", "--json") == 1
+    report = json.loads(capsys.readouterr().out)
+    assert (report["written"], report["dead"], report["dead_letters"]) == (1, 2, str(project.letters))
+    letters = [json.loads(line) for line in project.letters.read_text(encoding="utf-8").splitlines()]
+    assert [(letter["position"], letter["text"]) for letter in letters] == [
+        ("corpus.jsonl:2", '{"_id": "broken'),
+        ("corpus.jsonl:3", '{"_id": "x", "text": "one", "year": "2020"}'),
+    ]
+    assert "the line ends in the middle" in letters[0]["reason"]
+    assert letters[1]["reason"] == "the field 'year' must be of type int, got the string '2020'"
+    project.write(documents(1))
+    assert run(project, "--strict") == 0
+
+
+DIES_AFTER_ITS_EIGHTH_WRITE = """
+import itertools, os, signal
+from bartizan_connector.store.milvus import MilvusBackend
+upsert, writes = MilvusBackend.upsert, itertools.count(1)
+def last(self, rows):
+    upsert(self, rows)
+    if next(writes) == 8:
+        os.kill(os.getpid(), signal.SIGKILL)
+MilvusBackend.upsert = last
+"""
+"""In the middle of a batch: its vectors are stored, its words are not, and nothing of it is committed."""
+
+
+def test_a_killed_run_goes_on_where_it_stopped(project: Project) -> None:
+    count, before_death = 200, 8 * 16 - 1
+    lines: list[dict[str, Any] | str] = [*documents(count)]
+    lines.insert(100, "not a record")
+    project.write(lines)
+    process = start(project, DIES_AFTER_ITS_EIGHTH_WRITE)
+    assert process.communicate(timeout=120)[0] == ""
+    assert process.returncode == -signal.SIGKILL
+    assert project.letters.stat().st_size, "what was set aside in a batch that was committed is kept"
+
+    process = start(project)
+    printed, remarks = process.communicate(timeout=120)
+    assert process.returncode == 0, remarks
+    report = json.loads(printed)
+    assert report["unchanged"] == before_death, "what had been stored is not written again"
+    assert (report["written"], report["dead"]) == (count - before_death, 1)
+    ids = [f"d{number}" for number in range(count)]
+    assert project.stored(ids) == set(ids)
+
+
+FULL = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))"
+
+
+def test_a_full_disk_is_told_and_nothing_is_lost(project: Project) -> None:
+    count = 200
+    project.write(documents(count))
+    process = start(project, FULL)
+    remarks = process.communicate(timeout=120)[1]
+    assert process.returncode == 1, remarks
+    assert "has no room to write: [Errno 27] File too large. Make room and run again" in remarks
+    assert "Traceback" not in remarks
+    assert run(project) == 0
+    ids = [f"d{number}" for number in range(count)]
+    assert project.stored(ids) == set(ids)
+
+
+def test_towers_of_another_space_are_refused_before_anything_is_written(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project.write(documents(2))
+    assert run(project) == 0
+    project.configure(tower="other")
+    project.write([{"_id": "new", "text": "one"}])
+    assert run(project) == 3
+    assert "another space" in capsys.readouterr().err
+    project.configure(space='space_id = "tw-somebody-else"')
+    assert run(project) == 3
+    assert "pins another space" in capsys.readouterr().err
+    project.configure()
+    assert project.stored(["d0", "d1", "new"]) == {"d0", "d1"}
+
+
+def test_what_cannot_be_reached_is_told_at_once(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    project.write(documents(1))
+    project.configure(backend='uri = "http://127.0.0.1:9"\ntimeout = 0.5')
+    started = time.monotonic()
+    assert run(project) == 4
+    assert time.monotonic() - started < 20
+    assert "127.0.0.1:9" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda project: project.config.unlink(), "cannot read the configuration"),
+        (lambda project: project.corpus.unlink(), "there is no JSON Lines file or folder at"),
+        (lambda project: project.config.write_text(project.config.read_text().split("[source]")[0]), "has no [source]"),
+        (lambda project: project.config.write_text(project.config.read_text() + 'dead = "x"\n'), "unknown key"),
+    ],
+    ids=["no configuration", "no corpus", "no source", "a typo"],
+)
+def test_wrong_use_is_told(project: Project, capsys: pytest.CaptureFixture[str], spoil: Any, message: str) -> None:
+    project.write(documents(1))
+    spoil(project)
+    assert run(project) == 2
+    assert message in capsys.readouterr().err

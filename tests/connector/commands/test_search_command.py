@@ -1,0 +1,164 @@
+"""`bartizan search` and `doctor` as a user meets them: legs, whose words, and a server that is not there."""
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from bartizan_connector.__main__ import main
+from bartizan_connector.base.errors import Retry
+from bartizan_connector.search.retriever import Retriever
+from tests.exports import export_folder
+
+CONFIG = """
+[space]
+collection = "{collection}"
+document_tower = "{tower}"
+[encoder]
+threads = 1
+[backend]
+uri = "{uri}"
+{backend}
+[source]
+path = "corpus.jsonl"
+"""
+AT_ONCE = 2.0
+"""Seconds in which a refused connection is told, whatever the deadline."""
+
+
+class Project:
+    """A folder with a configuration and an ingested corpus."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.configure()
+
+    def configure(self, *, collection: str = "docs", uri: str = "index.db", backend: str = 'lexical = "words"') -> None:
+        text = CONFIG.format(collection=collection, uri=uri, backend=backend, tower=export_folder("bert", "fp32"))
+        (self.folder / "bartizan.toml").write_text(text, encoding="utf-8")
+
+    def run(self, command: str, *arguments: str) -> int:
+        config = str(self.folder / "bartizan.toml")
+        place = (config,) if command == "ingest" else ("--config", config)
+        with pytest.raises(SystemExit) as exited:
+            main((command, *arguments, *place))
+        return int(exited.value.code or 0)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    project = Project(tmp_path_factory.mktemp("project"))
+    lines = [json.dumps({"_id": f"d{i}", "text": f"the tower of {word}"}) for i, word in enumerate(("stone", "wood"))]
+    (project.folder / "corpus.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    assert project.run("ingest") == 0
+    return project
+
+
+@pytest.fixture
+def project(made: Project) -> Project:
+    made.configure()
+    return made
+
+
+def places(printed: str) -> list[set[str]]:
+    return [set(result["legs"]) for result in json.loads(printed)["results"]]
+
+
+def test_the_legs_of_a_search_can_be_chosen(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    assert project.run("search", "wood", "--json") == 0
+    assert {"dense", "lexical"} in places(capsys.readouterr().out)
+    assert project.run("search", "wood", "--json", "--legs", "dense") == 0
+    assert places(capsys.readouterr().out) == [{"dense"}, {"dense"}]
+    assert project.run("search", "wood", "--json", "--legs", "lexical") == 0
+    assert places(capsys.readouterr().out) == [{"lexical"}]
+    assert project.run("search", "wood", "--json", "--legs", "dense, lexical") == 0
+    assert {"dense", "lexical"} in places(capsys.readouterr().out)
+
+
+def test_the_configured_weight_of_words_is_used(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    project.configure(backend='lexical = "words"\nlexical_weight = 0.5')
+    assert project.run("search", "wood", "--json") == 0
+    for result in json.loads(capsys.readouterr().out)["results"]:
+        weights = {"dense": 1.0, "lexical": 0.5}
+        expected = sum(weights[leg] / (60 + place["rank"]) for leg, place in result["legs"].items())
+        assert result["score"] == pytest.approx(expected)
+
+
+def test_a_leg_that_cannot_be_searched_is_wrong_use(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    assert project.run("search", "wood", "--legs", "sparse") == 2
+    assert "unknown leg 'sparse'; this collection is searched by dense, lexical" in capsys.readouterr().err
+    project.configure(backend="")
+    assert project.run("search", "wood", "--legs", "lexical") == 2
+    assert "set [backend] lexical to a folder and ingest" in " ".join(capsys.readouterr().err.split())
+
+
+def test_half_a_character_is_no_text_for_a_tower_and_no_word(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    typed_in_latin_1 = b"caf\xe9 wood".decode("utf-8", "surrogateescape")
+    assert project.run("search", typed_in_latin_1) == 2
+    assert "is not valid Unicode (surrogates not allowed at character 3)" in capsys.readouterr().err
+    assert project.run("search", typed_in_latin_1, "--json", "--legs", "lexical") == 0
+    assert places(capsys.readouterr().out) == [{"lexical"}]
+
+
+def test_a_document_cannot_steer_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    project = Project(tmp_path)
+    hostile = {"_id": "a", "title": "\x1b[31mRED\x1b]0;pwn\x07\n  2  forged", "text": "the tower\x9b2J of wood"}
+    (tmp_path / "corpus.jsonl").write_text(json.dumps(hostile), encoding="utf-8")
+    assert project.run("ingest") == 0
+    assert project.run("search", "wood") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert next(line for line in lines if "RED" in line).startswith("  1  \ufffd[31mRED\ufffd]0;pwn\ufffd 2 forged  ")
+    assert lines[-1] == "     the tower\ufffd2J of wood"
+    assert project.run("search", "wood", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["results"][0]["fields"]["title"] == hostile["title"]
+
+
+@pytest.mark.parametrize("timeout", ["0", "-1", "nan", "inf"])
+def test_a_deadline_that_cannot_be_kept_is_wrong_use(
+    project: Project, capsys: pytest.CaptureFixture[str], timeout: str
+) -> None:
+    assert project.run("search", "wood", "--timeout", timeout) == 2
+    assert "is no deadline; give seconds, a finite number above 0" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("command", ["ingest", "search", "doctor"])
+def test_the_words_of_another_collection_are_refused_and_nothing_changes(
+    project: Project, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    project.configure(collection="news", uri="news.db")
+    assert project.run(command, *(["wood"] if command == "search" else [])) == 2
+    printed = capsys.readouterr()
+    assert "belongs to collection 'docs', not to 'news'" in " ".join((printed.err + printed.out).split())
+    assert not (project.folder / "news.db").exists()
+    project.configure()
+    assert project.run("search", "wood", "--json", "--legs", "lexical") == 0
+
+
+def test_doctor_says_whose_the_words_are(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    assert project.run("doctor", "--json") == 0
+    findings = {finding["area"]: finding for finding in json.loads(capsys.readouterr().out)}
+    assert findings["words"]["what"].endswith("words belongs to collection 'docs'")
+    project.configure(backend='lexical = "fresh"')
+    assert project.run("doctor", "--json") == 0
+    findings = {finding["area"]: finding for finding in json.loads(capsys.readouterr().out)}
+    assert findings["words"]["status"] == "note"
+    assert not (project.folder / "fresh").exists()
+
+
+@pytest.mark.parametrize("command", ["search", "doctor"])
+def test_where_no_server_listens_is_told_at_once(
+    project: Project, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    project.configure(uri="http://127.0.0.1:9", backend="timeout = 30")
+    begun = time.monotonic()
+    assert project.run(command, *(["wood"] if command == "search" else [])) == 4
+    assert time.monotonic() - begun < 10  # the towers are loaded within it too
+    printed = capsys.readouterr()
+    assert "http://127.0.0.1:9" in printed.err + printed.out
+    begun = time.monotonic()
+    with pytest.raises(Retry, match=r"http://127\.0\.0\.1:9 is unreachable: .*is \[backend\] uri its address"):
+        Retriever.open(project.folder / "bartizan.toml")
+    assert time.monotonic() - begun < AT_ONCE

@@ -1,0 +1,81 @@
+"""Exact search against the plainest arithmetic there is."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bartizan_connector.base.errors import WrongUse
+from bartizan_connector.store import exact
+from bartizan_connector.store.exact import sparse_scores, top_k
+from bartizan_connector.testing.rows import sparse
+
+
+def plain(queries: np.ndarray, documents: np.ndarray, k: int) -> tuple[list[list[int]], list[list[float]]]:
+    """Every pair in float64, rounded once, sorted by (-score, position)."""
+    scores = (queries.astype(np.float64) @ documents.T.astype(np.float64)).astype(np.float32)
+    order = [sorted(range(len(documents)), key=lambda i: (-row[i], i))[:k] for row in scores]
+    return order, [[float(row[i]) for i in chosen] for row, chosen in zip(scores, order, strict=True)]
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    documents=st.integers(0, 60),
+    queries=st.integers(0, 4),
+    dim=st.integers(1, 40),
+    k=st.integers(1, 70),
+    whole=st.booleans(),
+)
+@settings(max_examples=150, deadline=None)
+def test_it_finds_what_sorting_every_pair_finds(
+    seed: int, documents: int, queries: int, dim: int, k: int, whole: bool
+) -> None:
+    dice = np.random.default_rng(seed)
+    reach, unit = (2, 1) if whole else (4096, 1024)  # twelve bits: float64 sums them exactly in any order
+    asked, stored = (
+        (dice.integers(-reach, reach + 1, (count, dim)) / unit).astype(np.float32) for count in (queries, documents)
+    )
+    stored[documents // 2 :] = stored[: documents - documents // 2]  # equal rows must tie wherever they stand
+    positions, scores = top_k(asked, stored, k)
+    wanted_positions, wanted_scores = plain(asked, stored, k)
+    assert positions.shape == scores.shape == (queries, min(k, documents))
+    assert positions.tolist() == wanted_positions
+    assert scores.tolist() == wanted_scores
+
+
+def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    dice = np.random.default_rng(0)
+    queries, documents = (dice.normal(size=(n, 16)).astype(np.float32) for n in (37, 500))
+    whole = top_k(queries, documents, 9)
+    monkeypatch.setattr(exact, "_BLOCK_SCORES", 1100)
+    for one, other in zip(whole, top_k(queries, documents, 9), strict=True):
+        assert one.tolist() == other.tolist()
+
+
+def test_equal_documents_tie_wherever_a_matrix_product_puts_them() -> None:
+    """A matrix product alone gives equal rows scores that differ in the last bit, by where they stand."""
+    dice = np.random.default_rng(3)
+    for dim, copies in ((383, 257), (5, 31), (100, 1003)):
+        documents = np.repeat(dice.normal(size=(1, dim)).astype(np.float32), copies, axis=0)
+        for asked in (1, 3, 8):
+            queries = dice.normal(size=(asked, dim)).astype(np.float32)
+            for k in (1, 7, copies // 2, copies):
+                positions, scores = top_k(queries, documents, k)
+                assert positions.tolist() == [list(range(k))] * asked
+                assert (scores == scores[:, :1]).all()
+
+
+@given(st.lists(st.dictionaries(st.integers(0, 19), st.integers(1, 5).map(float), max_size=6), min_size=1, max_size=8))
+def test_sparse_scores_are_the_dense_inner_products(vectors: list[dict[int, float]]) -> None:
+    dense = np.zeros((len(vectors), 20))
+    for row, vector in zip(dense, vectors, strict=True):
+        row[list(vector)] = list(vector.values())
+    got = sparse_scores(sparse(vectors[0]), [sparse(vector) for vector in vectors], 20)
+    assert got.tolist() == (dense @ dense[0]).tolist()
+
+
+def test_what_cannot_be_searched_is_refused() -> None:
+    with pytest.raises(WrongUse, match="equal width"):
+        top_k(np.zeros((1, 3), np.float32), np.zeros((1, 4), np.float32), 1)
+    with pytest.raises(WrongUse, match="k = 0"):
+        top_k(np.zeros((1, 3), np.float32), np.zeros((1, 3), np.float32), 0)

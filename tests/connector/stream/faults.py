@@ -1,0 +1,102 @@
+"""What the tests of the pipeline drive it with: an encoder, a back-end and words that fail as they are told."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from bartizan_connector.base.errors import Reject, Stop
+from bartizan_connector.seams import Message
+from bartizan_connector.space.spec import Role
+from bartizan_connector.space.vectors import Vectors
+from bartizan_connector.store.collection import Head, Row
+from bartizan_connector.store.memory import MemoryBackend
+from bartizan_connector.stream.work import Report, run
+from bartizan_connector.testing.encoder_fake import HashEncoder
+from tests.connector.stream.streams import ListSource, collection_for
+
+ENCODER = HashEncoder(dim=8, max_tokens=3)
+COLLECTION = collection_for(ENCODER.spec)
+EVERYTHING = 1000
+
+
+class Encoder(HashEncoder):
+    """Counts what it encodes, and fails first as it is told."""
+
+    def __init__(self, *failures: Exception, poison: str | None = None) -> None:
+        super().__init__(dim=8, max_tokens=3)
+        self.failures = list(failures)
+        self.poison = poison
+        self.encoded: list[str] = []
+
+    def encode(self, texts: Sequence[str], role: Role, *, timeout: float | None = None) -> Vectors:
+        assert role == "document"
+        if self.failures:
+            raise self.failures.pop(0)
+        if self.poison in texts:
+            raise Reject((), "this text cannot be encoded")
+        self.encoded += texts
+        return super().encode(texts, role, timeout=timeout)
+
+
+class Backend(MemoryBackend):
+    """A real one in memory that writes down its effects and fails where it is told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.effects: list[str] = []
+        self.fail: dict[str, list[Exception]] = {}
+        self.refused: frozenset[str] = frozenset()
+        self.torn = False
+
+    def upsert(self, rows: Sequence[Row]) -> None:
+        bad = [row.id for row in rows if row.fields["text"] in self.refused]
+        if bad:
+            raise Reject(bad, "the store refuses it")
+        self._effect("upsert", [row.id for row in rows], lambda: super(Backend, self).upsert(rows))
+
+    def touch(self, heads: Sequence[Head]) -> None:
+        self._effect("touch", [head.id for head in heads], lambda: super(Backend, self).touch(heads))
+
+    def delete(self, heads: Sequence[Head]) -> None:
+        self._effect("delete", [head.id for head in heads], lambda: super(Backend, self).delete(heads))
+
+    def _effect(self, name: str, ids: Sequence[str], do: Callable[[], None]) -> None:
+        if self.fail.get(name):
+            raise self.fail[name].pop(0)
+        before = self.heads(ids)
+        do()
+        self.effects.append(f"{name} {' '.join(ids)}")
+        if self.torn and name != "touch":
+            # Power cut between the rows and their heads: the rows are changed, the heads are not.
+            super().touch(list(before.values()))
+            raise Stop("power cut")
+
+
+@dataclass
+class Words:
+    """The word index as the pipeline sees it."""
+
+    held: dict[str, Row] = field(default_factory=dict)
+    effects: list[str] = field(default_factory=list)
+
+    def hashes(self, ids: Sequence[str]) -> Mapping[str, str]:
+        return {id: self.held[id].hash for id in ids if id in self.held}
+
+    def upsert(self, rows: Sequence[Row]) -> None:
+        self.held |= {row.id: row for row in rows}
+        self.effects.append(f"words upsert {' '.join(row.id for row in rows)}")
+
+    def delete(self, ids: Sequence[str]) -> None:
+        for id in ids:
+            self.held.pop(id, None)
+        self.effects.append(f"words delete {' '.join(ids)}")
+
+
+def ingest(messages: Sequence[Message], backend: MemoryBackend, batch_size: int = 100) -> Report:
+    return run(ListSource(messages, batch_size), Encoder(), backend, COLLECTION)
+
+
+def stored(backend: MemoryBackend) -> dict[str, str]:
+    """Everything a search can find: id → text."""
+    hits = backend.search("dense", ENCODER.encode(["anything"], "query"), EVERYTHING)[0]
+    assert len({hit.id for hit in hits}) == len(hits), "a document is there twice"
+    return {hit.id: str(hit.fields["text"]) for hit in hits}

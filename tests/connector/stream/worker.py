@@ -1,0 +1,193 @@
+"""A process that ingests and kills itself with SIGKILL at the n-th effect, for the crash tests.
+
+Run as a program it is a nursery: it imports everything once, then forks one worker for each job that it reads from
+stdin, so that a worker costs milliseconds. A job names the medium, the store, and after which effect to die. An effect
+is a call of a seam that changes something, or, inside the back-end, a call that changes something in Milvus, so death
+also comes between the rows and their heads. A timer lets it come in the middle of an effect.
+"""
+
+import json
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any, cast
+
+import pymilvus
+
+from bartizan_connector.seams import Batch, SearchBackend, Source
+from bartizan_connector.search.words import WordIndex
+from bartizan_connector.store.milvus import MilvusBackend
+from bartizan_connector.stream.jsonl import JsonlSource
+from bartizan_connector.stream.work import run
+from bartizan_connector.testing.encoder_fake import HashEncoder
+from tests.connector.store.memory_host import host_at
+from tests.connector.stream.streams import CONTENTS, collection_for
+
+ENCODER = HashEncoder(dim=8)
+QUERIES = ("fruit", "apple banana cherry")
+EVERYTHING = 1000
+_EFFECTS = frozenset({"ensure", "upsert", "touch", "delete", "close", "dead_letter", "commit"})
+_MILVUS = (
+    "create_collection", "drop_collection", "create_index", "alter_collection_properties",
+    "insert", "upsert", "delete", "flush",
+)  # fmt: skip
+_LATE = ("bartizan_connector.store.milvus.lite", "faiss", "pyarrow.dataset", "pyarrow.parquet", "scipy.sparse")
+"""What Milvus Lite imports when it is first used, and each worker would again."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What one worker does."""
+
+    log: str
+    """The source: a JSON Lines file."""
+    cursor: bool
+    """Whether the source remembers what was committed, as a broker does; JsonlSource does not."""
+    batch_size: int = 100
+    collection: str
+    words: str
+    memory: str | None = None
+    """The socket of the process that keeps the memory, or else …"""
+    milvus: str | None = None
+    """… the file or address of Milvus."""
+    kill_after: int | None = None
+    """Effects."""
+    kill_in: float = 0.0
+    """Seconds; 0: never."""
+    observe: Sequence[str] | None = None
+    """When all is done, look at these ids and at everything that can be found."""
+    result: str = ""
+
+
+class LogSource:
+    """A log with a durable cursor: what a broker is to the pipeline."""
+
+    def __init__(self, log: Path, batch_size: int) -> None:
+        self._inner = JsonlSource(log, batch_size=1)
+        self._batch_size = batch_size
+        self._cursor = cursor_of(log)
+
+    def batches(self) -> Iterator[Batch]:
+        start = int(self._cursor.read_text()) if self._cursor.exists() else 0
+        messages = [message for batch in self._inner.batches() for message in batch.messages]
+        for first in range(start, len(messages), self._batch_size):
+            yield Batch(messages=tuple(messages[first : first + self._batch_size]))
+
+    def commit(self, batch: Batch) -> None:
+        self._inner.commit(batch)
+        aside = self._cursor.with_suffix(".aside")
+        aside.write_text(batch.messages[-1].position.rpartition(":")[2])
+        aside.replace(self._cursor)
+
+    def dead_letter(self, message: Any, reason: str) -> None:
+        self._inner.dead_letter(message, reason)
+
+    def close(self) -> None:
+        self._inner.close()
+
+
+def cursor_of(log: Path) -> Path:
+    return log.with_suffix(".cursor")
+
+
+class Bombed:
+    """Anything of which every effect counts down to SIGKILL."""
+
+    left: int | None = None
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        attribute = getattr(self._inner, name)
+        return Bombed.counting(attribute) if name in _EFFECTS else attribute
+
+    @classmethod
+    def counting(cls, effect: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*args: Any, **more: Any) -> Any:
+            result = effect(*args, **more)
+            if cls.left is not None:
+                cls.left -= 1
+                if cls.left <= 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+            return result
+
+        return counted
+
+
+def work(job: Job) -> None:
+    """Run the pipeline over the source; then, where asked, write down what the index holds."""
+    Bombed.left = job.kill_after
+    signal.setitimer(signal.ITIMER_REAL, job.kill_in)  # nobody handles the signal: the kernel ends the process
+    for name in _MILVUS:
+        setattr(pymilvus.MilvusClient, name, Bombed.counting(getattr(pymilvus.MilvusClient, name)))
+    log = Path(job.log)
+    source: Source = LogSource(log, job.batch_size) if job.cursor else JsonlSource(log, batch_size=job.batch_size)
+    backend, words = _open(job), WordIndex(Path(job.words), job.collection)
+    collection = collection_for(ENCODER.spec, job.collection)
+    counted = Bombed(backend) if job.memory else backend  # in Milvus, each part of an effect counts by itself
+    run(Bombed(source), ENCODER, counted, collection, words=Bombed(words))
+    if job.observe is not None:
+        Path(job.result).write_text(json.dumps(_observation(backend, words, job.observe)))
+    source.close()
+    words.close()
+    backend.close()
+
+
+def _open(job: Job) -> SearchBackend:
+    if job.milvus is not None:
+        return MilvusBackend(job.milvus, consistency="Strong", index="flat")
+    assert job.memory is not None
+    host = host_at(job.memory)
+    host.connect()
+    return cast(SearchBackend, host.backend(job.collection))  # type: ignore[attr-defined]
+
+
+def _observation(backend: SearchBackend, words: WordIndex, ids: Sequence[str]) -> dict[str, Any]:
+    hits = backend.search("dense", ENCODER.encode(QUERIES, "query"), EVERYTHING)
+    found = [[[hit.id, dict(hit.fields), hit.score] for hit in each if hit.id in ids] for each in hits]
+    heads = {id: [head.version, head.hash, head.deleted] for id, head in backend.heads(ids).items()}
+    held = any(words.hashes(ids))  # an index that never held a word refuses to be searched
+    by_word = {
+        word: [hit.id for hit in words.search(word, EVERYTHING)] if held else [] for word in ("fruit", *CONTENTS)
+    }
+    return {"found": found, "heads": heads, "words": by_word}
+
+
+def nursery() -> None:
+    """Fork a worker for each line of stdin; answer with the exit status, negative for a signal."""
+    for name in _LATE:
+        with suppress(ModuleNotFoundError):
+            import_module(name)
+    for line in sys.stdin:
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                work(Job(**json.loads(line)))
+                status = 0
+            finally:  # nothing of the nursery's may run in the child, so the traceback is printed here
+                if status:
+                    traceback.print_exc()
+                sys.stderr.flush()
+                os._exit(status)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+
+
+def line_of(job: Job) -> str:
+    return json.dumps(asdict(job)) + "\n"
+
+
+def observing(job: Job, ids: Sequence[str], result: Path) -> Job:
+    """The same job, lived to its end and looked at."""
+    return replace(job, kill_after=None, kill_in=0.0, observe=list(ids), result=str(result))
+
+
+if __name__ == "__main__":
+    nursery()

@@ -1,0 +1,1 @@
+"""How well towers find what a judged collection says is right."""

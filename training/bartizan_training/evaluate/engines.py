@@ -1,0 +1,46 @@
+"""A tower in the engine it is to be judged in; what that engine cannot open as it is, is exported on the way."""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from importlib.metadata import entry_points
+from pathlib import Path
+
+from bartizan_connector.base import console
+from bartizan_connector.base.errors import WrongUse, require_installed
+from bartizan_connector.opening import load_encoder
+from bartizan_connector.seams import Encoder
+from bartizan_connector.space.spec import TowerSpec
+from bartizan_encoders import NEEDED
+
+_RUN_BY = {"onnx": "model.onnx", "torch": "model.safetensors"}
+"""The file that each engine in this process needs; other engines know best themselves."""
+
+
+@contextmanager
+def opened(folder: Path, engine: str, *, threads: int = 0) -> Iterator[Encoder]:
+    """The tower or export in `folder`, run by `engine`."""
+    spec = TowerSpec.read(folder)
+    needed = _RUN_BY.get(engine)
+    with tempfile.TemporaryDirectory(prefix="bartizan-export-") as aside:
+        place = folder
+        if needed and not (folder / needed).exists():
+            if engine != "onnx":
+                raise WrongUse(f"{folder} is an export without torch weights: use --engine onnx, or give the tower")
+            console.err.print(f"exporting tower '{spec.name}' to ONNX …", markup=False)
+            place = Path(aside) / "export"
+            _export(folder, place)
+        with closing(load_encoder(place, engine, threads=threads)) as encoder:
+            yield encoder
+
+
+def _export(folder: Path, out: Path) -> None:
+    """Whatever package provides the ONNX export is found by entry point: training does not know it."""
+    for point in entry_points(group="bartizan.exporters", name="onnx"):
+        require_installed((*NEEDED, "onnx", "onnxruntime"), "train")
+        point.load()(folder, out, precision="fp32")
+        return
+    raise WrongUse(
+        f"{folder} holds no model.onnx, and no exporter is installed; export it first (bartizan export), "
+        "or use --engine torch"
+    )

@@ -1,0 +1,163 @@
+"""Judging towers on a collection: encode documents and queries, search exactly, measure, time single queries.
+
+1 documents are encoded once, 2 each query tower is judged over them: an exact search, so that nothing but the towers
+decides the answers. Equal scores are in order of document id.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from bartizan_connector.base import console
+from bartizan_connector.base.errors import WrongUse
+from bartizan_connector.seams import Encoder
+from bartizan_connector.space.spec import Role, TowerSpec, require_same_space
+from bartizan_connector.space.vectors import SparseVector, Vectors
+from bartizan_connector.store import exact
+from bartizan_training.data.collections import BeirData, Qrels
+from bartizan_training.evaluate.measuring import DEPTH, Measured, measure
+
+_CHUNK = 128
+"""Texts encoded between two steps of the progress bar."""
+_TIMED_QUERIES = 100
+_WARM_UP = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Documents:
+    """A collection's documents as one tower sees them, in order of id."""
+
+    ids: tuple[str, ...]
+    vectors: Vectors
+    dim: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Latency:
+    """Milliseconds for one query at a time."""
+
+    queries: int
+    encode_p50: float
+    encode_p95: float
+    search_p50: float
+    """The exact search, which looks at every document."""
+    search_p95: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """What a query tower achieved over a collection's documents."""
+
+    measured: Measured
+    answers: dict[str, list[str]]
+    """Query → its documents, best first."""
+    latency: Latency
+    truncated: int
+    """Queries of which the tower saw only the beginning."""
+
+
+def require_pair(document: TowerSpec, query: TowerSpec) -> None:
+    """Refuse two towers that cannot work together, before anything is encoded."""
+    document.role("document")
+    query.role("query")
+    require_same_space(
+        f"query tower '{query.name}' and document tower '{document.name}' do not belong together",
+        expected=document.space_id,
+        came=query.space_id,
+        way_out="Give a query tower that was distilled from, or trained with, the document tower.",
+    )
+
+
+def encode_documents(data: BeirData, encoder: Encoder) -> Documents:
+    """Every document of the collection."""
+    ids = tuple(sorted(data.corpus))
+    vectors = _encode([data.corpus[id] for id in ids], encoder, "document", f"{data.name}: documents")
+    return Documents(ids, vectors, encoder.spec.dim)
+
+
+def judge(data: BeirData, qrels: Qrels, documents: Documents, encoder: Encoder, *, relevant_from: int = 1) -> Judged:
+    """Answer every judged query with this query tower, and measure."""
+    queries = sorted(qrels)
+    texts = [data.queries[query] for query in queries]
+    vectors = _encode(texts, encoder, "query", f"{data.name}: queries")
+    found = search(vectors, documents)
+    answers = {query: [documents.ids[position] for position in row] for query, row in zip(queries, found, strict=True)}
+    return Judged(
+        measured=measure(qrels, answers, relevant_from=relevant_from),
+        answers=answers,
+        latency=time_queries(texts, documents, encoder),
+        truncated=sum(vectors.truncated),
+    )
+
+
+def search(queries: Vectors, documents: Documents, k: int = DEPTH) -> list[list[int]]:
+    """Positions of each query's k best documents, by inner product; two spaces never meet."""
+    require_same_space(
+        "the queries were encoded for other documents",
+        expected=documents.vectors.space_id,
+        came=queries.space_id,
+        way_out="Encode both with towers of one space.",
+    )
+    if isinstance(queries.values, np.ndarray) and isinstance(documents.vectors.values, np.ndarray):
+        found, _ = exact.top_k(queries.values, documents.vectors.values, k)
+        return [[int(position) for position in row] for row in found]
+    if isinstance(queries.values, tuple) and isinstance(documents.vectors.values, tuple):
+        return [_search_sparse(query, documents.vectors.values, documents.dim, k) for query in queries.values]
+    raise WrongUse("dense and sparse vectors cannot be compared; give two towers of one kind")
+
+
+def time_queries(texts: Sequence[str], documents: Documents, encoder: Encoder) -> Latency:
+    """Encode and search a sample of the queries one by one, as a service would; the first few only warm up."""
+    count = min(_TIMED_QUERIES, len(texts))
+    sample = np.random.default_rng(0).permutation(len(texts))[:count]
+    encode, find = [], []
+    for position in [*sample[:_WARM_UP], *sample]:
+        begun = time.perf_counter()
+        vectors = encoder.encode([texts[position]], "query")
+        encoded = time.perf_counter()
+        search(vectors, documents)
+        encode.append((encoded - begun) * 1000)
+        find.append((time.perf_counter() - encoded) * 1000)
+    (encode_p50, encode_p95), (search_p50, search_p95) = (
+        (float(value) for value in np.quantile(times[-count:], [0.5, 0.95])) for times in (encode, find)
+    )
+    return Latency(
+        queries=count, encode_p50=encode_p50, encode_p95=encode_p95, search_p50=search_p50, search_p95=search_p95
+    )
+
+
+def _encode(texts: Sequence[str], encoder: Encoder, role: Role, what: str) -> Vectors:
+    """One vector a text. Equal texts are encoded once, so that they tie; the long first, so that memory peaks early."""
+    distinct = sorted(set(texts), key=lambda text: (-len(text), text))
+    parts: list[Vectors] = []
+    with console.progress(what, len(distinct)) as tick:
+        for start in range(0, len(distinct), _CHUNK):
+            parts.append(encoder.encode(distinct[start : start + _CHUNK], role))
+            tick(len(parts[-1]))
+    place = {text: position for position, text in enumerate(distinct)}
+    order = [place[text] for text in texts]
+    tokens = [count for part in parts for count in part.tokens]
+    truncated = [cut for part in parts for cut in part.truncated]
+    return Vectors(
+        space_id=encoder.spec.space_id,
+        tower_id=encoder.spec.tower_id,
+        values=_gather(parts, order),
+        tokens=tuple(tokens[position] for position in order),
+        truncated=tuple(truncated[position] for position in order),
+    )
+
+
+def _gather(parts: Sequence[Vectors], order: Sequence[int]) -> np.ndarray | tuple[SparseVector, ...]:
+    dense = [part.values for part in parts if isinstance(part.values, np.ndarray)]
+    if len(dense) == len(parts):
+        return np.concatenate(dense)[list(order)]
+    rows = [row for part in parts if isinstance(part.values, tuple) for row in part.values]
+    return tuple(rows[position] for position in order)
+
+
+def _search_sparse(query: SparseVector, documents: Sequence[SparseVector], dim: int, k: int) -> list[int]:
+    """Documents without a common term are no answer."""
+    positions, scores = exact.best(exact.sparse_scores(query, documents, dim), k)
+    return [int(position) for position in positions[scores > 0]]

@@ -1,0 +1,68 @@
+"""Document vectors kept between evaluations: to judge another query tower, the documents need not be encoded again."""
+
+import os
+import tempfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from bartizan_connector.base.errors import Stop, WrongUse
+from bartizan_connector.seams import Encoder
+from bartizan_connector.space.spec import digest_of
+from bartizan_connector.space.vectors import Vectors
+from bartizan_training.data.collections import BeirData
+from bartizan_training.evaluate.judging import Documents, encode_documents
+
+_DOMAIN = "bartizan.kept-vectors/1"
+
+
+def documents(data: BeirData, encoder: Encoder, engine: str, path: Path | None) -> Documents:
+    """The documents' vectors: out of the file when it holds exactly these, else encoded, and then kept in it."""
+    if path is None:
+        return encode_documents(data, encoder)
+    facts = {"documents": data.corpus, "tower_id": encoder.spec.tower_id, "engine": engine}
+    key = digest_of(facts, domain=_DOMAIN)
+    kept = _read(path, key, encoder)
+    if kept is not None:
+        return Documents(tuple(sorted(data.corpus)), kept, encoder.spec.dim)
+    made = encode_documents(data, encoder)
+    _write(path, key, made.vectors)
+    return made
+
+
+def _read(path: Path, key: str, encoder: Encoder) -> Vectors | None:
+    """The vectors in the file; None when there is no file, or one of other documents, another tower or engine."""
+    if not path.exists():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if str(file["key"]) != key:
+                return None
+            return Vectors(
+                space_id=encoder.spec.space_id,
+                tower_id=encoder.spec.tower_id,
+                values=file["values"],
+                tokens=tuple(file["tokens"].tolist()),
+                truncated=tuple(file["truncated"].tolist()),
+            )
+    except (OSError, ValueError, KeyError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
+        raise WrongUse(f"{path} holds no vectors that an evaluation kept; delete it, or give another file") from error
+
+
+def _write(path: Path, key: str, vectors: Vectors) -> None:
+    """Whole or not at all."""
+    if not isinstance(vectors.values, np.ndarray):
+        raise WrongUse("sparse vectors are not kept between evaluations; leave --keep out")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+            try:
+                np.savez(file, key=key, values=vectors.values, tokens=vectors.tokens, truncated=vectors.truncated)
+                file.close()
+                os.replace(file.name, path)
+            except OSError:
+                os.unlink(file.name)
+                raise
+    except OSError as error:
+        raise Stop(f"cannot keep the documents' vectors in {path}: {error.strerror}") from error
