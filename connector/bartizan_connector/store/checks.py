@@ -4,7 +4,7 @@ One set of rules for all of them, so that what one back-end takes every other ta
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from bartizan_connector.store.collection import (
     MAX_ID_BYTES,
     MAX_STRING_BYTES,
     Collection,
+    Document,
     Head,
     Leg,
     Row,
@@ -28,17 +29,9 @@ MAX_RESULTS = 16_384
 """The most rows that Milvus returns for one query."""
 MAX_CHUNKS = 10_000
 MAX_HASH_BYTES = 256
+MAX_ORIGIN_BYTES = 256
 
 _OTHER_TOWER = "Use the tower of that space, or index the documents again under a new collection name."
-
-
-@dataclass(frozen=True, slots=True)
-class Document:
-    """All rows of one id, by rising chunk number."""
-
-    id: str
-    rows: tuple[Row, ...]
-    head: Head
 
 
 def leg_for(collection: Collection, spec: TowerSpec, what: str, *, way_out: str) -> Leg:
@@ -97,14 +90,34 @@ def checked_rows(collection: Collection, rows: Sequence[Row]) -> list[Document]:
             refused.setdefault(row.id, reason)
             continue
         chunks.setdefault(row.id, {})[row.chunk] = replace(row, fields=_filled(collection, row.fields))
-        heads[row.id] = Head(id=row.id, version=row.version, hash=row.hash)
+        heads[row.id] = row.head
     _raise(refused)
-    return [Document(id, tuple(chunks[id][chunk] for chunk in sorted(chunks[id])), head) for id, head in heads.items()]
+    return [
+        Document(id=id, rows=tuple(chunks[id][chunk] for chunk in sorted(chunks[id])), head=head)
+        for id, head in heads.items()
+    ]
+
+
+def replaced(collection: Collection, now: Collection | None, place: str) -> Stop:
+    """The error for a collection that was dropped or replaced since it was opened; `now`: what has its name."""
+    if now is None:
+        return Stop(
+            f"collection '{collection.name}' at {place} was dropped since it was opened; nothing was written. Ingest "
+            "again to make it anew"
+        )
+    try:
+        check_stored(now, collection)
+    except Stop as error:  # SpaceMismatch is one
+        return error
+    return Stop(
+        f"collection '{collection.name}' at {place} was replaced by another since it was opened; nothing was written. "
+        "Open it again"
+    )
 
 
 def checked_heads(heads: Sequence[Head]) -> list[Head]:
     """The heads, each id once, the last wins."""
-    _raise({head.id: reason for head in heads if (reason := _head_fault(head.id, head.version, head.hash))})
+    _raise({head.id: reason for head in heads if (reason := _head_fault(head))})
     return list({head.id: head for head in heads}.values())
 
 
@@ -133,7 +146,7 @@ def checked_query(collection: Collection, name: str, vectors: Vectors, k: int, f
 
 def _fault(collection: Collection, row: Row) -> str | None:
     """Why the row can never be written, or None."""
-    reason = _head_fault(row.id, row.version, row.hash)
+    reason = _head_fault(row.head)
     if reason:
         return reason
     if not 0 <= row.chunk < MAX_CHUNKS:
@@ -154,15 +167,19 @@ def _fault(collection: Collection, row: Row) -> str | None:
     return _field_fault(collection, row.fields)
 
 
-def _head_fault(id: str, version: int, hash: str) -> str | None:
-    if not id:
+def _head_fault(head: Head) -> str | None:
+    if not head.id:
         return "the id is empty"
-    if not is_of_type(id, "string") or len(id.encode()) > MAX_ID_BYTES:
+    if not is_of_type(head.id, "string") or len(head.id.encode()) > MAX_ID_BYTES:
         return f"the id is not a UTF-8 text of at most {MAX_ID_BYTES} bytes"
-    if not 0 <= version < 2**63:
-        return f"version {version} is not between 0 and 2**63 - 1"
-    if not hash.isascii() or len(hash) > MAX_HASH_BYTES:
+    if not 0 <= head.version < 2**63:
+        return f"version {head.version} is not between 0 and 2**63 - 1"
+    if not head.hash.isascii() or len(head.hash) > MAX_HASH_BYTES:
         return f"the hash is not an ASCII text of at most {MAX_HASH_BYTES} bytes"
+    if not is_of_type(head.origin, "string") or len(head.origin.encode()) > MAX_ORIGIN_BYTES:
+        return f"the origin is not a UTF-8 text of at most {MAX_ORIGIN_BYTES} bytes"
+    if not 0 <= head.offset < 2**63:
+        return f"offset {head.offset} is not between 0 and 2**63 - 1"
     return None
 
 

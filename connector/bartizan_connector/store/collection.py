@@ -1,6 +1,7 @@
 """What is stored: a collection's contract, its rows, and what comes back from it."""
 
 import re
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Literal, Self
@@ -30,6 +31,11 @@ MAX_STRING_BYTES = 65_535
 """The longest string that every back-end takes (Milvus' VARCHAR)."""
 RESERVED_NAMES = frozenset({"pk", "id", "chunk", "version", "hash", "deleted", "score", "_id", "_version", "_deleted"})
 """Columns of every store, and the keys that steer a record."""
+
+
+def new_physical_name(name: str) -> str:
+    """What a back-end calls a collection of that name which it makes now; no other will ever be called so."""
+    return f"{name}__{secrets.token_hex(4)}"
 
 
 def is_of_type(value: object, kind: FieldType) -> bool:
@@ -122,10 +128,18 @@ class Row:
 
     id: str
     chunk: int = 0
-    vectors: Mapping[str, Vector]
+    vectors: Mapping[str, Vector] = field(default_factory=dict)
+    """Leg → vector; empty in rows that were read without them."""
     fields: Mapping[str, Scalar] = field(default_factory=dict)
     version: int
     hash: str
+    origin: str = ""
+    offset: int = 0
+
+    @property
+    def head(self) -> "Head":
+        """What is remembered of the id once this row is stored."""
+        return Head(id=self.id, version=self.version, hash=self.hash, origin=self.origin, offset=self.offset)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,6 +150,18 @@ class Head:
     version: int
     hash: str = ""
     deleted: bool = False
+    origin: str = ""
+    """Where the newest change came from, and its place there; empty: from where versions alone tell what is newer."""
+    offset: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Document:
+    """All rows of one id, by rising chunk number, and its head."""
+
+    id: str
+    rows: tuple[Row, ...]
+    head: Head
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,17 +1,18 @@
 """MemoryBackend: rows in a dictionary, searched exactly; the oracle that every other back-end is compared with."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from threading import RLock
 
-import numpy as np
-
 from bartizan_connector.base.errors import WrongUse
-from bartizan_connector.space.vectors import Floats, SparseVector, Vectors
-from bartizan_connector.store.checks import check_stored, checked_heads, checked_query, checked_rows
-from bartizan_connector.store.collection import Collection, Head, Hit, Leg, Row
-from bartizan_connector.store.exact import Positions, best, sparse_scores, top_k
-from bartizan_connector.store.filters import Filter, matches
+from bartizan_connector.space.vectors import Vectors
+from bartizan_connector.store import filters
+from bartizan_connector.store.checks import check_stored, checked_heads, checked_query, checked_rows, replaced
+from bartizan_connector.store.collection import Collection, Document, Head, Hit, Row, new_physical_name
+from bartizan_connector.store.filters import Filter
+from bartizan_connector.store.snapshot import Snapshot
+
+_PLACE = "this memory"
 
 
 class MemoryBackend:
@@ -19,44 +20,85 @@ class MemoryBackend:
 
     def __init__(self) -> None:
         self._lock = RLock()
-        self._stores: dict[str, _Store] = {}
-        self._chosen: _Store | None = None
+        self._kept: dict[str, _Kept] = {}
+        self._names: dict[str, str] = {}
 
-    def ensure(self, collection: Collection, *, create: bool = True) -> None:
+    def open(self, collection: Collection, *, create: bool = True) -> "MemoryStore":
         with self._lock:
-            store = self._stores.get(collection.name)
-            if store:
-                check_stored(store.collection, collection)
+            physical = self._physical(collection.name)
+            if physical is not None:
+                check_stored(self._kept[physical].collection, collection)
             elif create:
-                store = self._stores[collection.name] = _Store(collection)
+                physical = self._names[collection.name] = new_physical_name(collection.name)
+                self._kept[physical] = _Kept(collection)
             else:
-                raise WrongUse(f"there is no collection '{collection.name}' in this memory; ingest documents first")
-            self._chosen = store
+                raise WrongUse(f"there is no collection '{collection.name}' in {_PLACE}; ingest documents first")
+            return MemoryStore(self, collection.name, physical)
+
+    def collections(self) -> Mapping[str, Collection]:
+        with self._lock:
+            return {physical: kept.collection for physical, kept in self._kept.items()}
+
+    def aliases(self) -> Mapping[str, str]:
+        with self._lock:
+            return dict(self._names)
+
+    def point(self, name: str, physical_name: str) -> None:
+        with self._lock:
+            if physical_name not in self._kept:
+                raise WrongUse(f"there is no collection '{physical_name}' in {_PLACE}, so no name can stand for it")
+            self._names[name] = physical_name
+
+    def drop(self, name: str) -> None:
+        with self._lock:
+            physical = self._physical(name)
+            if physical is None:
+                raise WrongUse(f"there is no collection '{name}' in {_PLACE}")
+            del self._kept[physical]
+            self._names = {alias: target for alias, target in self._names.items() if target != physical}
+
+    def close(self) -> None:
+        """Nothing to let go of: the collections stay until the object goes."""
+
+    def _physical(self, name: str) -> str | None:
+        return name if name in self._kept else self._names.get(name)
+
+
+class MemoryStore:
+    """One collection of a MemoryBackend."""
+
+    def __init__(self, backend: MemoryBackend, name: str, physical_name: str) -> None:
+        self._backend = backend
+        self._lock = backend._lock
+        self._name = name
+        self.physical_name = physical_name
+        self.collection = backend._kept[physical_name].collection
+        self.remarks: Sequence[str] = ()
 
     def heads(self, ids: Sequence[str]) -> Mapping[str, Head]:
         with self._lock:
-            known = self._store.heads
+            known = self._kept.heads
             return {id: known[id] for id in ids if id in known}
 
     def upsert(self, rows: Sequence[Row]) -> None:
         with self._lock:
-            store = self._store
-            for document in checked_rows(store.collection, rows):
-                store.rows[document.id] = document.rows
-                store.heads[document.id] = document.head
-            store.snapshot = None
+            kept = self._kept
+            for document in checked_rows(self.collection, rows):
+                kept.rows[document.id] = document.rows
+                kept.heads[document.id] = document.head
+            kept.snapshot = None
 
     def touch(self, heads: Sequence[Head]) -> None:
         with self._lock:
-            self._store.heads.update((head.id, head) for head in checked_heads(heads))
+            self._kept.heads.update((head.id, head) for head in checked_heads(heads))
 
     def delete(self, heads: Sequence[Head]) -> None:
         with self._lock:
-            store = self._store
+            kept = self._kept
             for head in checked_heads(heads):
-                store.rows.pop(head.id, None)
-                store.heads[head.id] = Head(id=head.id, version=head.version, hash=head.hash, deleted=True)
-            store.snapshot = None
+                kept.rows.pop(head.id, None)
+                kept.heads[head.id] = replace(head, deleted=True)
+            kept.snapshot = None
 
     def search(
         self,
@@ -68,77 +110,78 @@ class MemoryBackend:
         timeout: float | None = None,
     ) -> list[list[Hit]]:
         with self._lock:
-            store = self._store
-            chosen = checked_query(store.collection, leg, vectors, k, filter)
-            if store.snapshot is None:
-                store.snapshot = _Snapshot([row for rows in store.rows.values() for row in rows])
-            snapshot = store.snapshot
+            kept = self._kept
+            chosen = checked_query(self.collection, leg, vectors, k, filter)
+            if kept.snapshot is None:
+                kept.snapshot = Snapshot([row for rows in kept.rows.values() for row in rows])
+            snapshot = kept.snapshot
         return snapshot.search(chosen, vectors, k, filter)
 
+    def get(self, ids: Sequence[str], *, vectors: bool = False) -> Mapping[str, Document]:
+        with self._lock:
+            kept = self._kept
+            return {id: kept.document(id, vectors) for id in ids if id in kept.rows}
+
+    def scan(self, filter: Filter | None = None, *, vectors: bool = False) -> Iterator[Document]:
+        self._checked(filter)
+        with self._lock:
+            kept = self._kept
+            ids = [id for id, rows in kept.rows.items() if any(_passes(filter, row) for row in rows)]
+        for id in ids:
+            with self._lock:
+                kept = self._kept
+                document = kept.document(id, vectors) if id in kept.rows else None
+            if document is not None:
+                yield document
+
+    def count(self, filter: Filter | None = None) -> int:
+        self._checked(filter)
+        with self._lock:
+            return sum(_passes(filter, row) for rows in self._kept.rows.values() for row in rows)
+
+    def purge(self, before: int) -> int:
+        with self._lock:
+            heads = self._kept.heads
+            old = [id for id, head in heads.items() if head.deleted and head.version < before]
+            for id in old:
+                del heads[id]
+            return len(old)
+
+    def reindex(self) -> None:
+        """Nothing is indexed here."""
+
     def close(self) -> None:
-        """Nothing to let go of: the collections stay until the object goes."""
+        """Nothing to let go of: the collection stays until the back-end goes."""
 
     @property
-    def _store(self) -> "_Store":
-        if self._chosen is None:
-            raise WrongUse("call ensure(collection) before anything else")
-        return self._chosen
+    def _kept(self) -> "_Kept":
+        """What the back-end keeps under our physical name; called with the lock held."""
+        backend = self._backend
+        kept = backend._kept.get(self.physical_name)
+        if kept is None:
+            now = backend._kept.get(backend._physical(self._name) or "")
+            raise replaced(self.collection, now.collection if now else None, _PLACE)
+        return kept
+
+    def _checked(self, filter: Filter | None) -> None:
+        if filter is not None:
+            filters.check(filter, self.collection)
 
 
 @dataclass(slots=True)
-class _Store:
+class _Kept:
     """One collection."""
 
     collection: Collection
     rows: dict[str, tuple[Row, ...]] = field(default_factory=dict)
     heads: dict[str, Head] = field(default_factory=dict)
-    snapshot: "_Snapshot | None" = None
+    snapshot: Snapshot | None = None
     """The rows as they are searched; None after a change."""
 
-
-class _Snapshot:
-    """The rows at one moment, in order of (id, chunk), so that position decides a tie. Never changed once made."""
-
-    def __init__(self, rows: Sequence[Row]) -> None:
-        self._rows = sorted(rows, key=lambda row: (row.id, row.chunk))
-        self._matrices: dict[str, Floats] = {}
-
-    def search(self, leg: Leg, vectors: Vectors, k: int, filter: Filter | None) -> list[list[Hit]]:
-        rows = self._rows
-        if filter is not None:
-            rows = [row for row in rows if matches(filter, {"id": row.id, **row.fields})]
-        if isinstance(vectors.values, np.ndarray):
-            found = self._dense(leg, rows, vectors.values, k)
-        else:
-            stored = [_sparse(row, leg.name) for row in rows]
-            found = [_overlapping(query, stored, leg.dim, k) for query in vectors.values]
-        return [
-            [_hit(rows[position], score) for position, score in zip(positions, scores, strict=True)]
-            for positions, scores in found
-        ]
-
-    def _dense(self, leg: Leg, rows: Sequence[Row], queries: Floats, k: int) -> list[tuple[Positions, Floats]]:
-        whole = rows is self._rows
-        matrix = self._matrices.get(leg.name) if whole else None
-        if matrix is None:
-            matrix = np.array([row.vectors[leg.name].value for row in rows], np.float32).reshape(-1, leg.dim)
-        if whole:
-            self._matrices[leg.name] = matrix
-        return list(zip(*top_k(queries, matrix, k), strict=True))
+    def document(self, id: str, vectors: bool) -> Document:
+        rows = self.rows[id] if vectors else tuple(replace(row, vectors={}) for row in self.rows[id])
+        return Document(id=id, rows=rows, head=self.heads[id])
 
 
-def _overlapping(query: SparseVector, stored: Sequence[SparseVector], dim: int, k: int) -> tuple[Positions, Floats]:
-    """A row that shares no term with the query is no result."""
-    positions, scores = best(sparse_scores(query, stored, dim), k)
-    shared = scores > 0
-    return positions[shared], scores[shared]
-
-
-def _sparse(row: Row, leg: str) -> SparseVector:
-    value = row.vectors[leg].value
-    assert isinstance(value, SparseVector)
-    return value
-
-
-def _hit(row: Row, score: float) -> Hit:
-    return Hit(id=row.id, chunk=row.chunk, score=float(score), fields=dict(row.fields))
+def _passes(filter: Filter | None, row: Row) -> bool:
+    return filter is None or filters.matches(filter, {"id": row.id, **row.fields})

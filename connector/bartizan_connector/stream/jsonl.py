@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from bartizan_connector.base.errors import Stop, WrongUse
-from bartizan_connector.seams import Batch, Message
+from bartizan_connector.stream.source import Batch, Message
 
 MAX_LINE_BYTES = 16 * 2**20
 MAX_BATCH_BYTES = 16 * 2**20

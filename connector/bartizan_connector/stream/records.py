@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bartizan_connector.base.errors import Reject
-from bartizan_connector.seams import Message
 from bartizan_connector.space.spec import digest_of
 from bartizan_connector.store.collection import (
     MAX_ID_BYTES,
@@ -23,6 +22,7 @@ from bartizan_connector.store.collection import (
     Scalar,
     is_of_type,
 )
+from bartizan_connector.stream.source import Message
 
 _HASH_DOMAIN = "bartizan.record/1"
 _STEERING = frozenset({"_id", "_version", "_deleted"})

@@ -33,12 +33,14 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_aft
 
 from bartizan_connector.base.errors import Reject, Retry, Stop, WrongUse
 from bartizan_connector.encode.answers import check_answer, trusting
-from bartizan_connector.seams import Batch, Encoder, Message, SearchBackend, Source
+from bartizan_connector.encode.encoder import Encoder
 from bartizan_connector.space.vectors import NotFinite, Vector, Vectors
+from bartizan_connector.store.backend import SearchBackend
 from bartizan_connector.store.checks import leg_for
 from bartizan_connector.store.collection import Collection, Head, Leg, Row
 from bartizan_connector.stream.fence import Plan, is_torn, newest_by_id, opened, plan
 from bartizan_connector.stream.records import Change, Put, decode
+from bartizan_connector.stream.source import Batch, Message, Source
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 
 from bartizan_connector.base.errors import Reject, SpaceMismatch, Stop, WrongUse
-from bartizan_connector.seams import SearchBackend
 from bartizan_connector.space.vectors import Vector
 from bartizan_connector.store import filters
+from bartizan_connector.store.backend import SearchBackend
 from bartizan_connector.store.collection import Collection, FieldSpec, Head, Hit, Row
 from bartizan_connector.testing.rows import (
     BAD_ROWS,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from bartizan_connector.seams import Batch, Message, Source
+from bartizan_connector.stream.source import Batch, Message, Source
 
 VALUES = (
     b'{"_id": "a", "text": "one"}',

@@ -10,8 +10,8 @@ import onnx
 import pytest
 
 from bartizan_connector.base.errors import Retry, SpaceMismatch, Stop, WrongUse
+from bartizan_connector.encode.encoder import Encoder
 from bartizan_connector.encode.onnx import MODEL_FILE, PARITY_FILE, SPEC_KEY, OnnxEncoder, run_options
-from bartizan_connector.seams import Encoder
 from bartizan_connector.space.spec import SPEC_FILE, TowerSpec
 from bartizan_connector.space.tokens import TOKENIZER_FILE, Tokenized
 from bartizan_connector.testing.encoder import TEXTS, EncoderSuite

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from bartizan_connector import MemoryBackend
-from bartizan_connector.seams import SearchBackend
 from bartizan_connector.space.vectors import Vector, Vectors
+from bartizan_connector.store.backend import SearchBackend
 from bartizan_connector.store.collection import Collection, Head, Row, Scalar
 from bartizan_connector.store.filters import And, Compare, Filter, In, Not, Operator, Or
 from bartizan_connector.testing.rows import HOSTILE, SPACE, batch, sparse

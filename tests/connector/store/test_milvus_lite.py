@@ -17,8 +17,8 @@ from pymilvus import DataType, MilvusClient
 
 from bartizan_connector import MemoryBackend
 from bartizan_connector.base.errors import Retry, SpaceMismatch, Stop, WrongUse
-from bartizan_connector.seams import SearchBackend
 from bartizan_connector.store import filters
+from bartizan_connector.store.backend import SearchBackend
 from bartizan_connector.store.collection import Collection, FieldSpec, Head, Leg
 from bartizan_connector.store.milvus import MilvusBackend, lite
 from bartizan_connector.testing.backend import BackendSuite

@@ -4,11 +4,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from bartizan_connector.base.errors import Reject, Stop
-from bartizan_connector.seams import Message
 from bartizan_connector.space.spec import Role
 from bartizan_connector.space.vectors import Vectors
 from bartizan_connector.store.collection import Head, Row
 from bartizan_connector.store.memory import MemoryBackend
+from bartizan_connector.stream.source import Message
 from bartizan_connector.stream.work import Report, run
 from bartizan_connector.testing.encoder_fake import HashEncoder
 from tests.connector.stream.streams import ListSource, collection_for

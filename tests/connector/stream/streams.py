@@ -7,10 +7,10 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from bartizan_connector.seams import Batch, Message
 from bartizan_connector.space.spec import TowerSpec
 from bartizan_connector.store.collection import Collection, FieldSpec, Leg
 from bartizan_connector.stream.records import text_of
+from bartizan_connector.stream.source import Batch, Message
 
 FIELDS = (
     FieldSpec(name="title", type="string", default=""),

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bartizan_connector.base.errors import Stop, WrongUse
-from bartizan_connector.seams import Message, Source
 from bartizan_connector.stream.jsonl import JsonlSource
+from bartizan_connector.stream.source import Message, Source
 from bartizan_connector.testing.source import DeadLetter, Medium, SourceSuite
 
 

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bartizan_connector.base.errors import Reject
-from bartizan_connector.seams import Message
 from bartizan_connector.store.collection import MAX_ID_BYTES, MAX_STRING_BYTES, Collection, FieldSpec, Leg
 from bartizan_connector.stream.records import Change, Put, Remove, decode, text_of
+from bartizan_connector.stream.source import Message
 
 COLLECTION = Collection(
     name="docs",

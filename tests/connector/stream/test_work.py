@@ -5,9 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bartizan_connector.base.errors import SpaceMismatch, WrongUse
-from bartizan_connector.seams import Message
 from bartizan_connector.store.collection import Collection, Leg
 from bartizan_connector.store.memory import MemoryBackend
+from bartizan_connector.stream.source import Message
 from bartizan_connector.stream.work import MAX_NAMED_KEYS, OTHER_KEYS, Report, run
 from bartizan_connector.testing.encoder_fake import HashEncoder
 from tests.connector.stream.faults import COLLECTION, ENCODER, Backend, Encoder, Words, ingest, stored

@@ -3,8 +3,8 @@
 import pytest
 
 from bartizan_connector.base.errors import Reject, Retry, Stop
-from bartizan_connector.seams import Message
 from bartizan_connector.store.memory import MemoryBackend
+from bartizan_connector.stream.source import Message
 from bartizan_connector.stream.work import Patience, Report, run
 from tests.connector.stream.faults import COLLECTION, ENCODER, Backend, Encoder, Words, ingest, stored
 from tests.connector.stream.streams import ListSource, message

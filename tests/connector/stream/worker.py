@@ -20,10 +20,11 @@ from typing import Any, cast
 
 import pymilvus
 
-from bartizan_connector.seams import Batch, SearchBackend, Source
 from bartizan_connector.search.words import WordIndex
+from bartizan_connector.store.backend import SearchBackend
 from bartizan_connector.store.milvus import MilvusBackend
 from bartizan_connector.stream.jsonl import JsonlSource
+from bartizan_connector.stream.source import Batch, Source
 from bartizan_connector.stream.work import run
 from bartizan_connector.testing.encoder_fake import HashEncoder
 from tests.connector.store.memory_host import host_at

@@ -1,0 +1,107 @@
+"""The tables of `bartizan.toml` that say what is stored, how it is searched, and where documents come from."""
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, field_validator
+
+from bartizan_connector.base.tables import Table
+from bartizan_connector.space.spec import Role
+from bartizan_connector.store.collection import RESERVED_NAMES, FieldSpec, Name
+from bartizan_connector.store.settings import Seconds
+
+TEXT_FIELDS = (
+    FieldSpec(name="title", type="string", default=""),
+    FieldSpec(name="text", type="string", default=""),
+)
+"""What every configured collection stores beside its own fields: hits show it; a new tower is filled from it."""
+LEXICAL = "lexical"
+"""The name of the leg that searches words; no space can have it."""
+
+Fusion = Literal["rrf", "scores"]
+"""By ranks: 1 / (60 + rank), whatever the scores. By scores: each leg's best hit counts 1, its last one 0."""
+Weight = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class CollectionSettings(Table):
+    """`[collection]`: what is stored."""
+
+    name: Name
+    fields: tuple[FieldSpec, ...] = ()
+    """Typed fields beside `title` and `text`, for filters."""
+
+    @field_validator("fields")
+    @classmethod
+    def _names_are_free(cls, fields: tuple[FieldSpec, ...]) -> tuple[FieldSpec, ...]:
+        built_in = {spec.name for spec in TEXT_FIELDS}
+        names = [spec.name for spec in fields]
+        for name in names:
+            if name in built_in:
+                raise ValueError(f"'{name}' is stored without being declared; leave it out")
+            if name in RESERVED_NAMES:
+                raise ValueError(f"Bartizan keeps the name '{name}' for itself; give the field another one")
+            if names.count(name) > 1:
+                raise ValueError(f"'{name}' is declared twice; keep one of them")
+        return fields
+
+
+class SpaceSettings(Table):
+    """`[spaces.NAME]`: the towers of one space. Each space is a leg of the collection, of that name."""
+
+    document_tower: Path
+    query_tower: Path | None = None
+    """The small tower that answers queries; the document tower when absent."""
+    space_id: str | None = None
+    """Pin the space: towers of any other are refused."""
+    document_encoder: str = "document"
+    """Which table under [encoders] runs the document tower."""
+    query_encoder: str = "query"
+    """Which table under [encoders] runs the query tower."""
+
+    def tower(self, role: Role) -> Path:
+        """The folder of the tower that plays `role`."""
+        return self.document_tower if role == "document" else self.query_tower or self.document_tower
+
+    def encoder(self, role: Role) -> str:
+        """The name of the table that says how that tower is run."""
+        return self.document_encoder if role == "document" else self.query_encoder
+
+    def beside(self, folder: Path) -> Self:
+        """The same with relative paths taken from `folder`."""
+        update = {"document_tower": folder / self.document_tower}
+        if self.query_tower:
+            update["query_tower"] = folder / self.query_tower
+        return self.model_copy(update=update)
+
+
+class SearchSettings(Table):
+    """`[search]`: how legs become one list."""
+
+    fusion: Fusion = "rrf"
+    """By ranks (`rrf`) or by `scores`."""
+    weights: dict[str, Weight] = Field(default_factory=dict)
+    """How much each leg counts, by name (`lexical` is the words'); 1 where nothing is said."""
+    timeout: Seconds = 30.0
+    """Deadline of one search, in seconds."""
+
+
+class JsonlSettings(Table):
+    """`[source] kind = "jsonl"`: documents from JSON Lines files."""
+
+    kind: Literal["jsonl"] = "jsonl"
+    path: Path
+    """A file, or a folder of `*.jsonl` files."""
+    dead_letters: Path | None = None
+    """Lines that cannot be written go here with the reason; default: `<path>.dead.jsonl`."""
+    batch_size: Annotated[int, Field(ge=1, le=1000)] = 256
+
+    def beside(self, folder: Path) -> Self:
+        """The same with relative paths taken from `folder`."""
+        update = {"path": folder / self.path}
+        if self.dead_letters:
+            update["dead_letters"] = folder / self.dead_letters
+        return self.model_copy(update=update)
+
+
+SourceSettings = JsonlSettings
+"""Every kind of source; more than one is told apart by `kind`."""

@@ -1,0 +1,58 @@
+"""The towers that a configuration names: their specs checked against each other, the collection they fill, opened."""
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from bartizan_connector.config.file import Config
+from bartizan_connector.config.settings import TEXT_FIELDS
+from bartizan_connector.encode.encoder import Encoder
+from bartizan_connector.space.spec import Role, TowerSpec, require_same_space
+from bartizan_connector.store.collection import Collection, Leg
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pair:
+    """The specs of one space's towers, which belong together."""
+
+    document: TowerSpec
+    query: TowerSpec
+
+
+def checked_pair(config: Config, leg: str) -> Pair:
+    """The specs of one leg's towers, once both and the pinned space are found to agree. Loads no weights."""
+    space = config.spaces[leg]
+    pair = Pair(document=TowerSpec.read(space.tower("document")), query=TowerSpec.read(space.tower("query")))
+    require_same_space(
+        f"query tower '{pair.query.name}' and document tower '{pair.document.name}' do not belong together",
+        expected=pair.document.space_id,
+        came=pair.query.space_id,
+        way_out=f"Set [spaces.{leg}] query_tower to one that was distilled from, or trained with, the document tower.",
+    )
+    if space.space_id:
+        require_same_space(
+            f"[spaces.{leg}] space_id pins another space than the towers' ({pair.document.name})",
+            expected=space.space_id,
+            came=pair.document.space_id,
+            way_out=f"Point [spaces.{leg}] at towers of the pinned space, or, after re-indexing, pin the new one.",
+        )
+    return pair
+
+
+def collection_of(config: Config) -> Collection:
+    """The contract of the configured collection: a leg for each space, the text, the declared fields."""
+    legs = tuple(Leg.of(checked_pair(config, leg).document, leg) for leg in config.spaces)
+    return Collection(name=config.collection.name, legs=legs, fields=(*TEXT_FIELDS, *config.collection.fields))
+
+
+def open_encoders(config: Config, role: Role) -> Mapping[str, Encoder]:
+    """The encoder of each leg that plays `role`; when one cannot be opened, none stays open."""
+    for leg in config.spaces:
+        getattr(checked_pair(config, leg), role).role(role)
+    opened: dict[str, Encoder] = {}
+    with ExitStack() as undo:
+        for leg, space in config.spaces.items():
+            opened[leg] = config.encoder(space.encoder(role)).open(space.tower(role))
+            undo.callback(opened[leg].close)
+        undo.pop_all()
+    return opened

@@ -1,0 +1,127 @@
+"""The seam of storing: a back-end holds collections, a store is one of them, opened.
+
+A collection has a name, which people give, and a physical name, which is made anew with every creation and never used
+again. The name is an alias of the physical one. `open` resolves it once; the store keeps to the physical name, so that
+nobody who has a collection open ever reads from, or writes to, another one that has taken its name since.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Protocol
+
+from bartizan_connector.space.vectors import Vectors
+from bartizan_connector.store.collection import Collection, Document, Head, Hit, Row
+from bartizan_connector.store.filters import Filter
+
+
+class Store(Protocol):
+    """One collection, opened. For every leg a bigger score is better, and ties are in order of (id, chunk). Safe to
+    share between threads; the conformance suite (`bartizan_connector.testing`) holds every store to it.
+
+    Every write and every search of a collection that was dropped or replaced since it was opened is refused:
+    SpaceMismatch where what stands there now is of another space, else Stop; nothing is written then.
+    """
+
+    @property
+    def collection(self) -> Collection:
+        """The contract as it is stored."""
+        ...
+
+    @property
+    def physical_name(self) -> str:
+        """What the back-end calls it; never used again for another."""
+        ...
+
+    @property
+    def remarks(self) -> Sequence[str]:
+        """What a person should know of it: an index that is not as the configuration asks, for example."""
+        ...
+
+    def heads(self, ids: Sequence[str]) -> Mapping[str, Head]:
+        """What is known of these ids, as of now (own writes included); unknown ids are left out."""
+        ...
+
+    def upsert(self, rows: Sequence[Row]) -> None:
+        """Replace each id that occurs by exactly the rows given for it, and remember its head.
+        A row given twice (same id and chunk): the last wins. Visible to `heads` and `get` at once, to `search` at the
+        back-end's consistency. Reject names exactly the ids at fault, which keep the rows they had; the others may be
+        written or not, so the call is made again without those. Where every row is refused, it is a Stop."""
+        ...
+
+    def touch(self, heads: Sequence[Head]) -> None:
+        """Remember these heads exactly as given; the rows stay. A newer version with the same hash says that the
+        content did not change; an empty hash says that the rows are about to change, so that after a crash halfway
+        nothing is taken for unchanged."""
+        ...
+
+    def delete(self, heads: Sequence[Head]) -> None:
+        """Remove these ids' rows and remember the head at which each was deleted. Missing ids are remembered too."""
+        ...
+
+    def search(
+        self,
+        leg: str,
+        vectors: Vectors,
+        k: int,
+        filter: Filter | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> list[list[Hit]]:
+        """The k best rows for each vector. Vectors of another space raise SpaceMismatch before anything is searched.
+        A sparse vector finds only rows that share a term with it."""
+        ...
+
+    def get(self, ids: Sequence[str], *, vectors: bool = False) -> Mapping[str, Document]:
+        """What is stored of these ids, as of now; ids without rows are left out. `vectors`: rows carry theirs."""
+        ...
+
+    def scan(self, filter: Filter | None = None, *, vectors: bool = False) -> Iterator[Document]:
+        """Every document of which a row passes the filter, once and whole, in any order and with bounded memory. What
+        is written meanwhile may be seen or not."""
+        ...
+
+    def count(self, filter: Filter | None = None) -> int:
+        """How many rows pass the filter, as of now."""
+        ...
+
+    def purge(self, before: int) -> int:
+        """Forget the deleted ids whose version is below `before`, and say how many. What is forgotten can be brought
+        back by a replay of something older, so keep at least what the sources keep."""
+        ...
+
+    def reindex(self) -> None:
+        """Build the indexes anew as they are configured now; searches go on meanwhile."""
+        ...
+
+    def close(self) -> None:
+        """Make what was written durable and fast to search, then let go. Closing twice is fine."""
+        ...
+
+
+class Backend(Protocol):
+    """Where collections are kept."""
+
+    def open(self, collection: Collection, *, create: bool = True) -> Store:
+        """The collection of that name. A leg of another space raises SpaceMismatch, another field or leg Stop; nothing
+        is changed then. A missing collection is created, or, with `create=False` (who only reads must not make an empty
+        one), refused as WrongUse. Of several who create at once one does, and all open what it made."""
+        ...
+
+    def collections(self) -> Mapping[str, Collection]:
+        """The contract of every collection by its physical name; what is not ours is left out."""
+        ...
+
+    def aliases(self) -> Mapping[str, str]:
+        """Name → physical name."""
+        ...
+
+    def point(self, name: str, physical_name: str) -> None:
+        """Let the name stand for that collection from now on, in one step. Who has the former one open keeps it."""
+        ...
+
+    def drop(self, name: str) -> None:
+        """Remove the collection that has this name (or physical name), all that belongs to it, and its names."""
+        ...
+
+    def close(self) -> None:
+        """Close every store that is open, and let go. Closing twice is fine."""
+        ...

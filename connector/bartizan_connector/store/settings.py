@@ -1,0 +1,77 @@
+"""`[backend]`: where collections are kept, and how the back-end behind that address is opened."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, Self
+
+from pydantic import Field, SecretStr, model_validator
+
+from bartizan_connector.base.errors import WrongUse
+from bartizan_connector.base.tables import Table
+
+if TYPE_CHECKING:
+    from bartizan_connector.store.backend import Backend
+
+MEMORY = "memory:"
+
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class BackendSettings(Table):
+    """The table; its `uri` decides which back-end it is."""
+
+    uri: str = "bartizan.db"
+    """A Milvus Lite file (`index.db`), a server (`http://host:19530`), or `memory:` for nothing that stays."""
+    token: SecretStr | None = None
+    token_file: Path | None = None
+    timeout: Seconds = 30.0
+    """Deadline of one call, in seconds."""
+    consistency: Literal["Strong", "Session", "Bounded", "Eventually"] = "Bounded"
+    index: Literal["auto", "flat", "hnsw"] = "auto"
+    lexical: Path | None = None
+    """Folder of the word index; without it there is no lexical leg."""
+
+    @model_validator(mode="after")
+    def _one_secret(self) -> Self:
+        if self.token and self.token_file:
+            raise ValueError("give token or token_file, not both")
+        return self
+
+    @property
+    def is_file(self) -> bool:
+        """Whether the address is a path on this machine."""
+        return "://" not in self.uri and self.uri != MEMORY
+
+    def beside(self, folder: Path) -> Self:
+        """The same with relative paths taken from `folder`."""
+        return self.model_copy(
+            update={
+                "uri": str(folder / self.uri) if self.is_file else self.uri,
+                "token_file": self.token_file and folder / self.token_file,
+                "lexical": self.lexical and folder / self.lexical,
+            }
+        )
+
+    def secret(self) -> str | None:
+        """The server's token, read where it is needed and never kept elsewhere."""
+        if self.token_file:
+            try:
+                return self.token_file.read_text(encoding="utf-8").strip()
+            except OSError as error:
+                raise WrongUse(f"cannot read [backend] token_file {self.token_file}: {error.strerror}") from error
+        return self.token.get_secret_value() if self.token else None
+
+    def open(self) -> "Backend":
+        """The back-end; nothing is created yet."""
+        if self.uri == MEMORY:
+            from bartizan_connector.store.memory import MemoryBackend
+
+            return MemoryBackend()
+        from bartizan_connector.store.milvus import MilvusBackend
+
+        return MilvusBackend(
+            self.uri,
+            token=self.secret(),
+            timeout=self.timeout,
+            consistency=self.consistency,
+            index=self.index,
+        )

@@ -1,0 +1,82 @@
+"""The seam of reading: a source gives batches of raw messages, each of one partition, at least once and in order."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One raw change as the source holds it. A missing value deletes the key.
+
+    Sources of all kinds share one domain of versions: milliseconds since 1970 × 2²⁰, plus a number that grows within
+    the millisecond. So a file that is loaded first and a topic that follows it agree on what is newer."""
+
+    position: str
+    """Where it came from, for people: `corpus.jsonl:17`, `docs[3]@1204`."""
+    value: bytes | None
+    key: str | None = None
+    version: int
+    """When it was written, in that domain; a version of the record's own goes before it."""
+    origin: str = ""
+    """The sequence that `offset` counts in, the same at every reading: a topic's partition, one state of a file. Within
+    an origin the offset alone decides what is newer, whatever the clocks said; empty: there is no such sequence."""
+    offset: int = 0
+    """Grows with every message of the origin; the same message has the same offset when it comes again."""
+    headers: Mapping[str, bytes] = field(default_factory=dict)
+    timestamp: float | None = None
+    """When it was written, seconds since 1970, where the source knows; for measuring freshness."""
+    fault: str | None = None
+    """Why the source itself cannot deliver the change (a line too long to read); `value` is its beginning then."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """Messages of one partition that are written and committed together."""
+
+    messages: tuple[Message, ...]
+    partition: str = ""
+    """Batches of one partition are committed in the order they were given; those of two are independent."""
+    generation: int = 0
+    """Which assignment of the partition the batch was read under, for `owns`."""
+
+
+class Source(Protocol):
+    """Where changes come from. All calls but `close` are made from one thread."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether no further batch will come; false for a source that is followed."""
+        ...
+
+    @property
+    def dead_letters(self) -> str:
+        """Where messages are set aside, for people."""
+        ...
+
+    def backlog(self) -> int | None:
+        """About how many messages are still to be given; None where that is not known."""
+        ...
+
+    def poll(self, timeout: float) -> Batch | None:
+        """The next batch of some partition, oldest first; None when there was none within `timeout` seconds. Messages
+        that were not committed come again after a restart, or at whoever takes the partition over."""
+        ...
+
+    def owns(self, batch: Batch) -> bool:
+        """Whether the batch's partition is still ours, under the assignment the batch was read under. Asked before the
+        batch is written and before it is committed; a batch that is not owned any more is dropped: its new owner reads
+        it again."""
+        ...
+
+    def commit(self, batch: Batch) -> None:
+        """Everything in the batch, and in those of its partition before it, is durable elsewhere."""
+        ...
+
+    def dead_letter(self, message: Message, reason: str) -> None:
+        """Set a message aside that can never be written, with the reason; durable by the batch's commit."""
+        ...
+
+    def close(self) -> None:
+        """Let go; what was not committed comes again. Closing twice is fine."""
+        ...
