@@ -34,24 +34,19 @@ MAX_ORIGIN_BYTES = 256
 _OTHER_TOWER = "Use the tower of that space, or index the documents again under a new collection name."
 
 
-def leg_for(collection: Collection, spec: TowerSpec, what: str, *, way_out: str) -> Leg:
-    """The leg that holds this tower's vectors, by kind and space: its name says nothing about what it holds."""
-    fitting = [leg for leg in collection.legs if (leg.kind, leg.space_id) == (spec.kind, spec.space_id)]
-    if not fitting:
-        legs = ", ".join(f"{leg.name} ({leg.kind})" for leg in collection.legs)
+def require_leg(collection: Collection, name: str, spec: TowerSpec, what: str, *, way_out: str) -> Leg:
+    """The leg of that name, once it is found to hold this tower's vectors."""
+    leg = _leg(collection, name)
+    told = f"tower '{spec.name}' {what} the {name} leg of collection '{collection.name}'"
+    if leg.kind != spec.kind:
         raise SpaceMismatch(
-            f"{spec.kind} tower '{spec.name}' {what} collection '{collection.name}' with the legs {legs}",
-            expected=" or ".join(dict.fromkeys(leg.space_id for leg in collection.legs)),
+            f"{told}, which is {leg.kind}, as the tower is {spec.kind}",
+            expected=leg.space_id,
             came=spec.space_id,
             way_out=way_out,
         )
-    if len(fitting) > 1:
-        names = ", ".join(leg.name for leg in fitting)
-        raise WrongUse(
-            f"the legs {names} of collection '{collection.name}' are all of tower '{spec.name}''s space; "
-            "give a collection in which one leg is"
-        )
-    return fitting[0]
+    require_same_space(told, expected=leg.space_id, came=spec.space_id, way_out=way_out)
+    return leg
 
 
 def check_stored(stored: Collection, wanted: Collection) -> None:
@@ -123,10 +118,7 @@ def checked_heads(heads: Sequence[Head]) -> list[Head]:
 
 def checked_query(collection: Collection, name: str, vectors: Vectors, k: int, filter: Filter | None) -> Leg:
     """The leg to search, once the query vectors, k and the filter are found to suit it."""
-    if name not in {leg.name for leg in collection.legs}:
-        legs = ", ".join(leg.name for leg in collection.legs)
-        raise WrongUse(f"collection '{collection.name}' has no leg '{name}'; it has {legs}")
-    leg = collection.leg(name)
+    leg = _leg(collection, name)
     require_same_space(
         f"a query cannot search the {name} leg of collection '{collection.name}'",
         expected=leg.space_id,
@@ -142,6 +134,13 @@ def checked_query(collection: Collection, name: str, vectors: Vectors, k: int, f
     if filter is not None:
         filters.check(filter, collection)
     return leg
+
+
+def _leg(collection: Collection, name: str) -> Leg:
+    if name not in {leg.name for leg in collection.legs}:
+        legs = ", ".join(leg.name for leg in collection.legs)
+        raise WrongUse(f"collection '{collection.name}' has no leg '{name}'; it has {legs}")
+    return collection.leg(name)
 
 
 def _fault(collection: Collection, row: Row) -> str | None:
