@@ -200,12 +200,13 @@ class _Pipeline:
             if error is not None:
                 raise error
             self._is_writing = False
+            self._write_next()
             self._commit(flight)
         elif error is not None:
             self._give_up_from(flight, error)
         elif flight in self._flights:
             self._prepared.append(flight)
-        self._write_next()
+            self._write_next()
 
     def _give_up_from(self, flight: Flight, error: BaseException) -> None:
         """The batches ahead, which are encoded already, are still written; then the error is raised."""
