@@ -351,14 +351,23 @@ def test_stop_ends_the_run_at_once_even_while_a_commit_is_waited_for() -> None:
 
     class Full(Words):
         def upsert(self, rows: Sequence[Row]) -> None:
+            if rows[0].id == "b":
+                assert encoded.wait(SOON)
+                time.sleep(0.2)  # by then the third batch waits for its turn to be written
             if rows[0].id == "c":
                 assert waiting.wait(SOON)
                 raise Stop("disk full")
 
+    encoded = Event()
+
+    def when(texts: Sequence[str]) -> None:
+        if texts == ["three"]:
+            encoded.set()
+
     source = Busy([message("a", "one", 1), message("b", "two", 1), message("c", "three", 1)], 1)
     started = time.monotonic()
     with pytest.raises(Stop, match="disk full"):
-        run_dense(source, Encoder(), Backend(), COLLECTION, words=Full(), patience=Patience(seconds=100.0))
+        run_dense(source, Watched(when), Backend(), COLLECTION, words=Full(), patience=Patience(seconds=100.0))
     assert time.monotonic() - started < SOON
     assert source.committed == 1
 
