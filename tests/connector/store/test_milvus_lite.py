@@ -21,7 +21,6 @@ from bartizan_connector.store import filters
 from bartizan_connector.store.backend import Store
 from bartizan_connector.store.collection import Collection, FieldSpec, Head, Leg
 from bartizan_connector.store.milvus import MilvusBackend, lite
-from bartizan_connector.store.milvus.preparation import Preparation
 from bartizan_connector.store.milvus.writing import Writer
 from bartizan_connector.testing.backend import BackendSuite
 from bartizan_connector.testing.rows import COLLECTION, DENSE, FIELDS, NARROW, TERMS, found, queries, row
@@ -66,9 +65,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Store, Stor
 
 @given(dice=st.randoms(use_true_random=False))
 @settings(max_examples=60, deadline=None)
-def test_a_rendered_filter_passes_exactly_what_matches_passes(
-    pair: tuple[Store, Store], dice: random.Random
-) -> None:
+def test_a_rendered_filter_passes_exactly_what_matches_passes(pair: tuple[Store, Store], dice: random.Random) -> None:
     filter = random_filter(dice, depth=4)
     vectors = random_queries(dice, DENSE, 1)
     answers = [
@@ -141,7 +138,7 @@ def test_two_back_ends_of_one_process_share_a_file_and_the_last_one_frees_it(pat
 
 def test_a_file_in_use_by_another_process_is_a_retry_that_says_what_to_do(path: Path) -> None:
     backend = MilvusBackend(str(path))
-    store = backend.open(COLLECTION)
+    backend.open(COLLECTION)
     program = f"""
 import sys
 from bartizan_connector.store.milvus import MilvusBackend
@@ -168,9 +165,7 @@ def test_a_failed_open_leaves_the_file_free(path: Path) -> None:
     assert not path.exists()
     for name in ("like", "IS", "Timestamp"):
         with pytest.raises(WrongUse, match=name):
-            MilvusBackend(str(path)).open(
-                COLLECTION.model_copy(update={"fields": (FieldSpec(name=name, type="int"),)})
-            )
+            MilvusBackend(str(path)).open(COLLECTION.model_copy(update={"fields": (FieldSpec(name=name, type="int"),)}))
     assert _is_free(path)
 
 
@@ -195,7 +190,7 @@ def test_a_collection_that_carries_no_contract_is_refused(path: Path) -> None:
     client.create_collection(COLLECTION.name, schema=schema)
     backend = MilvusBackend(str(path))
     with pytest.raises(Stop, match="not made by Bartizan"):
-        store = backend.open(COLLECTION)
+        backend.open(COLLECTION)
     assert client.list_collections() == [COLLECTION.name]
     client.close()
     lite.release(path)
@@ -333,7 +328,7 @@ def test_a_server_that_is_down_is_a_retry_that_names_it_at_once() -> None:
     with pytest.raises(
         Retry, match=r"http://127\.0\.0\.1:1 is unreachable: .*is \[backend\] uri its address"
     ) as raised:
-        store = backend.open(COLLECTION)
+        backend.open(COLLECTION)
     assert time.monotonic() - begun < 2
     assert raised.value.exit_code == 4
     assert "secret" not in str(raised.value)
