@@ -65,7 +65,7 @@ def test_a_search_never_waits_for_a_commit(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_a_deletion_that_was_written_but_not_committed_spoils_no_later_one(tmp_path: Path) -> None:
-    """The state of a process that died between the two, made by hand: the new file of deletions, the old `meta.json`."""
+    """What a process leaves that dies between the two, made by hand: new deletions beside the old `meta.json`."""
     folder = tmp_path / "words"
     fill(folder, "a", "b", "c")
     shutil.copy(folder / "meta.json", tmp_path / "before.json")

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bartizan_connector.search.words.ownership import take
 from bartizan_connector.base.errors import Reject, Retry, Stop, WrongUse
 from bartizan_connector.search.words.index import WordIndex
+from bartizan_connector.search.words.ownership import take
 from bartizan_connector.store.collection import Row, Scalar
 from bartizan_connector.store.filters import matches, parse
 from bartizan_connector.testing.rows import HOSTILE

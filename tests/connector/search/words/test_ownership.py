@@ -12,9 +12,9 @@ from threading import Barrier
 import pytest
 import tantivy
 
-from bartizan_connector.search.words.ownership import OWNER_FILE, owner_of, take
 from bartizan_connector.base.errors import Stop, WrongUse
 from bartizan_connector.search.words.index import WordIndex
+from bartizan_connector.search.words.ownership import OWNER_FILE, owner_of, take
 from bartizan_connector.store.collection import Row
 
 
