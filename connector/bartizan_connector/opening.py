@@ -1,13 +1,13 @@
 """From configuration to working parts: the one place that knows which class serves which key."""
 
-from functools import lru_cache
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from bartizan_connector.base.errors import WrongUse
 from bartizan_connector.config import TEXT_FIELDS, Config
-from bartizan_connector.seams import Encoder, SearchBackend
+from bartizan_connector.encode.encoder import Encoder
+from bartizan_connector.encode.settings import encoder_settings
+from bartizan_connector.seams import SearchBackend
 from bartizan_connector.space.spec import Role, TowerSpec, require_same_space
 from bartizan_connector.store.collection import Collection, Leg
 
@@ -62,11 +62,7 @@ def open_encoder(config: Config, role: Role) -> Encoder:
 
 def load_encoder(folder: Path, engine: str, *, threads: int = 0, batch_tokens: int | None = None) -> Encoder:
     """The tower or export in `folder`, run by `engine` (an entry point of the group `bartizan.encoders`)."""
-    engines = _engines()
-    if engine not in engines:
-        raise WrongUse(f"unknown engine '{engine}'; known: {', '.join(sorted(engines))}")
-    opened = engines[engine].load().open(folder, threads=threads, batch_tokens=batch_tokens)
-    return cast(Encoder, opened)
+    return encoder_settings({"engine": engine, "threads": threads, "batch_tokens": batch_tokens}).open(folder)
 
 
 def open_backend(config: Config) -> SearchBackend:
@@ -109,8 +105,3 @@ def open_source(config: Config) -> "JsonlSource":
 def collection_of(config: Config, spec: TowerSpec) -> Collection:
     """The contract of the configured collection: one leg for the towers' space, the text, the declared fields."""
     return Collection(name=config.space.collection, legs=(Leg.of(spec),), fields=(*TEXT_FIELDS, *config.space.fields))
-
-
-@lru_cache
-def _engines() -> dict[str, EntryPoint]:
-    return {point.name: point for point in entry_points(group="bartizan.encoders")}

@@ -1,30 +1,12 @@
-"""The three seams: what encodes, what stores and searches, what documents come from."""
+"""Two of the three seams: what stores and searches, what documents come from."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from bartizan_connector.space.spec import Role, TowerSpec
 from bartizan_connector.space.vectors import Vectors
 from bartizan_connector.store.collection import Collection, Head, Hit, Row
 from bartizan_connector.store.filters import Filter
-
-
-class Encoder(Protocol):
-    """Turns texts into the vectors of one tower. The same text gives the same vector in any batch."""
-
-    @property
-    def spec(self) -> TowerSpec: ...
-
-    def encode(self, texts: Sequence[str], role: Role, *, timeout: float | None = None) -> Vectors:
-        """One vector a text, in order. Raises Retry when the engine is unreachable or the timeout (seconds) passed."""
-        ...
-
-    async def aencode(self, texts: Sequence[str], role: Role, *, timeout: float | None = None) -> Vectors:
-        """The same without blocking the event loop."""
-        ...
-
-    def close(self) -> None: ...
 
 
 class SearchBackend(Protocol):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from bartizan_connector.seams import Encoder
+from bartizan_connector.encode.encoder import Encoder
 from bartizan_connector.testing.encoder import TEXTS, EncoderSuite
 from bartizan_encoders.local import TorchEncoder
 from bartizan_encoders.tower import Tower

@@ -12,8 +12,9 @@ from typing import Any, Protocol, Self
 from bartizan_connector.base.errors import Retry, WrongUse
 from bartizan_connector.config import Config
 from bartizan_connector.encode.answers import check_answer, trusting
+from bartizan_connector.encode.encoder import Encoder
 from bartizan_connector.opening import collection_of, open_backend, open_encoder, open_words
-from bartizan_connector.seams import Encoder, SearchBackend
+from bartizan_connector.seams import SearchBackend
 from bartizan_connector.search.fusion import Fusion, Result, alone, check_fusion, check_weights, fuse
 from bartizan_connector.search.legs import LegThreads, Outcome, afinished, finished, left, since
 from bartizan_connector.search.request import Request, checked, seconds

@@ -35,6 +35,17 @@ class SparseVector:
             raise WrongUse("a sparse vector's weights must be above zero; leave terms of weight zero out")
 
 
+def sparse_rows(weights: Floats) -> tuple[SparseVector, ...]:
+    """A row of weights [texts, vocabulary], zero for terms that a text lacks, as one sparse vector each."""
+    rows, terms = np.nonzero(weights)
+    starts = np.searchsorted(rows, np.arange(len(weights) + 1))
+    found, terms = weights[rows, terms].astype(np.float32, copy=False), terms.astype(np.int32)
+    return tuple(
+        SparseVector(terms[start:end].copy(), found[start:end].copy())
+        for start, end in zip(starts[:-1], starts[1:], strict=True)
+    )
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Vector:
     """One vector and its space."""

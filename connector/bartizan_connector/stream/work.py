@@ -33,7 +33,8 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_aft
 
 from bartizan_connector.base.errors import Reject, Retry, Stop, WrongUse
 from bartizan_connector.encode.answers import check_answer, trusting
-from bartizan_connector.seams import Batch, Encoder, Message, SearchBackend, Source
+from bartizan_connector.encode.encoder import Encoder
+from bartizan_connector.seams import Batch, Message, SearchBackend, Source
 from bartizan_connector.space.vectors import NotFinite, Vector, Vectors
 from bartizan_connector.store.checks import leg_for
 from bartizan_connector.store.collection import Collection, Head, Leg, Row

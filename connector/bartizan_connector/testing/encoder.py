@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from bartizan_connector.base.errors import Retry, WrongUse
-from bartizan_connector.seams import Encoder
+from bartizan_connector.encode.encoder import Encoder
 from bartizan_connector.space.spec import Role
 from bartizan_connector.space.vectors import Floats, Vectors
 

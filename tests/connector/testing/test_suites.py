@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bartizan_connector import testing
-from bartizan_connector.seams import Encoder
+from bartizan_connector.encode.encoder import Encoder
 from bartizan_connector.space.spec import Role
 from bartizan_connector.space.vectors import Vectors
 from bartizan_connector.testing import EncoderSuite

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from bartizan_connector.base import console
 from bartizan_connector.base.errors import WrongUse, require_installed
+from bartizan_connector.encode.encoder import Encoder
 from bartizan_connector.opening import load_encoder
-from bartizan_connector.seams import Encoder
 from bartizan_connector.space.spec import TowerSpec
 from bartizan_encoders import NEEDED
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from bartizan_connector.base import console
 from bartizan_connector.base.errors import WrongUse
-from bartizan_connector.seams import Encoder
+from bartizan_connector.encode.encoder import Encoder
 from bartizan_connector.space.spec import Role, TowerSpec, require_same_space
 from bartizan_connector.space.vectors import SparseVector, Vectors
 from bartizan_connector.store import exact
