@@ -24,7 +24,7 @@ class Closeness:
 
 
 def measured(expected: Value, came: Value, before: Value) -> Closeness:
-    """`came` beside torch's vector, and beside its own of an earlier batch; differences are scaled to torch's length."""
+    """`came` beside torch's vector, and beside its own of an earlier batch; scaled to the length of torch's."""
     if isinstance(expected, SparseVector) and isinstance(came, SparseVector) and isinstance(before, SparseVector):
         terms = np.unique(np.concatenate([each.indices for each in (expected, came, before)]))
         one, other, earlier = (_over(terms, each) for each in (expected, came, before))

@@ -25,7 +25,8 @@ _LONGEST_EXAMPLE = 64
 
 def export_tower(tower_folder: Path, out: Path, precision: Precision = "fp32") -> TowerSpec:
     """Write the export of the tower in `tower_folder` to `out`: 1 trace, 2 quantise, 3 stamp with the spec, 4 compare
-    with torch, 5 add the golden texts that every opening compares, 6 rename into place. Whatever fails leaves `out` as it was."""
+    with torch, 5 add the golden texts that every opening compares, 6 rename into place. Whatever fails leaves `out`
+    as it was."""
     if precision not in LIMITS["dense"]:
         raise WrongUse(f"precision {precision!r} is not one of {', '.join(LIMITS['dense'])}")
     refuse_foreign(out, marker=MODEL_FILE)

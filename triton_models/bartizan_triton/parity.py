@@ -46,7 +46,7 @@ LIMITS: dict[Kind, dict[Precision, Limits]] = {
         # Two exact engines differ by rounding: at most 3e-7 was seen over 14 architectures, a mistake is above 1e-3.
         "fp32": Limits(difference=1e-5, cosine=0.99999, drift=1e-5),
         # Rounding to int8 moves MiniLM's vectors to a cosine of .994; one scale for a whole tensor, the classic
-        # mistake, to .93. A text must not notice its neighbours, but an activation may fall to the other side of a half.
+        # mistake, to .93. A text must not notice its neighbours, but an activation may fall to a half's other side.
         "int8": Limits(difference=None, cosine=0.98, drift=1e-3),
     },
     "sparse": {

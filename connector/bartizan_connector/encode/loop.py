@@ -125,6 +125,7 @@ class _Dense:
         self._values: Floats = np.zeros((texts, dim), dtype=np.float32)
 
     def put(self, batch: list[int], values: Floats | tuple[SparseVector, ...]) -> None:
+        assert isinstance(values, np.ndarray)
         self._values[batch] = values
 
     def all(self) -> Floats:

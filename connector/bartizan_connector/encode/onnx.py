@@ -113,8 +113,8 @@ def open_session(export: Export) -> Any:
         outputs = {tensor.name: tensor.shape for tensor in session.get_outputs()}
     except (*_ENGINE_ERRORS, UnicodeDecodeError) as error:
         raise Stop(
-            f"ONNX Runtime {onnxruntime.__version__} cannot load {export.folder / MODEL_FILE}: {error}; export the tower "
-            "again on this machine"
+            f"ONNX Runtime {onnxruntime.__version__} cannot load {export.folder / MODEL_FILE}: {error}; "
+            "export the tower again on this machine"
         ) from error
     export.require_model(metadata, inputs, outputs)
     return session

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError
 
@@ -70,7 +70,7 @@ def _picked(table: object) -> EncoderSettings:
     if not (isinstance(model, type) and issubclass(model, EncoderSettings)):
         raise ValueError(f"the entry point {known[engine].value} of engine '{engine}' names no EncoderSettings")
     try:
-        return cast(EncoderSettings, model.model_validate(dict(table)))
+        return model.model_validate(dict(table))
     except ValidationError as error:
         raise Unfit(model, error) from error
 

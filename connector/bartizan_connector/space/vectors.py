@@ -38,12 +38,10 @@ class SparseVector:
 def sparse_rows(weights: Floats) -> tuple[SparseVector, ...]:
     """A row of weights [texts, vocabulary], zero for terms that a text lacks, as one sparse vector each."""
     rows, terms = np.nonzero(weights)
-    starts = np.searchsorted(rows, np.arange(len(weights) + 1))
-    found, terms = weights[rows, terms].astype(np.float32, copy=False), terms.astype(np.int32)
-    return tuple(
-        SparseVector(terms[start:end].copy(), found[start:end].copy())
-        for start, end in zip(starts[:-1], starts[1:], strict=True)
-    )
+    ends = np.cumsum(np.count_nonzero(weights, axis=1))[:-1]
+    found = weights[rows, terms].astype(np.float32, copy=False)
+    each = zip(np.split(terms, ends), np.split(found, ends), strict=True) if len(weights) else ()
+    return tuple(SparseVector(np.array(indices, dtype=np.int32), own.copy()) for indices, own in each)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
