@@ -16,10 +16,11 @@ from bartizan_connector.space.spec import Role, RoleSpec
 from bartizan_connector.space.tokens import Tokens
 from bartizan_encoders import backbone as backbones
 from bartizan_encoders.backbone import CONFIG_FILE
+from bartizan_encoders.design import Design
 from bartizan_encoders.hub import MINILM, locate
 from bartizan_encoders.layout import Layout, read_layout
 from bartizan_encoders.pooling import Pooling
-from bartizan_encoders.tower import Design, Tower
+from bartizan_encoders.tower import Tower
 from bartizan_encoders.weights import read_weights
 
 _DEFAULT_MOST_TOKENS = 512

@@ -8,8 +8,9 @@ import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from bartizan_connector.space.spec import RoleSpec
+from bartizan_encoders.design import Design
 from bartizan_encoders.pooling import Pooling
-from bartizan_encoders.tower import Design, Tower
+from bartizan_encoders.tower import Tower
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789.,?!()'\"-:;/_="
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "the", "tower", "a", "of", "to", "two", "one"]
