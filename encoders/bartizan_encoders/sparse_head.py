@@ -43,9 +43,10 @@ def chunked(hidden_BLD: Tensor, mask_BL: Tensor, head: Head, pooling: Pooling, r
     if pooling in ("cls", "last"):
         hidden_BLD, mask_BL = POOLINGS[pooling](hidden_BLD, mask_BL).unsqueeze(1), mask_BL[:, :1]
         pooling = "max"  # of one token
+    # Padding becomes a copy of the first token: that moves no maximum, which saves masking the logits, and brings no
+    # infinity into a gradient.
+    hidden_BLD = torch.where(mask_BL.unsqueeze(-1) > 0, hidden_BLD, hidden_BLD[:, :1])
     if pooling == "max":
-        # Padding becomes a copy of the first token, which moves no maximum; cheaper than masking the logits.
-        hidden_BLD = torch.where(mask_BL.unsqueeze(-1) > 0, hidden_BLD, hidden_BLD[:, :1])
         if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (hidden_BLD, *head)):
             top_BV: Tensor = _Top.apply(hidden_BLD, weight_VD, bias_V)
         else:
