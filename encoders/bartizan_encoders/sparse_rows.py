@@ -15,9 +15,9 @@ def sparse_rows(values_BV: Tensor, *, top_k: int | None = None) -> tuple[SparseV
     texts, terms = values_BV.nonzero(as_tuple=True)  # in order of text, then of term
     weights = values_BV[texts, terms].to(torch.float32).cpu().numpy()
     indices = terms.to(torch.int32).cpu().numpy()
-    ends = torch.bincount(texts, minlength=values_BV.shape[0]).cumsum(0).cpu().numpy()
-    starts = np.concatenate([[0], ends[:-1]]).astype(np.int64)
-    rows = [SparseVector(indices[start:end], weights[start:end]) for start, end in zip(starts, ends, strict=True)]
+    counts = torch.bincount(texts, minlength=values_BV.shape[0]).cpu().numpy()
+    ends = counts.cumsum()
+    rows = [SparseVector(indices[end - n : end], weights[end - n : end]) for n, end in zip(counts, ends, strict=True)]
     return tuple(rows if top_k is None else (_heaviest(row, top_k) for row in rows))
 
 
