@@ -17,8 +17,8 @@ from pymilvus import DataType, MilvusClient
 from bartizan_connector.base.errors import Retry, SpaceMismatch, Stop, WrongUse
 from bartizan_connector.store.collection import Head
 from bartizan_connector.store.milvus import MilvusBackend, lite
+from bartizan_connector.store.milvus.indexes import Indexes
 from bartizan_connector.store.milvus.names import Names
-from bartizan_connector.store.milvus.preparation import Preparation
 from bartizan_connector.testing.rows import COLLECTION, found, named, queries, row
 
 
@@ -102,7 +102,7 @@ def test_what_could_not_be_made_whole_is_taken_away(
         raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr(Preparation, "_complete", fail)
+        patch.setattr(Indexes, "complete", fail)
         with pytest.raises(type(error)):
             backend.open(COLLECTION)
     assert client.list_collections() == []
@@ -110,16 +110,16 @@ def test_what_could_not_be_made_whole_is_taken_away(
 
 
 @pytest.mark.parametrize(
-    ("dies_in", "orphans"), [("schema_of", 0), ("properties_of", 0), ("_complete", 1), ("claim", 1)]
+    ("dies_in", "orphans"), [("schema_of", 0), ("properties_of", 0), ("complete", 1), ("claim", 1)]
 )
 def test_a_creator_that_is_killed_halfway_is_in_nobodys_way(path: Path, dies_in: str, orphans: int) -> None:
     program = f"""
 import os, signal
-from bartizan_connector.store.milvus import MilvusBackend, names, preparation
+from bartizan_connector.store.milvus import MilvusBackend, indexes, names, preparation
 from bartizan_connector.testing.rows import COLLECTION
 def die(*_):
     os.kill(os.getpid(), signal.SIGKILL)
-for owner in (preparation, preparation.Preparation, names.Names):
+for owner in (preparation, indexes.Indexes, names.Names):
     if hasattr(owner, {dies_in!r}):
         setattr(owner, {dies_in!r}, die)
 MilvusBackend({str(path)!r}).open(COLLECTION)
@@ -225,16 +225,16 @@ def test_a_search_waits_for_an_index_that_is_built_anew(
 ) -> None:
     store = backend.open(COLLECTION)
     store.upsert([row("a", [1, 0, 0, 0])])
-    complete = Preparation._complete
+    complete = Indexes.complete
 
-    def slowly(self: Preparation, *arguments: Any) -> None:
+    def slowly(self: Indexes) -> None:
         time.sleep(0.7)
-        complete(self, *arguments)
+        complete(self)
 
-    monkeypatch.setattr(Preparation, "_complete", slowly)
+    monkeypatch.setattr(Indexes, "complete", slowly)
     with ThreadPoolExecutor() as pool:
         rebuilding = pool.submit(store.reindex)
-        while store._searchable.is_set():
+        while store._indexes.is_searchable:
             time.sleep(0.01)
         with pytest.raises(Retry, match="deadline"):
             store.search("dense", queries([1, 0, 0, 0]), 1, timeout=0.1)
@@ -275,7 +275,7 @@ def test_an_index_that_a_kill_left_unbuilt_is_built_when_it_is_opened_next(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Preparation, "_complete", die)
+        patch.setattr(Indexes, "complete", die)
         with pytest.raises(KeyboardInterrupt):
             store.reindex()
     backend.close()
