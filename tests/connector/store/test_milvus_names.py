@@ -109,6 +109,58 @@ def test_what_could_not_be_made_whole_is_taken_away(
     assert backend.open(COLLECTION).heads(["a"]) == {}
 
 
+def test_a_name_that_may_have_been_given_is_not_taken_away(
+    backend: MilvusBackend, client: MilvusClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer was lost, not the call: others may have opened the collection by now, and written to it."""
+    claim = Names.claim
+
+    def lose_the_answer(self: Names, name: str, physical: str) -> bool:
+        claim(self, name, physical)
+        raise Retry("deadline exceeded")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Names, "claim", lose_the_answer)
+        with pytest.raises(Retry):
+            backend.open(COLLECTION)
+    (physical,) = backend.aliases().values()
+    assert sorted(client.list_collections()) == [physical, f"{physical}__heads"]
+    assert backend.open(COLLECTION).physical_name == physical
+
+
+def test_a_name_that_somebody_took_for_a_collection_is_told_and_nothing_is_left(
+    backend: MilvusBackend, client: MilvusClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim = Names.claim
+
+    def too_late(self: Names, name: str, physical: str) -> bool:
+        client.create_collection(name, dimension=4)
+        return claim(self, name, physical)
+
+    monkeypatch.setattr(Names, "claim", too_late)
+    with pytest.raises(Stop, match="conflicts with an existing collection"):
+        backend.open(COLLECTION)
+    assert client.list_collections() == [COLLECTION.name]
+
+
+def test_what_is_dropped_while_it_is_opened_is_made_anew(
+    backend: MilvusBackend, client: MilvusClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = backend.open(COLLECTION)
+    find = Names.find
+
+    def find_and_lose(self: Names, name: str) -> Any:
+        monkeypatch.setattr(Names, "find", find)
+        found = find(self, name)
+        backend.drop(COLLECTION.name)
+        return found
+
+    monkeypatch.setattr(Names, "find", find_and_lose)
+    second = backend.open(COLLECTION)
+    assert second.physical_name != first.physical_name
+    assert sorted(client.list_collections()) == [second.physical_name, f"{second.physical_name}__heads"]
+
+
 @pytest.mark.parametrize(
     ("dies_in", "orphans"), [("schema_of", 0), ("properties_of", 0), ("complete", 1), ("claim", 1)]
 )

@@ -1,7 +1,7 @@
 """MilvusBackend: collections in a Milvus Lite file or on a Milvus server."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from threading import RLock
 
 from bartizan_connector.base.errors import BartizanError
@@ -68,14 +68,10 @@ class MilvusBackend:
             names.drop(name)
 
     def close(self) -> None:
-        with self._lock:
-            try:
-                for store in list(self._stores):
-                    store.close()
-            finally:
-                self._stores.clear()
-                self._writers.clear()
-                self._connection.close()
+        with self._lock, ExitStack() as left:
+            left.callback(self._connection.close)
+            for store in self._stores:
+                left.callback(store.close)
 
     @contextmanager
     def _connected(self, *, create: bool = False) -> Iterator[Names]:

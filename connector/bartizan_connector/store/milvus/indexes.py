@@ -91,5 +91,6 @@ class Indexes:
     def _type(self, field: str) -> str:
         client, timeout = self._connection.client, self._connection.timeout
         with calling(self._connection.place):
-            (name,) = client.list_indexes(self._physical, field_name=field, timeout=timeout)
-            return str(client.describe_index(self._physical, name, timeout=timeout)["index_type"])
+            for name in client.list_indexes(self._physical, field_name=field, timeout=timeout):
+                return str(client.describe_index(self._physical, name, timeout=timeout)["index_type"])
+        return "missing"  # another builds it anew just now

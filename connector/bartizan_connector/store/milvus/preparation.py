@@ -44,13 +44,18 @@ class Preparation:
             found = self._names.find(collection.name)
             if found is not None:
                 check_stored(found.contract, collection)
-                return self._completed(found)
-            if not create:
+                try:
+                    return self._completed(found)
+                except Stop:
+                    if self._names.find(collection.name) == found:  # else it was dropped just now
+                        raise
+            elif create:
+                self._refuse_sparse_on_old_servers(collection)
+                self._make(collection)
+            else:
                 raise WrongUse(
                     f"there is no collection '{collection.name}' at {self._connection.place}; ingest documents first"
                 )
-            self._refuse_sparse_on_old_servers(collection)
-            self._make(collection)
         raise Retry(f"collection '{collection.name}' at {self._connection.place} is made and dropped again by another")
 
     def _completed(self, found: Found) -> Prepared:
@@ -67,12 +72,10 @@ class Preparation:
         return Prepared(found, ledger, indexes)
 
     def _make(self, collection: Collection) -> None:
-        """The ledger first, so that rows never stand without one, the name last. What did not become the collection of
-        that name is taken away again; its physical name is nobody else's."""
+        """The ledger first, so that rows never stand without one; the name last, if nobody else's has it by then."""
         physical = new_physical_name(collection.name)
         ledger = Ledger(self._connection, physical)
         client, timeout = self._connection.client, self._connection.timeout
-        named = False
         try:
             with calling(self._connection.place):
                 client.create_collection(ledger.name, schema=ledger.schema(), timeout=timeout)
@@ -80,15 +83,31 @@ class Preparation:
                     physical, schema=schema_of(collection), properties=properties_of(collection), timeout=timeout
                 )
             Indexes(self._connection, physical, collection, self._index).complete()
-            named = self._names.claim(collection.name, physical)
-            if not named and self._names.describe(collection.name) is None:  # a name whose collection was taken away
-                self._names.move(collection.name, physical)
-                named = True
-        finally:
-            if not named:
-                for made in (physical, ledger.name):
-                    with suppress(BartizanError), calling(self._connection.place):
-                        client.drop_collection(made, timeout=timeout)
+        except BaseException:
+            self._take_away(physical)
+            raise
+        if not self._name(collection.name, physical):
+            self._take_away(physical)
+
+    def _name(self, name: str, physical: str) -> bool:
+        """Whether the name stands for that collection now. A call that has not answered may have succeeded, and others
+        may write by that name already: then nothing is taken away."""
+        try:
+            if self._names.claim(name, physical):
+                return True
+            if self._names.describe(name) is not None:
+                return False
+            self._names.move(name, physical)  # whose collection was taken away under it
+        except Stop:
+            self._take_away(physical)
+            raise
+        return True
+
+    def _take_away(self, physical: str) -> None:
+        """What was made under a physical name that is nobody else's."""
+        for made in (physical, ledger_name(physical)):
+            with suppress(BartizanError), calling(self._connection.place):
+                self._connection.client.drop_collection(made, timeout=self._connection.timeout)
 
     def _refuse_sparse_on_old_servers(self, collection: Collection) -> None:
         if self._connection.file is not None or all(leg.kind == "dense" for leg in collection.legs):

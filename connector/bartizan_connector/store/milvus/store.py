@@ -99,7 +99,9 @@ class MilvusStore:
 
     def count(self, filter: Filter | None = None) -> int:
         with self._pinned():
-            return self._reader.count(self._rendered(filter))
+            counted = self._reader.count(self._rendered(filter))
+            self._require_unchanged()
+        return counted
 
     def purge(self, before: int) -> int:
         with self._writing():
