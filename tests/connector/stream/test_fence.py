@@ -160,8 +160,8 @@ def test_within_one_origin_no_clock_loses_anything_and_no_replay_comes_back(
 
 
 def grouped(todo: Plan) -> list[Change]:
-    moved: list[Change] = [change for change, _ in (*todo.write, *todo.delete, *todo.advance)]
-    return [*moved, *todo.known, *todo.stale]
+    moved: list[tuple[Change, Head]] = [*todo.write, *todo.delete, *todo.advance]
+    return [*(change for change, _ in moved), *todo.known, *todo.stale]
 
 
 # ---- each rule by its example

@@ -114,7 +114,8 @@ class World(RuleBasedStateMachine):
     ) -> None:
         """A worker that is dead after that effect, or lives when it has fewer."""
         how, number = kill
-        fate = Fate(torn=how == "torn", **{"kill_before" if how == "before" else "kill_after": number})
+        before, after = (number, 0) if how == "before" else (0, number)
+        fate = Fate(kill_before=before, kill_after=after, torn=how == "torn")
         with suppress(Killed):
             self.work(fate, batch_size, in_flight, disruptions)
 
@@ -250,7 +251,7 @@ class World(RuleBasedStateMachine):
             return
         sparse = row.vectors["sparse"].value
         assert isinstance(sparse, SparseVector)
-        expected = SPARSE.encode([text], "document").values[0]
+        (expected,) = (vector.value for vector in SPARSE.encode([text], "document"))
         assert isinstance(expected, SparseVector)
         assert list(sparse.indices) == list(expected.indices)
         np.testing.assert_allclose(sparse.weights, expected.weights, atol=1e-6)
@@ -271,7 +272,7 @@ def drive(make: Callable[[], Backend], examples: int, steps: int, *, sparse: boo
     class Driven(World):
         pass
 
-    Driven.make = staticmethod(make)  # type: ignore[method-assign]
+    Driven.make = staticmethod(make)
     Driven.sparse = sparse
     run_state_machine_as_test(
         Driven,
