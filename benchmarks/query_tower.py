@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bartizan_connector.opening import load_encoder
 
 from bartizan_connector.base import console
 from bartizan_connector.base.errors import Stop, WrongUse
 from bartizan_connector.encode.encoder import Encoder
+from bartizan_connector.opening import load_encoder
 from bartizan_connector.space.spec import Precision, TowerSpec
 from bartizan_training.data.collections import BeirData
 from bartizan_training.demo.layout import Layout
