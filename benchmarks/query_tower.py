@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bartizan_connector.opening import load_encoder
 
 from bartizan_connector.base.errors import Stop, WrongUse
 from bartizan_connector.encode.encoder import Encoder
+from bartizan_connector.encode.settings import OnnxSettings
 from bartizan_connector.space.spec import Precision, TowerSpec
 from bartizan_training.data.collections import BeirData
 from bartizan_training.demo.layout import Layout
@@ -77,7 +77,7 @@ def run(demo: Path = Path("bartizan-demo")) -> None:
         for name, tower, precision in _variants(chain):
             export = Path(aside) / name.replace(" ", "-")
             _export(tower, export, precision)
-            encoders[name] = load_encoder(export, "onnx", threads=1)
+            encoders[name] = OnnxSettings(threads=1).open(export)
             stack.callback(encoders[name].close)
         judged = _judge(data, chain, Path(aside), encoders)
         texts = [data.queries[query] for query in sorted(data.qrels("test"))]
@@ -126,7 +126,7 @@ def _export(tower: Path, out: Path, precision: Precision) -> None:
 def _judge(data: BeirData, chain: Chain, aside: Path, encoders: Mapping[str, Encoder]) -> dict[str, Judged]:
     """Each query tower over the same documents."""
     _export(chain.document, aside / "document", "fp32")
-    encoder = load_encoder(aside / "document", "onnx")
+    encoder = OnnxSettings().open(aside / "document")
     try:
         documents = encode_documents(data, encoder)
     finally:

@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 
-from bartizan_connector.opening import load_encoder
 from rich.markup import escape
 from rich.table import Table
 
 from bartizan_connector.base.console import out
+from bartizan_connector.encode.settings import OnnxSettings
 from bartizan_connector.space.spec import TowerSpec
 from bartizan_training.demo.layout import Layout
 from bartizan_training.demo.shell import Shell, typed
@@ -47,7 +47,7 @@ def milliseconds(exports: Mapping[str, Path], queries: Sequence[str]) -> dict[st
     """The median for one query in each export: one thread, ONNX Runtime."""
     with ExitStack() as stack:
         engines = {
-            name: one_query(stack.enter_context(closing(load_encoder(export, "onnx", threads=1))))
+            name: one_query(stack.enter_context(closing(OnnxSettings(threads=1).open(export))))
             for name, export in exports.items()
         }
         times = take_turns(engines, [[*queries[:_WARM_UP], *queries]] * _ROUNDS, warm_up=_WARM_UP)
