@@ -8,6 +8,7 @@ import torch
 
 from bartizan_connector.base.errors import WrongUse
 from bartizan_connector.space.spec import TowerSpec
+from bartizan_encoders import backbone as backbones
 from bartizan_encoders.tower import Tower
 from bartizan_encoders.weights import WEIGHTS_FILE, read_weights
 from tests.encoders import tiny
@@ -89,12 +90,34 @@ def test_the_angles_of_rotary_positions_stay_fine(tmp_path: Path) -> None:
     assert angles[1].dtype == torch.float32
 
 
-def test_a_tower_that_was_cast_does_not_go_on_as_fp32() -> None:
+def test_a_tower_is_not_cast_as_a_whole(tmp_path: Path) -> None:
+    tower = tiny.tower("llama", dim=8)
+    for cast in (tower.bfloat16, tower.half, lambda: tower.to(torch.bfloat16)):
+        with pytest.raises(WrongUse, match=r"load it with Tower\.load\(folder, dtype=torch\.bfloat16\)"):
+            cast()
+    assert {weight.dtype for weight in tower.parameters()} == {torch.float32}
+    assert tower.double().to("cpu").float().spec == tower.spec
+
+
+def test_a_tower_whose_backbone_was_cast_does_not_go_on_as_fp32() -> None:
     tower = tiny.tower("bert", dim=8)
     tower.spec = tower.spec.aligned_to(tiny.tower("bert", dim=8, seed=4).spec)
-    tower.bfloat16()
+    backbones.kept_as(tower.backbone, torch.bfloat16)
     assert tower.spec.precision == "bf16"
     assert tower.spec.space_id == tower.spec.tower_id
+    assert tower(IDS, MASK).dtype == torch.float32
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_half_precision_by_autocast_trains_an_fp32_tower(sparse: bool) -> None:
+    tower = tiny.sparse_tower("llama") if sparse else tiny.tower("llama", dim=8)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        vectors = tower(IDS, MASK)
+    assert tower.spec.precision == "fp32"
+    assert (torch.cosine_similarity(vectors.float(), tower(IDS, MASK)) > 0.99).all()
+    vectors.float()[:, :4].square().sum().backward()
+    gradients = [weight.grad for weight in tower.parameters()]
+    assert all(gradient is not None and gradient.dtype == torch.float32 for gradient in gradients)
 
 
 def test_back_in_fp32_it_is_a_third_tower_of_that_space(tmp_path: Path) -> None:
