@@ -204,6 +204,7 @@ def _theirs(shape: Shape, tower: Tower, pairs: Sequence[tuple[str, str]], place:
     from transformers import PreTrainedTokenizerFast
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.backends.cuda.enable_cudnn_sdp(True)  # torch's default: ours switches it off
     folder = place / "theirs"
     with quiet_transformers():
         tower.backbone.save_pretrained(folder)
