@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bartizan_connector.opening import checked_spec, collection_of, open_backend, open_words
 
 from bartizan_connector.__main__ import main
 from bartizan_connector.config import Config
-from bartizan_connector.opening import checked_spec, collection_of, open_backend, open_words
 from bartizan_triton.export import export_tower
 from tests.encoders import tiny
 

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from bartizan_connector.opening import open_backend
 from pymilvus import MilvusClient
 
 from bartizan_connector.__main__ import main
 from bartizan_connector.base.errors import WrongUse
 from bartizan_connector.config import Config
-from bartizan_connector.opening import open_backend
 from bartizan_connector.store.milvus import MilvusBackend
 from bartizan_connector.testing.rows import COLLECTION, queries, row
 from tests.exports import export_folder
