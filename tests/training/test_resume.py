@@ -101,10 +101,10 @@ def test_steps_that_have_not_begun_may_be_changed(bench: Path) -> None:
 
 def test_a_step_that_has_begun_may_not_be_changed(cut_off: Path) -> None:
     path = toy.recipe(cut_off, with_keys(LONG, learning_rate=1e-4), STUDENT)
-    with pytest.raises(WrongUse, match=r"another recipe \(steps.0.learning_rate was 0.003, is 0.0001\)"):
+    with pytest.raises(WrongUse, match=r"another recipe \(steps.1.learning_rate was 0.003, is 0.0001\)"):
         train(Recipe.load(path), cut_off / "run", resume=True)
     renamed = toy.recipe(cut_off, with_keys(LONG, name="warm"), STUDENT)
-    with pytest.raises(WrongUse, match=r"steps.0.name was 'contrastive', is 'warm'"):
+    with pytest.raises(WrongUse, match=r"steps.1.name was 'contrastive', is 'warm'"):
         train(Recipe.load(renamed), cut_off / "run", resume=True)
 
 
@@ -139,7 +139,7 @@ def test_keys_that_a_later_version_adds_make_no_old_run_another(bench: Path) -> 
     train(GrownRecipe.load(path), bench / "run", resume=True)
     assert {folder.name for folder in (bench / "run/artefacts").glob("*/*")} == towers
     assert steps_made(bench / "run") == made  # found again under the same keys, not trained again
-    with pytest.raises(WrongUse, match=r"steps.0.smoothing was 0.25, is 0.5"):
+    with pytest.raises(WrongUse, match=r"steps.1.smoothing was 0.25, is 0.5"):
         train(GrownRecipe.load(toy.recipe(bench, with_keys(FIRST, smoothing=0.5), REFINE)), bench / "run", resume=True)
 
 
