@@ -15,14 +15,13 @@ require_installed(NEEDED, "train")
 
 import torch  # noqa: E402
 
+from bartizan_encoders import cuda  # noqa: E402
 from bartizan_encoders.sparse_rows import sparse_rows  # noqa: E402
 from bartizan_encoders.tower import Tower  # noqa: E402
 
 _ON_A_CPU = 512
 _ON_A_GPU = 32_768
-_SPARSE_ON_A_GPU = 4_096
-"""Tokens at once: what stays in a core's cache, and what keeps a GPU busy; a sparse tower makes as many weights for
-each token as its vocabulary has terms."""
+"""Tokens at once: what stays in a core's cache, and what keeps a GPU busy."""
 
 
 class TorchEngine:
@@ -33,7 +32,7 @@ class TorchEngine:
         self._identity = Identity.of(spec)
         self._device = next(tower.parameters()).device
         self._sparse = spec.kind == "sparse"
-        most = batch_tokens or self._suits()
+        most = batch_tokens or (_ON_A_CPU if self._device.type == "cpu" else _ON_A_GPU)
         self.pace = Pace(batch_tokens=most, least_tokens=most)
 
     def run(self, ids: Ids, mask: Ids, *, deadline: float | None) -> Ran:
@@ -55,11 +54,6 @@ class TorchEngine:
     def close(self) -> None:
         """Nothing is held beyond memory."""
 
-    def _suits(self) -> int:
-        if self._device.type == "cpu":
-            return _ON_A_CPU
-        return _SPARSE_ON_A_GPU if self._sparse else _ON_A_GPU
-
 
 class TorchEncoder(EncodeLoop):
     """A tower run by torch, with the weights that it has when it is made into an encoder."""
@@ -77,4 +71,5 @@ class TorchEncoder(EncodeLoop):
         tower = Tower.load(Path(folder))
         if torch.cuda.is_available():
             tower = tower.cuda()
+            cuda.settle(torch.device("cuda"))
         return cls(tower, threads=threads or min(torch.get_num_threads(), available_cores()), batch_tokens=batch_tokens)

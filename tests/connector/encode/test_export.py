@@ -4,7 +4,6 @@ import hashlib
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -34,16 +33,6 @@ def _recorded(folder: Path, content: str) -> None:
     parity = json.loads((folder / PARITY_FILE).read_bytes())
     parity[GOLDEN_HASH] = hashlib.sha256(content.encode()).hexdigest()
     (folder / PARITY_FILE).write_text(json.dumps(parity))
-
-
-@pytest.mark.parametrize("as_given", [str, Path])
-def test_a_folder_is_given_as_a_text_or_as_a_path(as_given: type[Any]) -> None:
-    for encoder in (
-        OnnxEncoder.open(as_given(export_folder("bert", "fp32"))),
-        TorchEncoder.open(as_given(tower_folder("bert"))),
-    ):
-        assert len(encoder.encode(TEXTS, "query")) == len(TEXTS)
-        encoder.close()
 
 
 @pytest.mark.parametrize("name", [MODEL_FILE, PARITY_FILE, GOLDEN_FILE])

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from bartizan_connector.opening import open_backend
 from pymilvus import MilvusClient
 
 from bartizan_connector.__main__ import main
