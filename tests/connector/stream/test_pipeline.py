@@ -28,7 +28,7 @@ from tests.connector.stream.faults import (
     stored,
 )
 from tests.connector.stream.streams import ListSource, collection_for, message
-from tests.connector.stream.topics import Topic, TopicSource
+from tests.connector.stream.topics import PoliteSource, Topic, TopicSource
 from tests.connector.testing.sparse_fake import WordEncoder
 
 SOON = 10.0
@@ -291,25 +291,9 @@ def test_another_partition_is_not_disturbed() -> None:
     assert topic.committed["1"] == 3
 
 
-class Polite(TopicSource):
-    """Lets a partition go within `poll`, in good order: what is being written is finished first."""
-
-    asked: str | None = None
-
-    def before_yielding(self, settle: Callable[[str], None]) -> None:
-        self._settle = settle
-
-    def poll(self, timeout: float) -> Batch | None:
-        if self.asked is not None:
-            asked, self.asked = self.asked, None
-            self._settle(asked)
-            self._topic.assign(asked, TopicSource(self._topic))
-        return super().poll(timeout)
-
-
 def test_a_partition_that_is_given_up_in_good_order_has_its_write_finished_and_committed_first() -> None:
     topic, backend = topic_of("one", "two", "three"), Gated()
-    source = Polite(topic, 1)
+    source = PoliteSource(topic, 1)
     topic.assign_all(source)
     stop = Event()
 
@@ -328,7 +312,7 @@ def test_a_partition_that_is_given_up_in_good_order_has_its_write_finished_and_c
 def test_a_write_that_fails_while_a_partition_is_given_up_ends_the_run() -> None:
     topic, backend = topic_of("one", "two"), Gated()
     backend.fail = {"upsert": [Stop("disk full")]}
-    source = Polite(topic, 1)
+    source = PoliteSource(topic, 1)
     topic.assign_all(source)
 
     def when(texts: Sequence[str]) -> None:

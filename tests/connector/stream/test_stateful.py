@@ -1,7 +1,7 @@
 """Two partitions, several batches in flight, rebalances, redelivery, deaths: the index equals the plain dictionary."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
@@ -34,7 +34,7 @@ from tests.connector.stream.disruptions import (
     Killed,
 )
 from tests.connector.stream.streams import collection_for
-from tests.connector.stream.topics import Topic, TopicSource
+from tests.connector.stream.topics import PoliteSource, Topic, TopicSource
 from tests.connector.testing.sparse_fake import WordEncoder
 from tests.servers import MilvusServer
 
@@ -141,6 +141,24 @@ class World(RuleBasedStateMachine):
         self.work(fate, batch_size, in_flight, disruptions)
 
     @precondition(lambda self: self.log)
+    @rule(
+        batch_size=st.integers(1, 3),
+        in_flight=st.integers(2, 4),
+        partition=st.sampled_from(list(IDS)),
+        at=st.integers(1, 20),
+    )
+    def ingest_and_hand_over(self, batch_size: int, in_flight: int, partition: str, at: int) -> None:
+        """A partition is given up in good order, and its new owner brings it to its end before anything goes on."""
+        source = PoliteSource(
+            self.topic, batch_size, on_given_up=lambda partition: self.work(Fate(), 3, 2, [], only=partition)
+        )
+
+        def ask() -> None:
+            source.asked = partition
+
+        self.work(Fate(), batch_size, in_flight, [], source=source, actions={at: ask})
+
+    @precondition(lambda self: self.log)
     @rule(batch_size=st.integers(1, 4), in_flight=st.integers(1, 4), disruptions=disruptions)
     def ingest(self, batch_size: int, in_flight: int, disruptions: list[tuple[str, int, str]]) -> None:
         """A worker that lives, whatever it loses; the one after it loses nothing, and then all must be right."""
@@ -155,14 +173,17 @@ class World(RuleBasedStateMachine):
         in_flight: int,
         disruptions: list[tuple[str, int, str]],
         only: str | None = None,
+        source: TopicSource | None = None,
+        actions: Mapping[int, Callable[[], None]] | None = None,
     ) -> None:
-        """One worker, from its start to its end. `only`: one partition, while another worker has the others."""
-        source = TopicSource(self.topic, batch_size, before=lambda verb: self.verb(fate, verb))
+        """One worker, from its start to its end. `only`: one partition, while another worker has the others. `actions`:
+        what happens at which effect."""
+        source = source or TopicSource(self.topic, batch_size, before=lambda verb: self.verb(fate, verb))
         source.ends = True
         for partition in IDS:
             if only in (None, partition):
                 self.topic.assign(partition, source)
-        actions: dict[int, Callable[[], None]] = {}
+        actions = dict(actions or {})
         for what, number, partition in disruptions:
             if what == "lose":
                 actions[number] = lambda partition=partition: self.lose(source, partition)  # type: ignore[misc]
