@@ -238,6 +238,14 @@ def test_a_batch_that_is_lost_between_encoding_and_writing_is_dropped_with_all_a
     assert stored(backend) == {"0": "one", "1": "two", "2": "three"}
 
 
+def test_nothing_is_written_of_a_batch_that_was_lost_while_it_was_encoded() -> None:
+    topic, backend, words = topic_of("one"), Backend(), Words()
+    source = reader_of(topic)
+    encoder = Watched(lambda texts: topic.assign_all(TopicSource(topic)))
+    report = run_dense(source, encoder, backend, COLLECTION, words=words)
+    assert (report.read, report.dropped, backend.effects, words.effects) == (1, 1, [], [])
+
+
 def test_a_batch_that_is_lost_while_it_is_written_is_not_committed_and_leaves_no_dead_letter() -> None:
     topic = topic_of("one", "bad", "two")
     backend = Backend()
