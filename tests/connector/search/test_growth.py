@@ -1,4 +1,4 @@
-"""What 0.1.0 wrote is searched as it stands: its exports, its collection, its word index, which goes on being written."""
+"""What 0.1.0 wrote is searched as it stands: its exports, its collection and its word index."""
 
 import json
 import shutil
