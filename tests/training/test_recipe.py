@@ -134,8 +134,8 @@ def test_a_change_deep_inside_a_recipe_is_found() -> None:
     assert differences(old, new) == [
         "gone was 0, is None",
         "new was None, is 't'",
-        "steps.0.x.y was 1, is 2",
-        "steps.1.z was [1, 2], is [1]",
+        "steps.1.x.y was 1, is 2",
+        "steps.2.z was [1, 2], is [1]",
     ]
 
 
