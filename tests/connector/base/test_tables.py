@@ -28,7 +28,7 @@ Fruit = Annotated[Apple | Pear, Field(discriminator="kind")]
 class File(Table):
     fruits: tuple[Fruit, ...] = ()
     best: Fruit | None = None
-    weights: dict[str, Above] = {}
+    weights: dict[str, Above] = Field(default={})
     at_least: Annotated[tuple[str, ...], Field(min_length=1)] = ("x",)
     seconds: Above = 1.0
     most: int | None = None
