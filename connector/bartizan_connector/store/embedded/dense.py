@@ -8,16 +8,18 @@ import numpy as np
 
 from bartizan_connector.space.vectors import Floats
 from bartizan_connector.store.collection import Hit, Leg
-from bartizan_connector.store.embedded.allowed import positions
+from bartizan_connector.store.embedded.allowed import Passing, positions
 from bartizan_connector.store.embedded.building import Builder
-from bartizan_connector.store.embedded.graph import Graph, Mask
+from bartizan_connector.store.embedded.graph import Graph, Mask, Selection
 from bartizan_connector.store.embedded.layout import Layout
 from bartizan_connector.store.embedded.rows import Moment, Numbers, blobs, blobs_above, gone_since, hits
 from bartizan_connector.store.embedded.tail import Growing, Tail, exact_scores
 from bartizan_connector.store.embedded.writing import KEPT_GONE
+from bartizan_connector.store.filters import Filter
 
 _READ_ROWS = 4_096
-_SPARE = 16
+_SPARE = 8
+_SELECTIONS = 64
 """Candidates beyond k that are scored anew, as one byte a dimension orders near ones wrongly."""
 
 
@@ -41,6 +43,7 @@ class DenseIndex:
         self._builder = builder
         self._growing = Growing(leg.dim)
         self._view: View | None = None
+        self._selections: dict[Filter | None, tuple[tuple[object, ...], Selection]] = {}
 
     def view(self, connection: sqlite3.Connection, now: Moment) -> View:
         """The index as of now."""
@@ -60,26 +63,26 @@ class DenseIndex:
         return view
 
     def search(
-        self, connection: sqlite3.Connection, view: View, queries: Floats, k: int, allowed: Numbers | None
+        self, connection: sqlite3.Connection, view: View, queries: Floats, k: int, allowed: Passing | None
     ) -> list[list[Hit]]:
         """The k best rows for each query, in the moment of the connection, which is the view's."""
         exact = view.tail.best(queries, k, view.tail.chosen(allowed))
-        mask = _mask(view, allowed)
+        selected = self._selection(view, allowed)
         answers = []
         for query, (rows, scores) in zip(queries, exact, strict=True):
             scored = dict(zip(rows.tolist(), scores.tolist(), strict=True))
             if view.graph is not None:
-                scored |= self._approximate(connection, view.graph, query, k, mask)
+                scored |= self._approximate(connection, view.graph, query, k, selected)
             answers.append(hits(connection, self._layout, scored, k))
         return answers
 
     def _approximate(
-        self, connection: sqlite3.Connection, graph: Graph, query: Floats, k: int, mask: Mask | None
+        self, connection: sqlite3.Connection, graph: Graph, query: Floats, k: int, selected: Selection | None
     ) -> dict[int, float]:
         """Candidates of the graph that the truth still has, with the score of the stored vector."""
-        wanted = k + _SPARE + k // 4
+        wanted = k + _SPARE + k // 8
         while True:
-            found = graph.nearest(query, wanted, mask)
+            found = graph.nearest(query, wanted, selected)
             kept = blobs(connection, self._layout, self._leg.name, graph.rows[found].tolist())
             if len(kept) >= k or len(kept) == len(found) or wanted >= len(graph):
                 break
@@ -88,6 +91,25 @@ class DenseIndex:
             return {}
         scores = exact_scores(_matrix(list(kept.values()), self._leg.dim), query)
         return dict(zip(kept, scores.tolist(), strict=True))
+
+    def _selection(self, view: View, allowed: Passing | None) -> Selection | None:
+        """Which rows of the graph may be found; remembered while neither it nor they change."""
+        if view.graph is None or (view.alive is None and allowed is None):
+            return None
+        key = allowed.filter if allowed else None
+        of = (view.graph, view.alive, allowed)
+        known = self._selections.get(key)
+        if known is None or any(ours is not theirs for ours, theirs in zip(of, known[0], strict=True)):
+            mask = view.alive
+            if allowed is not None:
+                mask = np.zeros(len(view.graph), np.bool_)
+                mask[positions(view.graph.rows, allowed.rows)] = True
+                mask = mask if view.alive is None else mask & view.alive
+            assert mask is not None
+            if len(self._selections) > _SELECTIONS:
+                self._selections.clear()
+            known = self._selections[key] = (of, Selection(mask))
+        return known[1]
 
     def _begun(self, graph: Graph | None) -> View:
         tail = Tail.empty(self._leg.dim)
@@ -128,15 +150,6 @@ class DenseIndex:
                 empty = Tail.empty(self._leg.dim)
                 tail = self._growing.appended(empty, tail.rows[tail.alive], tail.matrix[tail.alive])
         return View(now, view.graph, alive, tail)
-
-
-def _mask(view: View, allowed: Numbers | None) -> Mask | None:
-    """Which rows of the graph may be found."""
-    if view.graph is None or allowed is None:
-        return view.alive
-    mask = np.zeros(len(view.graph), np.bool_)
-    mask[positions(view.graph.rows, allowed)] = True
-    return mask if view.alive is None else mask & view.alive
 
 
 def _without(rows: Numbers, alive: Mask | None, gone: Numbers) -> Mask | None:

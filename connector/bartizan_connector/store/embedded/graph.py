@@ -1,6 +1,9 @@
 """The graph: an approximate index over many dense vectors, whose answers are looked up in the truth and scored anew."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,7 +19,7 @@ from bartizan_connector.store.embedded.rows import Moment, Numbers
 Mask = npt.NDArray[np.bool_]
 
 _NEIGHBOURS = 32
-_BUILD_BREADTH = 80
+_BUILD_BREADTH = 64
 _BREADTHS = (64, 128, 256, 512)
 _PROBES = 48
 GOAL = 0.97
@@ -27,6 +30,7 @@ _SCAN_SHARE = 0.05
 _BLOCK = 512
 
 
+@cache
 def is_possible() -> bool:
     """Whether the library is installed."""
     return find_spec("faiss") is not None
@@ -34,6 +38,18 @@ def is_possible() -> bool:
 
 def _library() -> Any:
     return import_module("faiss")
+
+
+def products(matrix: Floats, query: Floats) -> Floats:
+    """Inner products with every row, by one thread: the threads of a matrix library wait for each other where the
+    processors have other work."""
+    if not is_possible() or not matrix.flags.c_contiguous or not query.flags.c_contiguous:
+        return matrix @ query
+    faiss = _library()
+    scores = np.empty(len(matrix), np.float32)
+    pointers = [faiss.swig_ptr(each) for each in (scores, query, matrix)]
+    faiss.fvec_inner_products_ny(*pointers, matrix.shape[1], len(matrix))
+    return scores
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,37 +66,49 @@ class Graph:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def nearest(self, query: Floats, k: int, mask: Mask | None) -> Numbers:
-        """The positions of about the k best among those that the mask lets pass."""
-        faiss = _library()
+    def nearest(self, query: Floats, k: int, selected: "Selection | None") -> Numbers:
+        """The positions of about the k best among those that are selected."""
+        faiss, asked = _library(), query[None]
+        with one_thread():
+            if selected is None:
+                parameters = faiss.SearchParametersHNSW(efSearch=max(self.breadth, k))
+                return _found(self.index.search(asked, min(k, len(self)), params=parameters))
+            k = min(k, selected.count)
+            if not k:
+                return np.zeros(0, np.int64)
+            selector = faiss.IDSelectorBitmap(selected.bits)
+            if selected.count > max(_SCAN_ROWS, _SCAN_SHARE * len(self)):
+                breadth = int(max(self.breadth, k) * min(8.0, len(self) / selected.count))
+                parameters = faiss.SearchParametersHNSW(efSearch=breadth, sel=selector)
+                found = _found(self.index.search(asked, k, params=parameters))
+                if len(found) == k:
+                    return found
+            return _found(self.index.storage.search(asked, k, params=faiss.SearchParameters(sel=selector)))
 
-        asked = query[None]
-        if mask is None:
-            breadth = max(self.breadth, k)
-            _, (found,) = self.index.search(
-                asked, min(k, len(self)), params=faiss.SearchParametersHNSW(efSearch=breadth)
-            )
-            return np.asarray(found[found >= 0], np.int64)
-        passing = int(np.count_nonzero(mask))
-        k = min(k, passing)
-        if not k:
-            return np.zeros(0, np.int64)
-        selector = faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))
-        if passing > max(_SCAN_ROWS, _SCAN_SHARE * len(self)):
-            breadth = int(max(self.breadth, k) * min(8.0, len(self) / passing))
-            parameters = faiss.SearchParametersHNSW(efSearch=breadth, sel=selector)
-            _, (found,) = self.index.search(asked, k, params=parameters)
-            found = found[found >= 0]
-            if len(found) == k:
-                return np.asarray(found, np.int64)
-        return self.scanned(asked, k, selector)
 
-    def scanned(self, asked: Floats, k: int, selector: Any) -> Numbers:
-        """The same by comparing every vector that is selected."""
-        faiss = _library()
+class Selection:
+    """Rows of a graph that may be found, one bit each."""
 
-        _, (found,) = self.index.storage.search(asked, k, params=faiss.SearchParameters(sel=selector))
-        return np.asarray(found[found >= 0], np.int64)
+    def __init__(self, mask: Mask) -> None:
+        self.count = int(np.count_nonzero(mask))
+        self.bits = np.packbits(mask, bitorder="little")
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """For one query, several threads of the library cost more than they bring: they wait for each other."""
+    faiss = _library()
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)  # of the calling thread only
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)
+
+
+def _found(answer: Any) -> Numbers:
+    (found,) = answer[1]
+    return np.asarray(found[found >= 0], np.int64)
 
 
 class Building:

@@ -133,10 +133,18 @@ class Layout:
 
     def fields(self, values: Sequence[Any]) -> dict[str, Scalar]:
         """The columns of `all_fields`, as the fields they are."""
-        return {
-            spec.name: bool(value) if spec.type == "bool" else value
-            for spec, value in zip(self.collection.fields, values, strict=True)
-        }
+        fields = dict(zip(self._names, values, strict=True))
+        for name in self._bools:
+            fields[name] = bool(fields[name])
+        return fields
+
+    @cached_property
+    def _names(self) -> tuple[str, ...]:
+        return tuple(spec.name for spec in self.collection.fields)
+
+    @cached_property
+    def _bools(self) -> tuple[str, ...]:
+        return tuple(spec.name for spec in self.collection.fields if spec.type == "bool")
 
 
 def vector_bytes(vector: Vector) -> bytes:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from bartizan_connector.space.vectors import Floats, SparseVector
 from bartizan_connector.store.collection import Hit, Leg
-from bartizan_connector.store.embedded.allowed import positions
+from bartizan_connector.store.embedded.allowed import Passing, positions
 from bartizan_connector.store.embedded.layout import Layout
 from bartizan_connector.store.embedded.rows import Moment, Numbers, blobs_above, gone_since, hits
 from bartizan_connector.store.embedded.writing import KEPT_GONE
@@ -30,7 +30,7 @@ class Segment:
     weights: Floats
     alive: npt.NDArray[np.bool_] | None = None
 
-    def best(self, query: SparseVector, k: int, allowed: Numbers | None) -> tuple[Numbers, Floats]:
+    def best(self, query: SparseVector, k: int, allowed: Passing | None) -> tuple[Numbers, Floats]:
         """The row numbers and scores of the k best, and of all that tie with the last of them."""
         nothing = self.rows[:0], np.zeros(0, np.float32)
         if not len(self.terms) or not len(query.indices):
@@ -46,7 +46,7 @@ class Segment:
         scores = np.bincount(owners, weights=products, minlength=len(self.rows)).astype(np.float32)
         if allowed is not None:
             passing = np.zeros(len(self.rows), np.bool_)
-            passing[positions(self.rows, allowed)] = True
+            passing[positions(self.rows, allowed.rows)] = True
             scores[~passing] = 0
         if self.alive is not None:
             scores[~self.alive] = 0
@@ -130,7 +130,7 @@ class SparseIndex:
         view: SparseView,
         queries: tuple[SparseVector, ...],
         k: int,
-        allowed: Numbers | None,
+        allowed: Passing | None,
     ) -> list[list[Hit]]:
         """The k best rows for each query, in the moment of the connection, which is the view's."""
         answers = []

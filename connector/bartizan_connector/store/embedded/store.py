@@ -86,7 +86,7 @@ class EmbeddedStore:
                 now = self._now(connection)
                 dense = self._dense[leg].view(connection, now) if chosen.kind == "dense" else None
                 sparse = self._sparse[leg].view(connection, now) if dense is None else None
-            allowed = None if filter is None else self._allowed.rows(connection, now, filter)
+            allowed = None if filter is None else self._allowed.passing(connection, now, filter)
             if isinstance(vectors.values, np.ndarray):
                 assert dense is not None
                 return self._dense[leg].search(connection, dense, vectors.values, k, allowed)

@@ -6,7 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from bartizan_connector.space.vectors import Floats
-from bartizan_connector.store.embedded.allowed import positions
+from bartizan_connector.store.embedded.allowed import Passing, positions
+from bartizan_connector.store.embedded.graph import products
 from bartizan_connector.store.embedded.rows import Numbers
 
 _ROUNDING = 2.0**-24
@@ -33,11 +34,11 @@ class Tail:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def chosen(self, allowed: Numbers | None) -> Numbers | None:
+    def chosen(self, allowed: Passing | None) -> Numbers | None:
         """The positions of those that live and are allowed; None: all."""
         if allowed is None:
             return None if self.alive is None else np.flatnonzero(self.alive)
-        found = positions(self.rows, allowed)
+        found = positions(self.rows, allowed.rows)
         return found if self.alive is None else found[self.alive[found]]
 
     def best(self, queries: Floats, k: int, chosen: Numbers | None) -> list[tuple[Numbers, Floats]]:
@@ -51,7 +52,7 @@ class Tail:
         block = max(1, _SCORES // len(matrix))
         for start in range(0, len(queries), block):
             some = queries[start : start + block]
-            approximate = (matrix @ some[0])[None] if len(some) == 1 else some @ matrix.T
+            approximate = products(matrix, some[0])[None] if len(some) == 1 else some @ matrix.T
             if chosen is not None and not few:
                 approximate = approximate[:, chosen]
             for query, scores in zip(some, approximate, strict=True):
