@@ -1,5 +1,6 @@
 """The file and its connections: many that read, each in a moment of its own, and one at a time that writes."""
 
+import ctypes
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -12,6 +13,11 @@ from bartizan_connector.base.aside import sync_folder
 from bartizan_connector.base.errors import Stop, WrongUse
 from bartizan_connector.store.embedded.failures import APPLICATION, calling, require_whole
 from bartizan_connector.store.embedded.layout import FILE_FORMAT, SCHEMA
+
+try:
+    import fcntl
+except ImportError:  # no such locks on this system
+    fcntl = None  # type: ignore[assignment]
 
 _PAGE = 8192
 """Five vectors of 384 fit into one."""
@@ -46,15 +52,23 @@ class Place:
             return
         with calling(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            aside = self.path.with_name(f".{self.path.name}.{os.getpid()}.{os.urandom(4).hex()}")
-            try:
-                self._fill(aside)
-                with suppress(FileExistsError):
-                    os.link(aside, self.path)
-                sync_folder(self.path.parent)
-            finally:
-                for suffix in ("", "-wal", "-shm"):
-                    aside.with_name(aside.name + suffix).unlink(missing_ok=True)
+            with _alone(self.path.parent):
+                self._create()
+
+    def _create(self) -> None:
+        if self.exists:
+            return
+        self._beside("-wal").unlink(missing_ok=True)  # of a file that was taken away: SQLite would take it for ours
+        self._beside("-shm").unlink(missing_ok=True)
+        aside = self.path.with_name(f".{self.path.name}.{os.getpid()}.{os.urandom(4).hex()}")
+        try:
+            self._fill(aside)
+            with suppress(FileExistsError):
+                os.link(aside, self.path)
+            sync_folder(self.path.parent)
+        finally:
+            for suffix in ("", "-wal", "-shm"):
+                aside.with_name(aside.name + suffix).unlink(missing_ok=True)
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
@@ -174,29 +188,49 @@ class Place:
         now = (os.getpid(), stat.st_dev, stat.st_ino)
         if now != self._opened or (self._frozen and self._wal_size()):
             with self._writer_lock:
-                if self._opened is not None:
-                    self._drop(ours=self._opened[0] == now[0])
+                self._drop()
                 self._opened, self._frozen = now, False
 
     def _wal_size(self) -> int:
         try:
-            return os.stat(f"{self.path}-wal").st_size
+            return os.stat(self._beside("-wal")).st_size
         except FileNotFoundError:
             return 0
 
-    def _drop(self, *, ours: bool = True) -> None:
-        """Close the connections; those of the process that we are a fork of are left to it."""
+    def _beside(self, suffix: str) -> Path:
+        return self.path.with_name(self.path.name + suffix)
+
+    def _drop(self) -> None:
+        """Close the connections that may be closed."""
         with self._lock:
             idle, self._idle = self._idle, []
         connections = [*idle, *([self._writer] if self._writer else [])]
         self._writer = None
-        if not ours:
-            _of_others.extend(connections)
-            return
         for connection in connections:
+            if not self._is_ours():
+                ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))  # closing would remove another file's log
+                continue
             with suppress(sqlite3.Error):
                 connection.close()
 
+    def _is_ours(self) -> bool:
+        """Whether the connections were made by this process, and to the file that stands there now."""
+        try:
+            stat = os.stat(self.path)
+        except OSError:
+            return False
+        return self._opened == (os.getpid(), stat.st_dev, stat.st_ino)
 
-_of_others: list[sqlite3.Connection] = []
-"""Connections of the process that this one was forked from: never closed here, as that would drop its locks."""
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Of all processes that make a file in this folder one at a time."""
+    if fcntl is None:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
