@@ -112,8 +112,7 @@ class Layout:
             if not self.is_aside(spec)
         )
         made = [
-            f"CREATE TABLE {self.rows} (row INTEGER PRIMARY KEY, id TEXT NOT NULL, chunk INTEGER NOT NULL, "
-            f"version INTEGER NOT NULL, hash TEXT NOT NULL, origin TEXT NOT NULL, place INTEGER NOT NULL{fields})",
+            f"CREATE TABLE {self.rows} (row INTEGER PRIMARY KEY, id TEXT NOT NULL, chunk INTEGER NOT NULL{fields})",
             f"CREATE UNIQUE INDEX {self.rows}_by_id ON {self.rows} (id, chunk)",
             f"CREATE TABLE {self.texts} (row INTEGER PRIMARY KEY, f TEXT NOT NULL)",
             f"CREATE TABLE {self.heads} (id TEXT PRIMARY KEY, version INTEGER NOT NULL, hash TEXT NOT NULL, "
@@ -167,7 +166,7 @@ def vector_of(leg: Leg, blob: bytes) -> Vector:
 def row_values(number: int, row: Row, layout: Layout) -> tuple[Any, ...]:
     """One line of the table of rows."""
     fields = [row.fields[spec.name] for spec in layout.collection.fields if not layout.is_aside(spec)]
-    return (number, row.id, row.chunk, row.version, row.hash, row.origin, row.offset, *fields)
+    return (number, row.id, row.chunk, *fields)
 
 
 def _affinity(spec: FieldSpec) -> str:

@@ -59,28 +59,27 @@ def documents(
 ) -> dict[str, Document]:
     """The documents of these ids that have rows, in the order of the ids."""
     rows: dict[str, list[Row]] = {}
-    for some in portions(storable(ids)):
+    known = heads(connection, layout, ids)
+    for some in portions(list(known)):
         sql = (
-            "SELECT main.row, main.id, main.chunk, main.version, main.hash, main.origin, main.place"
-            f"{layout.all_fields} FROM {layout.joined(aside=layout.has_aside)} "
+            f"SELECT main.row, main.id, main.chunk{layout.all_fields} FROM {layout.joined(aside=layout.has_aside)} "
             f"WHERE main.id IN ({_marks(some)}) ORDER BY main.id, main.chunk"
         )
         found = connection.execute(sql, some).fetchall()
         values = _vectors(connection, layout, [line[0] for line in found]) if vectors else {}
-        for number, id, chunk, version, hash, origin, offset, *fields in found:
-            rows.setdefault(id, []).append(
-                Row(
-                    id=id,
-                    chunk=chunk,
-                    vectors=values.get(number, {}),
-                    fields=layout.fields(fields),
-                    version=version,
-                    hash=hash,
-                    origin=origin,
-                    offset=offset,
-                )
+        for number, id, chunk, *fields in found:
+            head = known[id]
+            row = Row(
+                id=id,
+                chunk=chunk,
+                vectors=values.get(number, {}),
+                fields=layout.fields(fields),
+                version=head.version,
+                hash=head.hash,
+                origin=head.origin,
+                offset=head.offset,
             )
-    known = heads(connection, layout, list(rows))
+            rows.setdefault(id, []).append(row)
     return {id: Document(id=id, rows=tuple(rows[id]), head=known[id]) for id in ids if id in rows}
 
 

@@ -56,7 +56,7 @@ class Writing:
         rows = [row for document in documents for row in document.rows]
         numbered = list(enumerate(rows, self._top + 1))
         self._top += len(rows)
-        columns = 7 + sum(not layout.is_aside(spec) for spec in layout.collection.fields)
+        columns = 3 + sum(not layout.is_aside(spec) for spec in layout.collection.fields)
         execute(
             f"INSERT INTO {layout.rows} VALUES ({', '.join('?' * columns)})",
             (row_values(number, row, layout) for number, row in numbered),
