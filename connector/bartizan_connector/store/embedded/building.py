@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sqlite3
 import threading
 import time
 from contextlib import suppress
@@ -15,7 +16,7 @@ from bartizan_connector.store.embedded import graph as graphs
 from bartizan_connector.store.embedded.graph import Building, Graph
 from bartizan_connector.store.embedded.layout import Layout
 from bartizan_connector.store.embedded.place import Place
-from bartizan_connector.store.embedded.rows import Moment, Numbers, blobs_above, moment
+from bartizan_connector.store.embedded.rows import Moment, Numbers, blobs_above, count_to, moment
 from bartizan_connector.store.embedded.sidecar import Sidecar
 from bartizan_connector.store.embedded.writing import KEPT_GONE
 
@@ -44,26 +45,27 @@ class Builder:
         self._wanted = kind != "flat"
         self._possible = self._wanted and graphs.is_possible()
         self._sidecar = Sidecar(place.path, f"{layout.physical}.{layout.collection.legs.index(leg)}")
-        self._ready: Graph | None = None
+        self._newest: Graph | None = None
         self._looked = False
+        self._too_few = 0
+        """Up to this row number there were too few to be worth a graph."""
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._tried = 0.0
-        self._told: tuple[Graph | None, int, int] = (None, 0, 0)
+        self._tail = 0
 
     @property
     def remarks(self) -> list[str]:
-        graph, tail, _ = self._told
         told = []
-        if self._wanted and not graphs.is_possible() and tail > self._limit:
+        if self._wanted and not graphs.is_possible() and self._tail > self._limit:
             told.append(
-                f"leg {self._leg.name}: {tail} rows are compared one by one, as the package 'faiss' is not installed; "
-                "pip install 'bartizan-search[local]' makes searching faster"
+                f"leg {self._leg.name}: {self._tail} rows are compared one by one, as the package 'faiss' is not "
+                "installed; pip install 'bartizan-search[local]' makes searching faster"
             )
-        if graph is not None and graph.recall < graphs.GOAL:
+        if self._newest is not None and self._newest.recall < graphs.GOAL:
             told.append(
-                f"leg {self._leg.name}: the index finds {graph.recall:.0%} of the nearest rows at its broadest; "
+                f"leg {self._leg.name}: the index finds {self._newest.recall:.0%} of the nearest rows at its broadest; "
                 'set [backend] index = "flat" for exact search'
             )
         return told
@@ -72,96 +74,126 @@ class Builder:
         """A graph newer than the current one that fits into this moment."""
         if not self._possible:
             return None
-        if not self._looked:
-            self._looked = True
-            self._ready = self._sidecar.load()
-        found, self._ready = self._ready, None
-        if found is None or not _fits(found, now):
+        newest = self._known()
+        if newest is None or newest is current or not _fits(newest, now):
             return None
-        return found if current is None or current.moment.sequence < found.moment.sequence else None
+        return newest if current is None or current.moment.sequence < newest.moment.sequence else None
 
     def consider(self, graph: Graph | None, tail: int, dead: int) -> None:
-        """Begin to build when there is reason to."""
-        self._told = (graph, tail, dead)
-        if self._is_due() and time.monotonic() - self._tried > _PAUSE:
-            with self._lock:
-                if self._stop.is_set() or (self._thread is not None and self._thread.is_alive()):
-                    return
-                self._tried = time.monotonic()
-                self._thread = threading.Thread(target=self._run, name="bartizan-index", daemon=True)
-                self._thread.start()
+        """Begin to build when those who search would gain by it."""
+        self._tail = tail
+        size = len(graph) if graph is not None else 0
+        if tail > max(self._limit, size // _SHARE) or dead * _DEAD > max(size, _DEAD * _FEWEST):
+            self._start()
+
+    def wrote(self, now: Moment) -> None:
+        """The same in the one who writes, who need not search."""
+        if self._is_due(now):
+            self._start()
 
     def finish(self) -> None:
-        """Build here and now what is due, or wait for it."""
-        if self._thread is not None:
-            self._thread.join()
-        if self._is_due() and self._ready is None and not self._stop.is_set():
-            self._build(self._told[0])
+        """Build here and now what is due."""
+        self._join()
+        now = self._now()
+        if now is not None and self._is_due(now) and not self._stop.is_set():
+            self._build()
 
     def anew(self) -> None:
         """Build from nothing, here and now."""
-        if self._possible and self._told[1] + len(self._told[0] or ()) > self._limit:
-            self._build(None)
+        self._join()
+        if self._possible:
+            with self._sidecar.building():
+                self._keep(self._built(None))
 
     def close(self) -> None:
         """Stop what is being built."""
         self._stop.set()
-        if self._thread is not None:
-            self._thread.join()
+        self._join()
 
-    def _is_due(self) -> bool:
-        graph, tail, dead = self._told
+    def _known(self) -> Graph | None:
+        """The newest graph that was built or loaded here."""
+        if not self._looked:
+            self._looked = True
+            self._newest = self._sidecar.load()
+        return self._newest
+
+    def _is_due(self, now: Moment) -> bool:
         if not self._possible:
             return False
-        size = len(graph) if graph is not None else 0
-        return tail > max(self._limit, size // _SHARE) or dead * _DEAD > max(size, _DEAD * _FEWEST)
+        graph = self._known()
+        size, covered, gone = (len(graph), graph.moment.top, graph.moment.gone) if graph else (0, 0, now.gone)
+        fresh = now.top - max(covered, self._too_few)
+        return fresh > max(self._limit, size // _SHARE) or now.gone - gone > max(size // _DEAD, _FEWEST)
+
+    def _start(self) -> None:
+        if not self._possible or time.monotonic() - self._tried < _PAUSE:
+            return
+        with self._lock:
+            if not self._stop.is_set() and (self._thread is None or not self._thread.is_alive()):
+                self._tried = time.monotonic()
+                self._thread = threading.Thread(target=self._run, name="bartizan-index", daemon=True)
+                self._thread.start()
+
+    def _join(self) -> None:
+        if self._thread is not None:
+            self._thread.join()
 
     def _run(self) -> None:
         with suppress(OSError, AttributeError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)  # of this thread, on Linux
         try:
-            self._build(self._told[0])
+            self._build()
         except (BartizanError, RuntimeError, MemoryError) as error:
             log.warning("an index of %s was not built: %s", self._layout.collection.name, error)
 
-    def _build(self, current: Graph | None) -> None:
+    def _build(self) -> None:
+        """What another process has saved meanwhile, or one of our own if it is our turn."""
         with self._sidecar.building() as ours:
+            current = self._known()
             if self._sidecar.is_new():
                 saved = self._sidecar.load()
                 if saved is not None and (current is None or saved.moment.sequence > current.moment.sequence):
-                    self._ready = saved
+                    self._newest = saved
                     return
             if ours:
-                built = self._built(current)
-                if built is not None:
-                    self._ready = built
-                    self._sidecar.save(built)
+                self._keep(self._built(current))
+
+    def _keep(self, built: Graph | None) -> None:
+        if built is not None:
+            self._newest = built
+            self._sidecar.save(built)
 
     def _built(self, current: Graph | None) -> Graph | None:
-        """A graph of what is there now: the current one grown, or one made anew where much of it is gone."""
-        now = self._now()
-        if now is None:
-            return None
-        dead = self._told[2]
-        if current is not None and (dead * _DEAD > len(current) or not _fits(current, now)):
-            current = None
+        """The current graph with what came since, or a new one where much of it is gone; None where few rows are."""
+        with self._place.reading() as connection:
+            now = moment(connection, self._layout.physical)
+            if now is None:
+                return None
+            if current is not None and (not _fits(current, now) or self._is_worn(connection, current, now)):
+                current = None
+            if current is None and count_to(connection, self._layout, now.top) <= self._limit:
+                self._too_few = now.top
+                return None
         making = Building(self._leg.dim, self._stop, os.cpu_count() or 1)
-        after, grown = 0, current is not None
+        after, gone, begun = 0, now.gone, False
         if current is not None:
             making.resume(current)
-            after = current.moment.top
-        gone = now.gone if current is None else current.moment.gone
+            after, gone, begun = current.moment.top, current.moment.gone, True
         while True:
             rows, matrix = self._page(after, now.top)
             if not len(rows):
                 break
-            if not grown:
+            if not begun:
                 making.begin(matrix)
-                grown = True
+                begun = True
             if not making.add(rows, matrix):
                 return None
             after = int(rows[-1])
-        return making.finished(Moment(now.sequence, now.top, gone)) if grown else None
+        return making.finished(Moment(now.sequence, now.top, gone)) if begun else None
+
+    def _is_worn(self, connection: sqlite3.Connection, graph: Graph, now: Moment) -> bool:
+        dead = len(graph) - count_to(connection, self._layout, graph.moment.top)
+        return dead * _DEAD > len(graph)
 
     def _now(self) -> Moment | None:
         with self._place.reading() as connection:

@@ -18,7 +18,7 @@ from bartizan_connector.store.embedded.rows import Moment, Numbers
 
 Mask = npt.NDArray[np.bool_]
 
-_NEIGHBOURS = 32
+_NEIGHBOURS = 24
 _BUILD_BREADTH = 64
 _BREADTHS = (64, 128, 256, 512)
 _PROBES = 48
@@ -27,6 +27,8 @@ GOAL = 0.97
 _SCAN_ROWS = 20_000
 _SCAN_SHARE = 0.05
 """When fewer rows are allowed, all of them are compared instead."""
+_MANY = 8
+"""When more than one row in so many is asked for, all are compared too."""
 _BLOCK = 512
 
 
@@ -69,16 +71,14 @@ class Graph:
     def nearest(self, query: Floats, k: int, selected: "Selection | None") -> Numbers:
         """The positions of about the k best among those that are selected."""
         faiss, asked = _library(), query[None]
+        count = len(self) if selected is None else selected.count
+        k = min(k, count)
+        if not k:
+            return np.zeros(0, np.int64)
         with one_thread():
-            if selected is None:
-                parameters = faiss.SearchParametersHNSW(efSearch=max(self.breadth, k))
-                return _found(self.index.search(asked, min(k, len(self)), params=parameters))
-            k = min(k, selected.count)
-            if not k:
-                return np.zeros(0, np.int64)
-            selector = faiss.IDSelectorBitmap(selected.bits)
-            if selected.count > max(_SCAN_ROWS, _SCAN_SHARE * len(self)):
-                breadth = int(max(self.breadth, k) * min(8.0, len(self) / selected.count))
+            selector = None if selected is None else faiss.IDSelectorBitmap(selected.bits)
+            if k * _MANY < count and count > (0 if selector is None else max(_SCAN_ROWS, _SCAN_SHARE * len(self))):
+                breadth = int(max(self.breadth, k) * min(8.0, len(self) / count))
                 parameters = faiss.SearchParametersHNSW(efSearch=breadth, sel=selector)
                 found = _found(self.index.search(asked, k, params=parameters))
                 if len(found) == k:

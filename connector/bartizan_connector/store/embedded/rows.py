@@ -160,10 +160,9 @@ def gone_since(connection: sqlite3.Connection, layout: Layout, number: int) -> N
     return np.array([row for (row,) in connection.execute(sql, (number,))], dtype=np.int64)
 
 
-def all_rows(connection: sqlite3.Connection, layout: Layout, top: int) -> Numbers:
-    """The number of every row up to `top`, rising."""
-    sql = f"SELECT row FROM {layout.rows} WHERE row <= ? ORDER BY row"
-    return np.array([row for (row,) in connection.execute(sql, (top,))], dtype=np.int64)
+def count_to(connection: sqlite3.Connection, layout: Layout, top: int) -> int:
+    """How many rows there are up to that number."""
+    return int(connection.execute(f"SELECT count(*) FROM {layout.rows} WHERE row <= ?", (top,)).fetchone()[0])
 
 
 def portions(values: Sequence[T]) -> Iterator[list[T]]:

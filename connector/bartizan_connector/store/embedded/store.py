@@ -119,23 +119,14 @@ class EmbeddedStore:
             return
         self._is_closed = True
         try:
-            if self._wrote:
-                self._finish()
+            for builder in self._builders.values() if self._wrote else ():
+                builder.finish()  # what the next process can load
         finally:
             for builder in self._builders.values():
                 builder.close()
             for index in self._sparse.values():
                 index.close()
             self._closed()
-
-    def _finish(self) -> None:
-        """Leave an index behind that the next process can load."""
-        for name, index in self._dense.items():
-            with self._place.reading() as connection, self._locks[name]:
-                now = rows.moment(connection, self.physical_name)
-                if now is not None:
-                    index.view(connection, now)
-            self._builders[name].finish()
 
     def _scanned(self, filter: Filter | None, vectors: bool) -> Iterator[Document]:
         passing, after = condition(filter, self._layout), ""
@@ -185,6 +176,8 @@ class EmbeddedStore:
             )
         self._lease.committed(epoch)
         self._wrote = True
+        for builder in self._builders.values():
+            builder.wrote(after)
 
     def _checked(self, filter: Filter | None) -> None:
         if filter is not None:
