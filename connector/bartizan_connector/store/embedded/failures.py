@@ -63,6 +63,11 @@ def damaged(path: Path, told: str) -> Stop:
 
 def require_whole(path: Path) -> None:
     """Refuse what is no store of ours, or only the first part of one."""
+    if path.is_dir():
+        raise Stop(
+            f"{path} is a folder, and no store of Bartizan is one; give [backend] uri the path of a file, or "
+            "'milvus-lite:PATH' if it is a Milvus Lite index"
+        )
     with path.open("rb") as file:
         head = file.read(100)
     if not head.startswith(b"SQLite format 3\x00") or head[68:72] != APPLICATION.to_bytes(4, "big"):
