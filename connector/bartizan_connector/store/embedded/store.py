@@ -13,7 +13,7 @@ from bartizan_connector.space.vectors import Vectors
 from bartizan_connector.store import filters
 from bartizan_connector.store.checks import checked_heads, checked_query, checked_rows, replaced
 from bartizan_connector.store.collection import Document, Head, Hit, Row
-from bartizan_connector.store.embedded import rows, words
+from bartizan_connector.store.embedded import rows
 from bartizan_connector.store.embedded.allowed import Allowed
 from bartizan_connector.store.embedded.building import Builder
 from bartizan_connector.store.embedded.dense import DenseIndex
@@ -23,6 +23,7 @@ from bartizan_connector.store.embedded.lease import Lease
 from bartizan_connector.store.embedded.place import Place
 from bartizan_connector.store.embedded.rows import Moment
 from bartizan_connector.store.embedded.sparse import SparseIndex
+from bartizan_connector.store.embedded.words import Words
 from bartizan_connector.store.embedded.writing import Writing
 from bartizan_connector.store.filters import Filter
 
@@ -189,6 +190,7 @@ class EmbeddedWords:
 
     def __init__(self, store: EmbeddedStore) -> None:
         self._store = store
+        self._words = Words(store._layout)
 
     def search(self, text: str, k: int, filter: Filter | None = None, *, timeout: float | None = None) -> list[Hit]:
         """The k best rows by BM25, ties in order of (id, chunk). A text without any word finds nothing."""
@@ -196,8 +198,9 @@ class EmbeddedWords:
             raise WrongUse(f"k = {k}: ask for at least one result")
         store = self._store
         store._checked(filter)
-        with store._reading() as (connection, _):
-            return words.search(connection, store._layout, text, k, condition(filter, store._layout))
+        passing = None if filter is None else condition(filter, store._layout)
+        with store._reading() as (connection, now):
+            return self._words.search(connection, now, text, k, passing)
 
     def close(self) -> None:
         """Nothing to let go of: the store is closed by its owner."""
