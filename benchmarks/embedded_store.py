@@ -30,7 +30,7 @@ from benchmarks.record import Record, Table
 
 DIM = 384
 SIZES = (5_000, 100_000)
-_QUERIES = 200
+_QUERIES = 160
 _BLOCK = 25
 _WARM = 2
 _BATCH = 1_000
@@ -200,6 +200,12 @@ def _qdrant(place: Path, matrix: Floats) -> Engine:
     return Engine(search, len(matrix) / seconds, _size(place))
 
 
+_RIVALS = (
+    ("LanceDB", "lancedb", _lancedb, 10_000_000),
+    ("Qdrant local", "qdrant_client", _qdrant, 20_000),  # it warns beyond
+)
+
+
 def run(sizes: Sequence[int] = SIZES) -> None:
     """Measure at each size; raise when a promise is not kept."""
     record = Record("embedded_store")
@@ -237,8 +243,8 @@ def _measured(size: int, aside: Path) -> tuple[dict[str, Any], Table, list[tuple
         made = _through_the_seam(lambda: MilvusBackend(str(lite / "index.db")), lite, matrix)
         engines["Milvus Lite"] = made[0]
     engines["bare faiss"] = _faiss(matrix)
-    for name, module, rival in (("LanceDB", "lancedb", _lancedb), ("Qdrant local", "qdrant_client", _qdrant)):
-        if find_spec(module):
+    for name, module, rival, limit in _RIVALS:
+        if find_spec(module) and size <= limit:
             err.print(name, markup=False)
             engines[name] = rival(aside / module, matrix)
     times, recalls = _timed(engines, matrix, asked)

@@ -204,7 +204,7 @@ class Builder:
         with self._place.reading() as connection:
             if moment(connection, self._layout.physical) is None:
                 return np.zeros(0, np.int64), np.zeros((0, self._leg.dim), np.float32)
-            lines = blobs_above(connection, self._layout, self._leg.name, after, top).fetchmany(_READ_ROWS)
+            lines = blobs_above(connection, self._layout.vectors(self._leg.name), after, top).fetchmany(_READ_ROWS)
         matrix = np.frombuffer(b"".join(blob for _, blob in lines), "<f4").reshape(-1, self._leg.dim)
         return np.array([row for row, _ in lines], np.int64), matrix.astype(np.float32, copy=False)
 

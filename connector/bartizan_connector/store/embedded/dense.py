@@ -130,7 +130,7 @@ class DenseIndex:
     def _growing_with(self, connection: sqlite3.Connection, view: View, now: Moment) -> View:
         """With the rows that are new."""
         tail = view.tail
-        cursor = blobs_above(connection, self._layout, self._leg.name, view.moment.top, now.top)
+        cursor = blobs_above(connection, self._layout.vectors(self._leg.name), view.moment.top, now.top)
         while lines := cursor.fetchmany(_READ_ROWS):
             rows = np.array([row for row, _ in lines], np.int64)
             tail = self._growing.appended(tail, rows, _matrix([blob for _, blob in lines], self._leg.dim))

@@ -124,10 +124,7 @@ class Layout:
             for leg in self.collection.legs
         ]
         if self.worded:
-            made.append(
-                f"CREATE VIRTUAL TABLE {self.words} USING fts5({', '.join(self.worded)}, content='', "
-                "tokenize='porter unicode61 remove_diacritics 2')"
-            )
+            made.append(f"CREATE TABLE {self.words} (row INTEGER PRIMARY KEY, value BLOB NOT NULL)")
         return made
 
     def fields(self, values: Sequence[Any]) -> dict[str, Scalar]:
@@ -147,11 +144,13 @@ class Layout:
 
 
 def vector_bytes(vector: Vector) -> bytes:
-    """A dense vector's float32 values; a sparse one's int32 indices and then its float32 weights."""
+    """A dense vector's float32 values, or a sparse one's int32 indices and then its float32 weights."""
     value = vector.value
-    if isinstance(value, SparseVector):
-        return value.indices.astype("<i4").tobytes() + value.weights.astype("<f4").tobytes()
-    return value.astype("<f4").tobytes()
+    return sparse_bytes(value) if isinstance(value, SparseVector) else value.astype("<f4").tobytes()
+
+
+def sparse_bytes(value: SparseVector) -> bytes:
+    return value.indices.astype("<i4").tobytes() + value.weights.astype("<f4").tobytes()
 
 
 def vector_of(leg: Leg, blob: bytes) -> Vector:

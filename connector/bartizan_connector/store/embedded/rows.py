@@ -147,11 +147,9 @@ def blobs(connection: sqlite3.Connection, layout: Layout, leg: str, numbers: Seq
     return found
 
 
-def blobs_above(connection: sqlite3.Connection, layout: Layout, leg: str, row: int, top: int) -> sqlite3.Cursor:
+def blobs_above(connection: sqlite3.Connection, table: str, row: int, top: int) -> sqlite3.Cursor:
     """(row, bytes) of every row with a number above, rising."""
-    return connection.execute(
-        f"SELECT row, value FROM {layout.vectors(leg)} WHERE row > ? AND row <= ? ORDER BY row", (row, top)
-    )
+    return connection.execute(f"SELECT row, value FROM {table} WHERE row > ? AND row <= ? ORDER BY row", (row, top))
 
 
 def gone_since(connection: sqlite3.Connection, layout: Layout, number: int) -> Numbers:

@@ -23,7 +23,7 @@ from bartizan_connector.store.embedded.lease import Lease
 from bartizan_connector.store.embedded.place import Place
 from bartizan_connector.store.embedded.rows import Moment
 from bartizan_connector.store.embedded.sparse import SparseIndex
-from bartizan_connector.store.embedded.words import Words
+from bartizan_connector.store.embedded.words import WordIndex
 from bartizan_connector.store.embedded.writing import Writing
 from bartizan_connector.store.filters import Filter
 
@@ -127,6 +127,8 @@ class EmbeddedStore:
                 builder.close()
             for index in self._sparse.values():
                 index.close()
+            if self.words is not None:
+                self.words.close()
             self._closed()
 
     def _scanned(self, filter: Filter | None, vectors: bool) -> Iterator[Document]:
@@ -190,7 +192,8 @@ class EmbeddedWords:
 
     def __init__(self, store: EmbeddedStore) -> None:
         self._store = store
-        self._words = Words(store._layout)
+        self._index = WordIndex(store._layout)
+        self._lock = Lock()
 
     def search(self, text: str, k: int, filter: Filter | None = None, *, timeout: float | None = None) -> list[Hit]:
         """The k best rows by BM25, ties in order of (id, chunk). A text without any word finds nothing."""
@@ -198,9 +201,13 @@ class EmbeddedWords:
             raise WrongUse(f"k = {k}: ask for at least one result")
         store = self._store
         store._checked(filter)
-        passing = None if filter is None else condition(filter, store._layout)
-        with store._reading() as (connection, now):
-            return self._words.search(connection, now, text, k, passing)
+        with store._place.reading() as connection:
+            with self._lock:
+                now = store._now(connection)
+                view = self._index.view(connection, now)
+            allowed = None if filter is None else store._allowed.passing(connection, now, filter)
+            return self._index.search(connection, view, text, k, allowed)
 
     def close(self) -> None:
-        """Nothing to let go of: the store is closed by its owner."""
+        """Let go of what runs in the background; the store does it too."""
+        self._index.close()

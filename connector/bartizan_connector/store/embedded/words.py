@@ -1,72 +1,82 @@
-"""The words of a collection: full text in the same file, written by the same transaction as the rows.
+"""The words of a collection: BM25 over postings, from counted terms that the transaction of the rows writes too.
 
-A query is cut into runs of letters and digits, each of which is quoted: no text can be a syntax error. A word that more
-than half of the rows have weighs nothing in SQLite's BM25 and costs the most, so among many rows it is left out when
-the query has another.
+Every figure in a score is counted over the rows that are there, so it depends on what is stored and on nothing else.
 """
 
-import re
+import math
 import sqlite3
-from collections import Counter
-from threading import Lock
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
 
 from bartizan_connector.store.collection import Hit
-from bartizan_connector.store.embedded.filters_sql import Condition
+from bartizan_connector.store.embedded.allowed import Passing
 from bartizan_connector.store.embedded.layout import Layout
-from bartizan_connector.store.embedded.rows import Moment, count_to, hits
+from bartizan_connector.store.embedded.postings import Postings, PostingsView, Segment
+from bartizan_connector.store.embedded.rows import hits
+from bartizan_connector.store.embedded.stems import asked
 
-MAX_WORDS = 256
-"""Different words of one query that are looked up."""
-_WORD = re.compile(r"[^\W_]+")
-_SPARE = 32
-_GROWTH = 8
-_MANY_ROWS = 1_000
-_KNOWN = 50_000
+_SATURATION = 1.2
+_LENGTH = 0.75
+"""BM25's k1 and b, at the values that everybody uses."""
 
 
-class Words:
-    """Searches one collection's words. Safe to share between threads."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Lengths:
+    """How many rows there are, and for each row what its length adds to BM25's denominator."""
+
+    view: PostingsView
+    rows: int
+    norms: tuple[npt.NDArray[np.float64], ...]
+
+
+class WordIndex(Postings):
+    """Follows the truth; `view` is called with the owner's lock held, `search` without."""
 
     def __init__(self, layout: Layout) -> None:
-        self._layout = layout
-        self._lock = Lock()
-        self._counts: dict[str, int] = {}
-        """In how many rows a word was when it was first asked for."""
-        self._rows = 0
-        self._top = -1
+        super().__init__(layout, layout.words)
+        self._lengths: Lengths | None = None
 
     def search(
-        self, connection: sqlite3.Connection, now: Moment, text: str, k: int, passing: Condition | None
+        self, connection: sqlite3.Connection, view: PostingsView, text: str, k: int, allowed: Passing | None
     ) -> list[Hit]:
-        """The k best rows by BM25, ties in order of (id, chunk)."""
-        words = Counter(_WORD.findall(text.encode(errors="ignore").decode().lower())).most_common(MAX_WORDS)
-        telling = self._telling(connection, now, [word for word, _ in words])
-        match = " OR ".join(f'"{word}"' for word, times in words for _ in range(times) if word in telling)
-        if not match:
-            return []
-        table, limit = self._layout.words, k + _SPARE
-        sql, values = f"SELECT rowid, -rank FROM {table} WHERE {table} MATCH ?", [match]
-        if passing is not None:
-            joined = self._layout.joined(aside=passing.aside)
-            sql += f" AND rowid IN (SELECT main.row FROM {joined} WHERE {passing.sql})"
-            values += passing.values  # type: ignore[arg-type]
-        while True:
-            found = connection.execute(f"{sql} ORDER BY rank LIMIT ?", (*values, limit)).fetchall()
-            if len(found) < limit or found[-1][1] < found[k - 1][1]:
-                return hits(connection, self._layout, dict(found), k)
-            limit *= _GROWTH
+        """The k best rows, in the moment of the connection, which is the view's; only rows that share a word."""
+        query = asked(text)
+        lengths = self._measured(view)
+        spans = [each.spans(query.indices) for each in view.segments]
+        counts = np.zeros(len(query.indices), np.int64)
+        for each, parts in zip(view.segments, spans, strict=True):
+            for which, part in parts:
+                counts[which] += _alive(each, part)
+        scored: dict[int, float] = {}
+        for each, parts, norms in zip(view.segments, spans, lengths.norms, strict=True):
+            added = []
+            for which, part in parts:
+                rarity = math.log(1 + (lengths.rows - counts[which] + 0.5) / (counts[which] + 0.5))
+                often = each.weights[part].astype(np.float64)
+                weight = float(query.weights[which]) * rarity * (_SATURATION + 1)
+                added.append((part, weight * often / (often + norms[each.owners[part]])))
+            rows, scores = each.best(added, k, allowed)
+            scored.update(zip(rows.tolist(), scores.tolist(), strict=True))
+        return hits(connection, self._layout, scored, k)
 
-    def _telling(self, connection: sqlite3.Connection, now: Moment, words: list[str]) -> set[str]:
-        """The words that can tell one row from another; all of them where there are few rows, or no such word."""
-        if now.top < _MANY_ROWS or len(words) < 2:
-            return set(words)
-        with self._lock:
-            if not self._top <= now.top <= self._top + self._rows // 10 or len(self._counts) > _KNOWN:
-                self._counts, self._rows, self._top = {}, count_to(connection, self._layout, now.top), now.top
-            rows, counts = self._rows, self._counts
-        table = self._layout.words
-        for word in words:
-            if word not in counts:
-                sql = f"SELECT count(*) FROM {table} WHERE {table} MATCH ?"
-                counts[word] = connection.execute(sql, (f'"{word}"',)).fetchone()[0]
-        return {word for word in words if 2 * counts[word] <= rows} or set(words)
+    def _measured(self, view: PostingsView) -> Lengths:
+        known = self._lengths
+        if known is not None and known.view is view:
+            return known
+        alive = [each.sums if each.alive is None else each.sums[each.alive] for each in view.segments]
+        rows = sum(map(len, alive))
+        mean = float(sum(each.sum(dtype=np.float64) for each in alive)) / max(rows, 1) or 1.0
+        norms = tuple(
+            _SATURATION * (1 - _LENGTH + _LENGTH * each.sums.astype(np.float64) / mean) for each in view.segments
+        )
+        self._lengths = known = Lengths(view, rows, norms)
+        return known
+
+
+def _alive(segment: Segment, part: slice) -> int:
+    if segment.alive is None:
+        return part.stop - part.start
+    count: int = np.count_nonzero(segment.alive[segment.owners[part]])
+    return count

@@ -4,9 +4,11 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from bartizan_connector.store.collection import Document, Head
-from bartizan_connector.store.embedded.layout import Layout, row_values, vector_bytes
+from bartizan_connector.space.vectors import SparseVector
+from bartizan_connector.store.collection import Document, Head, Row
+from bartizan_connector.store.embedded.layout import Layout, row_values, sparse_bytes, vector_bytes
 from bartizan_connector.store.embedded.rows import Moment, portions
+from bartizan_connector.store.embedded.stems import counted
 
 KEPT_GONE = 1 << 17
 """How many rows that are gone are listed; an index that is further behind is built anew."""
@@ -72,21 +74,23 @@ class Writing:
                 ((number, vector_bytes(row.vectors[leg.name])) for number, row in numbered),
             )
         if layout.worded:
-            marks = ", ?" * len(layout.worded)
             execute(
-                f"INSERT INTO {layout.words} (rowid, {', '.join(layout.worded)}) VALUES (?{marks})",
-                ((number, *(row.fields[name] for name in layout.worded)) for number, row in numbered),
+                f"INSERT INTO {layout.words} (row, value) VALUES (?, ?)",
+                ((number, sparse_bytes(self._words(row))) for number, row in numbered),
             )
+
+    def _words(self, row: Row) -> SparseVector:
+        return counted(" ".join(str(row.fields[name]) for name in self._layout.worded))
 
     def _remove(self, ids: Sequence[str]) -> None:
         layout, connection = self._layout, self._connection
         for numbers in portions(list(self._numbers(ids))):
             lines = [(number,) for number in numbers]
-            if layout.worded:
-                self._remove_words(numbers)
             tables = [layout.rows, *(layout.vectors(leg.name) for leg in layout.collection.legs)]
             if layout.has_aside:
                 tables.append(layout.texts)
+            if layout.worded:
+                tables.append(layout.words)
             for table in tables:
                 connection.executemany(f"DELETE FROM {table} WHERE row = ?", lines)
             connection.executemany(
@@ -101,18 +105,3 @@ class Writing:
             marks = ", ".join("?" * len(some))
             sql = f"SELECT row FROM {self._layout.rows} WHERE id IN ({marks})"
             yield from (number for (number,) in self._connection.execute(sql, some).fetchall())
-
-    def _remove_words(self, numbers: Sequence[int]) -> None:
-        """The index keeps no texts of its own: what is taken out is told to it again, word for word."""
-        layout = self._layout
-        columns = ", ".join(layout.columns[name] for name in layout.worded)
-        marks = ", ".join("?" * len(numbers))
-        old = self._connection.execute(
-            f"SELECT main.row, {columns} FROM {layout.joined(aside=layout.has_aside)} WHERE main.row IN ({marks})",
-            numbers,
-        ).fetchall()
-        self._connection.executemany(
-            f"INSERT INTO {layout.words} ({layout.words}, rowid, {', '.join(layout.worded)}) "
-            f"VALUES ('delete', ?{', ?' * len(layout.worded)})",
-            old,
-        )
