@@ -77,6 +77,5 @@ class WordIndex(Postings):
 
 def _alive(segment: Segment, part: slice) -> int:
     if segment.alive is None:
-        return part.stop - part.start
-    count: int = np.count_nonzero(segment.alive[segment.owners[part]])
-    return count
+        return int(part.stop - part.start)
+    return int(np.count_nonzero(segment.alive[segment.owners[part]]))

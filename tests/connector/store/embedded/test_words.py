@@ -1,5 +1,7 @@
 """The words of the embedded store: what is found, in which order, and that no text is a syntax error."""
 
+import math
+import random
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,12 +13,15 @@ from bartizan_connector.space.vectors import Vector
 from bartizan_connector.store import filters
 from bartizan_connector.store.collection import Collection, FieldSpec, Head, Leg, Row
 from bartizan_connector.store.embedded import EmbeddedBackend
+from bartizan_connector.store.embedded.stems import stem
 from bartizan_connector.store.embedded.store import EmbeddedStore
 from bartizan_connector.testing.rows import HOSTILE, SPACE
 
 LEG = Leg(name="dense", kind="dense", dim=2, space_id=SPACE)
 FIELDS = tuple(FieldSpec(name=name, type="string", default="") for name in ("title", "text", "kind"))
 COLLECTION = Collection(name="worded", legs=(LEG,), fields=(*FIELDS, FieldSpec(name="year", type="int", default=0)))
+
+VOCABULARY = ("alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta")
 
 
 def row(id: str, text: str, *, chunk: int = 0, version: int = 1, **fields: str | int) -> Row:
@@ -126,3 +131,62 @@ def test_a_collection_without_texts_has_no_words(tmp_path: Path) -> None:
     backend = EmbeddedBackend(tmp_path / "other.bartizan")
     assert backend.open(Collection(name="bare", legs=(LEG,))).words is None
     backend.close()
+
+
+def test_scores_are_bm25_over_the_rows_that_are_there(store: EmbeddedStore, tmp_path: Path) -> None:
+    """Beside a slow sum over all texts, after replacements and deletions, here and in a process that comes later."""
+    dice = random.Random(5)
+    texts: dict[str, str] = {}
+    for version in range(1, 40):
+        rows = []
+        for id in {f"d{dice.randrange(60)}" for _ in range(12)}:
+            texts[id] = " ".join(dice.choices(VOCABULARY, k=dice.randrange(1, 9)))
+            rows.append(row(id, texts[id], version=version, year=version % 3))
+        store.upsert(rows)
+        for id in dice.sample(sorted(texts), 2):
+            del texts[id]
+            store.delete([Head(id=id, version=version)])
+    later = EmbeddedBackend(tmp_path / "index.bartizan")
+    reader = later.open(COLLECTION, create=False)
+    for query in ("alpha", "beta gamma", "zeta zeta eta nothing", "delta " * 3 + "epsilon"):
+        wanted = slow_bm25(texts, query)
+        for each in (store, reader):
+            assert each.words is not None
+            hits = each.words.search(query, 1000)
+            assert {hit.id: hit.score for hit in hits} == pytest.approx(wanted, rel=1e-6)
+            assert hits == sorted(hits, key=lambda hit: (-hit.score, hit.id))
+    later.close()
+
+
+def slow_bm25(texts: dict[str, str], query: str) -> dict[str, float]:
+    mean = sum(len(text.split()) for text in texts.values()) / len(texts)
+    scores = {}
+    for id, text in texts.items():
+        score, words = 0.0, text.split()
+        for word in query.split():
+            having = sum(word in other.split() for other in texts.values())
+            often = words.count(word)
+            rarity = math.log(1 + (len(texts) - having + 0.5) / (having + 0.5))
+            score += rarity * often * 2.2 / (often + 1.2 * (0.25 + 0.75 * len(words) / mean))
+        if score:
+            scores[id] = score
+    return scores
+
+
+STEMS = """
+caresses caress ponies poni ties ti cats cat feed feed agreed agre plastered plaster bled bled motoring motor sing sing
+conflated conflat troubled troubl sized size hopping hop tanned tan falling fall hissing hiss fizzed fizz failing fail
+filing file happy happi sky sky relational relat conditional condit rational ration valenci valenc digitizer digit
+radically radic differently differ vilely vile analogously analog vietnamization vietnam predication predic operator oper
+feudalism feudal decisiveness decis hopefulness hope callousness callous formality formal sensitivity sensit
+triplicate triplic formative form formalize formal electrical electr hopeful hope goodness good revival reviv
+allowance allow inference infer airliner airlin gyroscopic gyroscop adjustable adjust defensible defens irritant irrit
+replacement replac adoption adopt homologous homolog communism commun activate activ effective effect
+bowdlerize bowdler probate probat rate rate cease ceas controll control roll roll be be x86 x86 naïve naïve
+"""
+"""Each word and what is left of it, out of Porter's paper."""
+
+
+def test_endings_are_cut_as_porter_says() -> None:
+    words = STEMS.split()
+    assert [stem(word) for word in words[::2]] == words[1::2]
