@@ -24,7 +24,7 @@ def write(folder: Path, text: str) -> Path:
 def test_a_minimal_file_gets_laptop_defaults(tmp_path: Path) -> None:
     config = Config.load(write(tmp_path, MINIMAL), {})
     assert config.encoder.engine == "onnx"
-    assert config.backend.uri == str(tmp_path / "bartizan.db")
+    assert config.backend.uri == str(tmp_path / "index.bartizan")
     assert config.space.query_tower is None
 
 

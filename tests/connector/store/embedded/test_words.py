@@ -177,11 +177,11 @@ STEMS = """
 caresses caress ponies poni ties ti cats cat feed feed agreed agre plastered plaster bled bled motoring motor sing sing
 conflated conflat troubled troubl sized size hopping hop tanned tan falling fall hissing hiss fizzed fizz failing fail
 filing file happy happi sky sky relational relat conditional condit rational ration valenci valenc digitizer digit
-radically radic differently differ vilely vile analogously analog vietnamization vietnam predication predic operator oper
+radically radic differently differ vilely vile analogously analog vietnamization vietnam predication predic
 feudalism feudal decisiveness decis hopefulness hope callousness callous formality formal sensitivity sensit
 triplicate triplic formative form formalize formal electrical electr hopeful hope goodness good revival reviv
 allowance allow inference infer airliner airlin gyroscopic gyroscop adjustable adjust defensible defens irritant irrit
-replacement replac adoption adopt homologous homolog communism commun activate activ effective effect
+operator oper replacement replac adoption adopt homologous homolog communism commun activate activ effective effect
 bowdlerize bowdler probate probat rate rate cease ceas controll control roll roll be be x86 x86 naïve naïve
 """
 """Each word and what is left of it, out of Porter's paper."""
