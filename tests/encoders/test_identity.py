@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from bartizan_connector.space.spec import RoleSpec
 from bartizan_encoders.backbone import architecture_hash
-from bartizan_encoders.tower import Design, Tower
+from bartizan_encoders.design import Design
+from bartizan_encoders.tower import Tower
 from bartizan_encoders.weights import WEIGHTS_FILE, state_of, weights_hash
 from tests.encoders import tiny
 
@@ -27,6 +28,16 @@ def test_the_identity_of_a_fixed_tower_is_what_it_always_was() -> None:
     assert spec.architecture_hash == "028bc9b8df8ad0621febb778411723c847d2e0c4efd47b5aa9a8ea3494e1b94b"
     assert spec.weights_hash == "c6ad0d86aa13ddf52eb128eb3f42f6d104cc5c8d1d40a3e41ffa529199ff2303"
     assert spec.tower_id == "tw-fc8504a777d0bf732189143f5bd89bc8"
+
+
+def test_the_identity_of_a_fixed_sparse_tower_is_what_it_always_was() -> None:
+    tokenizer = (Path(__file__).parent / "golden" / "tokenizer.json").read_text("utf-8")
+    design = Design.sparse(name="golden", roles={"query": RoleSpec(prefix="ask: ", max_tokens=20)})
+    for kind, known in (
+        ("bert", "tw-6145321331e937838065b3baa97e2a5e"),
+        ("llama", "tw-f04b79ff408705545063bcd6db788825"),
+    ):
+        assert tiny.fixed(Tower.fresh(tiny.architecture(kind), tokenizer, design)).spec.tower_id == known
 
 
 @given(st.sampled_from(["a", "b"]), st.data())

@@ -18,6 +18,23 @@ _STATEMENTS = (
 )
 _CORNERS = ("", " ", "a", "?", "\t\n", "ÀÉÎÕÜ", "supercalifragilisticexpialidocious" * 3, "0" * 60, "a\u0301\u200d🏽")
 
+OPENING_TEXTS = (
+    "",
+    "?",
+    "a",
+    "reset my password",
+    "BRCA1 raises the risk",
+    "Error 0x8007",
+    "Wie lange haltbar?",
+    "東京の天気",
+    "Где?",
+    "🙂 4 me!!!",
+    "return sum(values)",
+    "The tide gauge at the quay",
+)
+"""What travels in an export and is encoded wherever it is opened: some eighty tokens, since every opening
+waits for it."""
+
 
 def golden_texts(longest: int) -> list[str]:
     """Corner cases, statements, and runs of words that grow until they pass `longest` tokens (one or more a word)."""
