@@ -202,7 +202,7 @@ def _qdrant(place: Path, matrix: Floats) -> Engine:
 
 _RIVALS = (
     ("LanceDB", "lancedb", _lancedb, 10_000_000),
-    ("Qdrant local", "qdrant_client", _qdrant, 20_000),  # it warns beyond
+    ("Qdrant local", "qdrant_client", _qdrant, 10_000),  # minutes of ingestion beyond
 )
 
 

@@ -17,6 +17,8 @@ from bartizan_connector.space.vectors import SparseVector
 MAX_WORDS = 256
 """Different words of one query that are looked up."""
 _LONGEST = 64
+"""Longer runs of letters are no words."""
+_NO_TERM = -1
 _WORD = re.compile(r"[^\W_]+")
 _STEP_2 = {
     "ational": "ate", "tional": "tion", "enci": "ence", "anci": "ance", "izer": "ize", "bli": "ble", "alli": "al",
@@ -34,11 +36,8 @@ def terms_of(text: str) -> Counter[int]:
     """Term → how often it occurs."""
     if not text.isascii():
         text = "".join(letter for letter in unicodedata.normalize("NFKD", text) if not unicodedata.combining(letter))
-    words = Counter(_WORD.findall(text.lower()))
-    counts: Counter[int] = Counter()
-    for word, times in words.items():
-        if len(word) <= _LONGEST:
-            counts[_number(word)] += times
+    counts = Counter(map(_number, _WORD.findall(text.lower())))
+    del counts[_NO_TERM]
     return counts
 
 
@@ -60,6 +59,8 @@ def asked(text: str) -> SparseVector:
 
 @lru_cache(1 << 17)
 def _number(word: str) -> int:
+    if len(word) > _LONGEST:
+        return _NO_TERM
     return zlib.crc32(stem(word).encode(errors="replace")) & 0x7FFFFFFF
 
 
