@@ -1,4 +1,4 @@
-"""The real Triton server that a wheel carries: a process of its own on loopback, with the Python backend, stopped by pid.
+"""The real Triton server that a wheel carries: a process of its own on loopback, with the Python backend only.
 
 `python -m tests.servers.triton REPO` serves a model repository until it is interrupted (make triton REPO=…).
 """
