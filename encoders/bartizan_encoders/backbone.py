@@ -16,7 +16,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPI
 from transformers.utils import logging as transformers_logging
 
 from bartizan_connector.base.errors import Stop, WrongUse
-from bartizan_connector.space.spec import digest_of
+from bartizan_connector.space.canonical import digest_of
 
 Architecture = Mapping[str, Any]
 """A backbone's configuration as its file (config.json) states it."""

@@ -26,7 +26,7 @@ def export(
     if precision not in ("fp32", "int8"):
         raise WrongUse(f"--precision {precision!r} is not one of fp32, int8")
     require_installed((*NEEDED, "onnx", "onnxruntime"), "train")
-    from bartizan_connector.encode.onnx import PARITY_FILE
+    from bartizan_connector.encode.export import PARITY_FILE
     from bartizan_triton.export import export_tower
 
     err.print(f"exporting {tower} in {precision} …", markup=False)

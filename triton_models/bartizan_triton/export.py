@@ -9,12 +9,14 @@ import onnxruntime
 from bartizan_connector.base.aside import folder_aside, refuse_foreign
 from bartizan_connector.base.console import progress
 from bartizan_connector.base.errors import WrongUse
-from bartizan_connector.encode.onnx import MODEL_FILE, PARITY_FILE, SPEC_KEY, OnnxEncoder, session_options
+from bartizan_connector.encode.export import MODEL_FILE, PARITY_FILE, SPEC_KEY
+from bartizan_connector.encode.golden import GOLDEN_FILE, golden_json, require_golden
+from bartizan_connector.encode.onnx import OnnxEncoder, session_options
 from bartizan_connector.space.spec import Precision, TowerSpec
 from bartizan_encoders.tower import Tower
 from bartizan_triton.golden import golden_texts
 from bartizan_triton.graph import graph_of
-from bartizan_triton.parity import LIMITS, batches_of, compare, report, require
+from bartizan_triton.parity import LIMITS, batches_of, compare, golden_vectors, report, require
 from bartizan_triton.quantise import quantised
 
 _LONGEST_EXAMPLE = 64
@@ -23,9 +25,10 @@ _LONGEST_EXAMPLE = 64
 
 def export_tower(tower_folder: Path, out: Path, precision: Precision = "fp32") -> TowerSpec:
     """Write the export of the tower in `tower_folder` to `out`: 1 trace, 2 quantise, 3 stamp with the spec, 4 compare
-    with torch, 5 rename into place. Whatever fails leaves `out` as it was."""
-    if precision not in LIMITS:
-        raise WrongUse(f"precision {precision!r} is not one of {', '.join(LIMITS)}")
+    with torch, 5 add the golden texts that every opening compares, 6 rename into place. Whatever fails leaves `out`
+    as it was."""
+    if precision not in LIMITS["dense"]:
+        raise WrongUse(f"precision {precision!r} is not one of {', '.join(LIMITS['dense'])}")
     refuse_foreign(out, marker=MODEL_FILE)
     tower = Tower.load(tower_folder)
     spec = tower.spec.at_precision(precision)
@@ -42,10 +45,13 @@ def export_tower(tower_folder: Path, out: Path, precision: Precision = "fp32") -
         try:
             with progress("comparing with torch, batches", batches_of(spec)) as tick:
                 parity = compare(tower, encoder, tick)
-            require(parity, precision)
-            (fresh / PARITY_FILE).write_text(json.dumps(report(parity, encoder, path), indent=2) + "\n", "utf-8")
+            require(parity, spec)
+            golden = golden_vectors(tower)
+            require_golden(encoder, golden, "the export")
         finally:
             encoder.close()
+        (fresh / GOLDEN_FILE).write_text(golden_json(golden), "utf-8")
+        (fresh / PARITY_FILE).write_text(json.dumps(report(parity, spec, fresh), indent=2) + "\n", "utf-8")
         tower.tokens.write(fresh)
         spec.write(fresh)
     return spec

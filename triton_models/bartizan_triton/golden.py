@@ -18,6 +18,22 @@ _STATEMENTS = (
 )
 _CORNERS = ("", " ", "a", "?", "\t\n", "ÀÉÎÕÜ", "supercalifragilisticexpialidocious" * 3, "0" * 60, "a\u0301\u200d🏽")
 
+OPENING_TEXTS = (
+    "",
+    "?",
+    "a",
+    "how do i reset my password",
+    "Mutations in the BRCA1 gene raise the risk of cancer.",
+    "Error 0x80070005: access denied",
+    "Wie lange ist die Probe haltbar?",
+    "東京の天気は晴れです。",
+    "Сколько стоит билет?",
+    "🙂 works 4 me!!!",
+    "return sum(values) / len(values)",
+    "The tide gauge at the harbour recorded a level above the forecast.",
+)
+"""What travels in an export and is encoded wherever it is opened: short, since every opening waits for it."""
+
 
 def golden_texts(longest: int) -> list[str]:
     """Corner cases, statements, and runs of words that grow until they pass `longest` tokens (one or more a word)."""

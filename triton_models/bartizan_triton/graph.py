@@ -9,7 +9,7 @@ import torch
 from torch.onnx.errors import OnnxExporterError
 
 from bartizan_connector.base.errors import Stop, WrongUse
-from bartizan_connector.encode.onnx import INPUTS, OUTPUT
+from bartizan_connector.encode.export import INPUTS, OUTPUT
 from bartizan_encoders.tower import Tower
 from bartizan_triton.shapes import with_constant_shapes
 from bartizan_triton.tracing import plainly

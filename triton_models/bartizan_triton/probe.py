@@ -8,7 +8,8 @@ import onnxruntime
 from onnx import ModelProto, ValueInfoProto
 
 from bartizan_connector.encode.batches import Ids
-from bartizan_connector.encode.onnx import INPUTS, session_options
+from bartizan_connector.encode.export import INPUTS
+from bartizan_connector.encode.onnx import session_options
 
 Values = dict[str, npt.NDArray[Any]]
 

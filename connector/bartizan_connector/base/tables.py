@@ -1,7 +1,7 @@
 """TOML tables as frozen values: read, check every key, and say in words what is wrong."""
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -32,6 +32,16 @@ class Table(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
+class Unfit(ValueError):
+    """A table that was refused by a model which a value inside the table picked: raised by a validator, it is told as
+    if the model stood in the file's own declaration."""
+
+    def __init__(self, model: type[BaseModel], error: ValidationError) -> None:
+        self.model = model
+        self.problems = _causes(error.errors())
+        super().__init__("; ".join(_explain(problem, model) for problem in self.problems))
+
+
 def read_toml(path: Path, what: str) -> dict[str, Any]:
     """The file's tables; `what` names the file's purpose in an error."""
     try:
@@ -56,13 +66,22 @@ def check(
         return model.model_validate(tables, context=context)
     except ValidationError as error:
         problems: dict[str, list[str]] = {}
-        for problem in _causes(error.errors()):
-            problems.setdefault(_origin(problem["loc"], origins or {}) or str(origin), []).append(
-                _explain(problem, model)
-            )
+        for problem, at, known in _opened(_causes(error.errors()), model):
+            place = _origin((*at, *problem["loc"]), origins or {}) or str(origin)
+            problems.setdefault(place, []).append(_explain(problem, known, at))
         refusal = WrongUse("; ".join(f"{place}: {'; '.join(told)}" for place, told in problems.items()))
         refusal.way_out = "correct what is named; docs/configuration.md lists every key"
         raise refusal from error
+
+
+def _opened(problems: Sequence[Any], model: type[BaseModel]) -> Iterator[tuple[Any, tuple[Any, ...], type[BaseModel]]]:
+    """Each problem with the place and the model that it counts from; those inside an Unfit one by one."""
+    for problem in problems:
+        cause = problem.get("ctx", {}).get("error")
+        if isinstance(cause, Unfit):
+            yield from ((inner, tuple(problem["loc"]), cause.model) for inner in cause.problems)
+        else:
+            yield problem, (), model
 
 
 def _origin(where: Sequence[Any], origins: Mapping[tuple[str, ...], str]) -> str | None:
@@ -76,9 +95,9 @@ def _causes(problems: Sequence[Any]) -> list[Any]:
     return [p for p in problems if not any(len(q) > len(p["loc"]) and q[: len(p["loc"])] == p["loc"] for q in places)]
 
 
-def _explain(problem: Any, model: type[BaseModel]) -> str:
-    """One pydantic problem in words; for an unknown key, the keys that exist."""
-    where = ".".join(str(part) for part in problem["loc"])
+def _explain(problem: Any, model: type[BaseModel], at: tuple[Any, ...] = ()) -> str:
+    """One pydantic problem in words; for an unknown key, the keys that exist. `at` is where `model` stands."""
+    where = ".".join(str(part) for part in (*at, *problem["loc"]))
     if problem["type"] != "extra_forbidden":
         told = f"{_plainly(problem)}{_what_came(problem)}"
         return f"{where}: {told}" if where else told

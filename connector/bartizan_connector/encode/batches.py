@@ -10,14 +10,16 @@ from bartizan_connector.space.tokens import PADDING_ID, Tokenized
 Ids = npt.NDArray[np.int64]
 
 
-def by_length(texts: Sequence[Tokenized], budget: int) -> Iterator[list[int]]:
+def by_length(texts: Sequence[Tokenized], budget: int, *, most_texts: int | None = None) -> Iterator[list[int]]:
     """Positions of the texts in batches, longest first (so that memory peaks at once); padding included, a batch holds
-    at most `budget` tokens, or one text."""
+    at most `budget` tokens, or one text, and never more than `most_texts` texts."""
     order = sorted(range(len(texts)), key=lambda position: -len(texts[position].ids))
     start = 0
     while start < len(order):
         longest = max(1, len(texts[order[start]].ids))
         size = max(1, budget // longest)
+        if most_texts is not None:
+            size = min(size, most_texts)
         yield order[start : start + size]
         start += size
 

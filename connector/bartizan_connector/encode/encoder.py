@@ -1,4 +1,4 @@
-"""The seam of encoding: texts of a role to the vectors of one tower."""
+"""The seam Encoder: what turns texts into vectors."""
 
 from collections.abc import Sequence
 from typing import Protocol

@@ -1,41 +1,84 @@
-"""`[encoders.NAME]`: which engine runs a tower, and how; told apart by `engine`."""
+"""Settings of encoders: each engine has a table with keys of its own, and the table opens the encoder.
+
+    [encoder]                    engine = "onnx" when it is not named
+    engine = "torch"             in this process: threads, batches; an engine elsewhere: an address, a version, TLS
+    threads = 4
+
+An engine of another package is found by its entry point in the group `bartizan.encoders`: its name, and the class of
+its settings, which has that name as the default of `engine` and imports the engine itself only in `open`.
+"""
 
 from collections.abc import Mapping
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError
 
-from bartizan_connector.base.tables import Table
+from bartizan_connector.base.errors import WrongUse
+from bartizan_connector.base.tables import Table, Unfit
 from bartizan_connector.encode.encoder import Encoder
+
+GROUP = "bartizan.encoders"
+DEFAULT_ENGINE = "onnx"
 
 
 class EncoderSettings(Table):
-    """What every engine's table has."""
+    """What every engine's table has; each adds its own keys, and a literal type to `engine`."""
 
     engine: str
 
     def open(self, folder: Path) -> Encoder:
         """The tower or export in `folder`, run by this engine."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} does not say how its encoder is opened")
 
 
 class OnnxSettings(EncoderSettings):
-    """ONNX Runtime in this process."""
+    """ONNX Runtime in this process: exports, no torch."""
 
     engine: Literal["onnx"] = "onnx"
     threads: Annotated[int, Field(ge=0)] = 0
+    """Batches that are encoded side by side, one thread each; 0: all cores."""
     batch_tokens: Annotated[int, Field(ge=1)] | None = None
+    """Tokens encoded at once, padding included; none: what suits a core's cache."""
 
     def open(self, folder: Path) -> Encoder:
+        """The export in `folder`."""
         from bartizan_connector.encode.onnx import OnnxEncoder
 
         return OnnxEncoder.open(folder, threads=self.threads, batch_tokens=self.batch_tokens)
 
 
-def encoder_settings(table: Any) -> Any:
-    """The table as the settings of the engine that it names."""
-    return OnnxSettings(**table) if isinstance(table, Mapping) else table
+def encoder_settings(table: Mapping[str, Any]) -> EncoderSettings:
+    """The table as the settings of the engine that it names; an unknown engine, key or value is refused."""
+    try:
+        return _picked(table)
+    except ValueError as error:
+        raise WrongUse(f"an encoder's table: {error}") from error
 
 
-AnyEncoder = Annotated[EncoderSettings, BeforeValidator(encoder_settings)]
+def _picked(table: object) -> EncoderSettings:
+    if isinstance(table, EncoderSettings):
+        return table
+    if not isinstance(table, Mapping):
+        raise ValueError(f"must be a table, but {table!r:.80} came")
+    engine, known = table.get("engine", DEFAULT_ENGINE), _engines()
+    if engine not in known:
+        raise ValueError(f"unknown engine {engine!r:.80}; known: {', '.join(sorted(known))}")
+    model = known[engine].load()
+    if not (isinstance(model, type) and issubclass(model, EncoderSettings)):
+        raise ValueError(f"the entry point {known[engine].value} of engine '{engine}' names no EncoderSettings")
+    try:
+        return model.model_validate(dict(table))
+    except ValidationError as error:
+        raise Unfit(model, error) from error
+
+
+AnyEncoder = Annotated[SerializeAsAny[EncoderSettings], BeforeValidator(_picked)]
+"""A field of a configuration that takes the table of any engine."""
+
+
+@cache
+def _engines() -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=GROUP)}

@@ -3,17 +3,19 @@
 `tower_id` is a hash over exactly the facts that can change a vector. `space_id` names the space the vectors live in:
 a document tower's own `tower_id`, or, for a tower that was aligned to another (a distilled query tower, a quantised
 export), the space it inherited. Vectors of two spaces never meet; every seam calls `require_same_space` first.
+
+A fact may be added at any time, with a default that means "as before", and without touching `founding`: towers made
+earlier keep their identity, and their files open (see `canonical`).
 """
 
-import hashlib
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from bartizan_connector.base.errors import SpaceMismatch, Stop, WrongUse
+from bartizan_connector.space.canonical import canonical_facts, digest_of
 
 Role = Literal["query", "document"]
 Kind = Literal["dense", "sparse"]
@@ -31,6 +33,7 @@ class RoleSpec(BaseModel):
     """How a text is prepared when it plays this role."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    founding: ClassVar[frozenset[str]] = frozenset({"prefix", "max_tokens"})
 
     prefix: str = ""
     max_tokens: Annotated[int, Field(ge=1)]
@@ -40,6 +43,11 @@ class TowerSpec(BaseModel):
     """What a tower promises about its vectors; frozen, and saved as JSON beside the weights."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    founding: ClassVar[frozenset[str]] = frozenset(
+        {"name", "kind", "dim", "pooling", "head", "normalise", "similarity", "roles", "special_tokens"}
+        | {"tokenizer_hash", "architecture_hash", "weights_hash", "precision", "space"}
+    )
+    """Never changed: a fact that comes later is none of these."""
 
     name: Annotated[str, Field(min_length=1)]
     kind: Kind = "dense"
@@ -71,7 +79,7 @@ class TowerSpec(BaseModel):
     @property
     def tower_id(self) -> str:
         """Identity of the vectors: equal exactly when every vector is."""
-        facts = self.model_dump(mode="json", exclude=set(_FACTS_THAT_CHANGE_NO_VECTOR))
+        facts = {key: fact for key, fact in canonical_facts(self).items() if key not in _FACTS_THAT_CHANGE_NO_VECTOR}
         return f"tw-{digest_of(facts, domain=_HASH_DOMAIN)[:32]}"
 
     @property
@@ -110,9 +118,9 @@ class TowerSpec(BaseModel):
 
     def to_json(self) -> str:
         """The spec with both identities and a seal that shows any later edit."""
-        facts = self.model_dump(mode="json")
+        facts = canonical_facts(self)
         sealed = facts | {"tower_id": self.tower_id, "space_id": self.space_id}
-        return json.dumps(sealed | {"seal": digest_of(sealed, domain=_SEAL_DOMAIN)}, indent=2, ensure_ascii=False)
+        return json.dumps(sealed | {"seal": _seal(sealed)}, indent=2, ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: str | bytes, *, origin: str) -> Self:
@@ -125,7 +133,9 @@ class TowerSpec(BaseModel):
             spec = cls.model_validate(facts)
         except KeyError as error:
             raise Stop(f"{origin} has no {error}: it is not a tower's spec; import or train the tower again") from error
-        except (ValueError, TypeError, ValidationError) as error:
+        except ValidationError as error:
+            raise _unreadable(error, facts | claimed, origin) from error
+        except (ValueError, TypeError) as error:
             raise Stop(f"{origin} is not a readable tower spec: {error}; import or train the tower again") from error
         if json.loads(spec.to_json()) != facts | claimed:
             raise SpaceMismatch(
@@ -157,7 +167,18 @@ def require_same_space(what: str, *, expected: str, came: str, way_out: str) -> 
         raise SpaceMismatch(what, expected=expected, came=came, way_out=way_out)
 
 
-def digest_of(facts: Mapping[str, Any], *, domain: str) -> str:
-    """SHA-256 of a JSON value in its one canonical spelling, kept apart from other uses by `domain`."""
-    canonical = json.dumps(facts, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return hashlib.sha256(f"{domain}\n{canonical}".encode()).hexdigest()
+def _seal(sealed: dict[str, Any]) -> str:
+    return digest_of(sealed, domain=_SEAL_DOMAIN)
+
+
+def _unreadable(error: ValidationError, written: dict[str, Any], origin: str) -> Stop:
+    """Why a spec with both identities and a seal cannot be read: where the seal is whole, who wrote it knew more."""
+    unknown = ", ".join(".".join(map(str, problem["loc"])) or str(problem["msg"]) for problem in error.errors())
+    if written["seal"] == _seal({key: fact for key, fact in written.items() if key != "seal"}):
+        refusal = Stop(
+            f"{origin} was written by a newer Bartizan: this version does not know {unknown}; "
+            "upgrade bartizan-search, or export the tower again with this version"
+        )
+        refusal.way_out = "upgrade bartizan-search"
+        return refusal
+    return Stop(f"{origin} is not a readable tower spec: {error}; import or train the tower again")

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Literal, Self
 
 from bartizan_connector.base.errors import SpaceMismatch, Stop, WrongUse, missing_extra
-from bartizan_connector.space.spec import Role, RoleSpec, TowerSpec, digest_of
+from bartizan_connector.space.canonical import digest_of
+from bartizan_connector.space.spec import Role, RoleSpec, TowerSpec
 
 try:
     from tokenizers import Tokenizer

@@ -35,6 +35,15 @@ class SparseVector:
             raise WrongUse("a sparse vector's weights must be above zero; leave terms of weight zero out")
 
 
+def sparse_rows(weights: Floats) -> tuple[SparseVector, ...]:
+    """A row of weights [texts, vocabulary], zero for terms that a text lacks, as one sparse vector each."""
+    rows, terms = np.nonzero(weights)
+    ends = np.cumsum(np.count_nonzero(weights, axis=1))[:-1]
+    found = weights[rows, terms].astype(np.float32, copy=False)
+    each = zip(np.split(terms, ends), np.split(found, ends), strict=True) if len(weights) else ()
+    return tuple(SparseVector(np.array(indices, dtype=np.int32), own.copy()) for indices, own in each)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Vector:
     """One vector and its space."""

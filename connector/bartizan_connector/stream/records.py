@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bartizan_connector.base.errors import Reject
-from bartizan_connector.space.spec import digest_of
+from bartizan_connector.space.canonical import digest_of
 from bartizan_connector.store.collection import (
     MAX_ID_BYTES,
     MAX_STRING_BYTES,

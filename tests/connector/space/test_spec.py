@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from bartizan_connector.base.errors import SpaceMismatch, Stop, WrongUse
-from bartizan_connector.space.spec import RoleSpec, TowerSpec, digest_of
+from bartizan_connector.space.canonical import digest_of
+from bartizan_connector.space.spec import RoleSpec, TowerSpec
 
 DIGEST = {name: digest_of({"of": name}, domain="test") for name in ("tokenizer", "architecture", "weights", "other")}
 FACTS: dict[str, Any] = {

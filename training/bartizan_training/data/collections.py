@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from bartizan_connector.base.errors import WrongUse
-from bartizan_connector.space.spec import digest_of
+from bartizan_connector.space.canonical import digest_of
 from bartizan_connector.stream.records import text_of
 
 Qrels = dict[str, dict[str, int]]

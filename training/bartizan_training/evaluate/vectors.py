@@ -9,7 +9,7 @@ import numpy as np
 
 from bartizan_connector.base.errors import Stop, WrongUse
 from bartizan_connector.encode.encoder import Encoder
-from bartizan_connector.space.spec import digest_of
+from bartizan_connector.space.canonical import digest_of
 from bartizan_connector.space.vectors import Vectors
 from bartizan_training.data.collections import BeirData
 from bartizan_training.evaluate.judging import Documents, encode_documents
