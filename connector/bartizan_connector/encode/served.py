@@ -58,7 +58,7 @@ def served_spec(model: str, parameters: Mapping[str, str], version: int) -> Towe
 
 
 def require_replacement(what: str, *, before: TowerSpec, after: TowerSpec) -> None:
-    """Refuse a tower that cannot stand in for another unnoticed: one of another space, or one that reads other tokens."""
+    """Refuse a tower that cannot stand in for another: one of another space, or one that reads other tokens."""
     require_same_space(
         f"{what} cannot take the place of tower '{before.name}'",
         expected=before.space_id,

@@ -4,11 +4,12 @@ No queue policy is ever set: with priorities, timeouts or a largest queue, Trito
 second now and then (docs/triton.md). No response cache either: it outlives a reload.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bartizan_connector.base.errors import WrongUse, missing_extra
-from bartizan_connector.encode.onnx import INPUTS, MODEL_FILE, OUTPUT
+from bartizan_connector.encode.export import INPUTS, MODEL_FILE, OUTPUT
 from bartizan_connector.encode.served import (
     SPACE_ID_PARAMETER,
     TOWER_ID_PARAMETER,
@@ -21,9 +22,12 @@ from bartizan_triton.repository.serving import Serving
 
 try:
     from google.protobuf import text_format
+    from google.protobuf.text_format import ParseError
     from tritonclient.grpc import model_config_pb2 as triton
 except ImportError as error:
     raise missing_extra("tritonclient", "triton") from error
+
+__all__ = ["ParseError", "as_text", "model_config", "outputs_of", "parsed"]
 
 CONFIG_FILE = "config.pbtxt"
 PLAN_FILE = "model.plan"
@@ -65,7 +69,7 @@ def model_config(
         VERSION_PARAMETER: str(current),
         TOWER_ID_PARAMETER: spec.tower_id,
         SPACE_ID_PARAMETER: spec.space_id,
-        **{tower_parameter(version): towers[version].to_json() for version in sorted({current, *serve})},
+        **{tower_parameter(version): _compact(towers[version]) for version in sorted({current, *serve})},
     }
     for key, value in facts.items():
         config.parameters[key].string_value = value
@@ -93,6 +97,10 @@ def as_text(config: Any) -> str:
 def parsed(text: str) -> Any:
     """The file's text as Triton reads it."""
     return text_format.Parse(text, triton.ModelConfig())
+
+
+def _compact(spec: TowerSpec) -> str:
+    return json.dumps(json.loads(spec.to_json()), separators=(",", ":"), ensure_ascii=False)
 
 
 def _add_warm_up(config: Any, batch: int, tokens: int) -> None:

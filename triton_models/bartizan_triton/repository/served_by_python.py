@@ -6,6 +6,8 @@ Requests that wait together are joined into batches of like width. A request tha
 
 import json
 import os
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -16,10 +18,14 @@ _WIDER = 1.5
 """A batch is padded to its widest text: one that is so many times as wide as the narrowest begins the next batch."""
 
 
+Given = tuple[int, Any, Any]
+"""A request's place, and its two arrays."""
+
+
 class TritonPythonModel:
     """One instance of one version."""
 
-    def initialize(self, args):
+    def initialize(self, args: dict[str, str]) -> None:
         config = json.loads(args["model_config"])
         folder = os.path.join(args["model_repository"], args["model_version"])
         options = onnxruntime.SessionOptions()
@@ -27,7 +33,7 @@ class TritonPythonModel:
         options.inter_op_num_threads = 1
         options.enable_mem_pattern = False
         options.log_severity_level = 3
-        here = ["CPUExecutionProvider"]
+        here: list[Any] = ["CPUExecutionProvider"]
         if args["model_instance_kind"] == "GPU":
             here.insert(0, ("CUDAExecutionProvider", {"device_id": int(args["model_instance_device_id"])}))
         path = os.path.join(folder, "model.onnx")
@@ -37,13 +43,13 @@ class TritonPythonModel:
         with open(os.path.join(folder, "tower.json"), encoding="utf-8") as file:
             self._longest = max(role["max_tokens"] for role in json.load(file)["roles"].values())
 
-    def execute(self, requests):
-        answers = [None] * len(requests)
+    def execute(self, requests: list[Any]) -> list[Any]:
+        answers: list[Any] = [None] * len(requests)
         given = []
         for position, request in enumerate(requests):
             ids, mask = (backend.get_input_tensor_by_name(request, name).as_numpy() for name in INPUTS)
             if request.is_cancelled():
-                answers[position] = _refused("the client has cancelled the request", backend.TritonError.CANCELLED)
+                answers[position] = _refused("the client has cancelled the request", "CANCELLED")
             elif ids.shape != mask.shape or not ids.size:
                 answers[position] = _refused(
                     f"input_ids of shape {list(ids.shape)} and attention_mask of shape {list(mask.shape)}: expected "
@@ -59,9 +65,10 @@ class TritonPythonModel:
             self._answer(group, answers)
         return answers
 
-    def _groups(self, given):
+    def _groups(self, given: "list[Given]") -> "Iterator[list[Given]]":
         """Requests of like width, together no more rows than a batch may have."""
-        group, rows = [], 0
+        group: list[Given] = []
+        rows = 0
         for one in sorted(given, key=lambda one: one[1].shape[1]):
             too_wide = group and one[1].shape[1] > _WIDER * group[0][1].shape[1]
             if group and (too_wide or rows + len(one[1]) > self._most):
@@ -72,10 +79,10 @@ class TritonPythonModel:
         if group:
             yield group
 
-    def _answer(self, group, answers):
+    def _answer(self, group: "list[Given]", answers: list[Any]) -> None:
         try:
-            found = self._session.run(self._outputs, dict(zip(INPUTS, _joined(group))))
-        except Exception as error:  # the library has no common root; whatever it was, the client is told
+            found = self._session.run(self._outputs, dict(zip(INPUTS, _joined(group), strict=True)))
+        except Exception as error:  # noqa: BLE001  the library has no common root; whatever it was, the client is told
             if len(group) > 1:
                 for one in group:
                     self._answer([one], answers)
@@ -85,21 +92,23 @@ class TritonPythonModel:
         start = 0
         for position, ids, _ in group:
             rows = [values[start : start + len(ids)] for values in found]
-            tensors = [backend.Tensor(name, row) for name, row in zip(self._outputs, rows)]
+            tensors = [backend.Tensor(name, row) for name, row in zip(self._outputs, rows, strict=True)]
             answers[position] = backend.InferenceResponse(tensors)
             start += len(ids)
 
 
-def _joined(group):
+def _joined(group: "list[Given]") -> list[Any]:
     """One batch, padded on the right."""
     if len(group) == 1:
-        return group[0][1:]
+        return list(group[0][1:])
     width = max(ids.shape[1] for _, ids, _ in group)
     return [
-        np.concatenate([np.pad(one[which], ((0, 0), (0, width - one[which].shape[1]))) for one in group])
-        for which in (1, 2)
+        np.concatenate([np.pad(values, ((0, 0), (0, width - values.shape[1]))) for values in arrays])
+        for arrays in zip(*(one[1:] for one in group), strict=True)
     ]
 
 
-def _refused(why, code=backend.TritonError.INVALID_ARG):
-    return backend.InferenceResponse(error=backend.TritonError(why, code))
+def _refused(why: str, code: str = "INVALID_ARG") -> Any:
+    """The server gives its module these classes after it has imported this file: they are looked up when needed."""
+    error = backend.TritonError
+    return backend.InferenceResponse(error=error(why, getattr(error, code)))
