@@ -10,7 +10,7 @@ from typing import Any
 
 from bartizan_connector.base.errors import WrongUse, missing_extra
 from bartizan_connector.encode.export import INPUTS, MODEL_FILE, OUTPUT
-from bartizan_connector.encode.served import (
+from bartizan_connector.encode.triton.contract import (
     SPACE_ID_PARAMETER,
     TOWER_ID_PARAMETER,
     TOWER_OUTPUT,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bartizan_connector.base.errors import Stop, WrongUse
-from bartizan_connector.encode.served import VERSION_PARAMETER
+from bartizan_connector.encode.triton.contract import VERSION_PARAMETER
 from bartizan_connector.space.spec import TowerSpec
 from bartizan_triton.repository.config import CONFIG_FILE, ParseError, parsed
 from bartizan_triton.repository.serving import Serving

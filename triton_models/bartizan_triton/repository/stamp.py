@@ -4,7 +4,7 @@ import numpy as np
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from bartizan_connector.encode.export import INPUTS
-from bartizan_connector.encode.served import TOWER_OUTPUT, tower_mark
+from bartizan_connector.encode.triton.contract import TOWER_OUTPUT, tower_mark
 
 _AT = "bartizan/tower"
 

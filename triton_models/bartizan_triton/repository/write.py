@@ -20,7 +20,7 @@ from bartizan_connector.encode.batches import padded
 from bartizan_connector.encode.export import INPUTS, MODEL_FILE, MODEL_HASH, OUTPUT, PARITY_FILE, Export
 from bartizan_connector.encode.golden import GOLDEN_FILE
 from bartizan_connector.encode.onnx import open_session
-from bartizan_connector.encode.served import TOWER_OUTPUT, require_replacement, tower_mark
+from bartizan_connector.encode.triton.contract import TOWER_OUTPUT, require_replacement, tower_mark
 from bartizan_connector.space.spec import TowerSpec
 from bartizan_connector.space.tokens import Tokens
 from bartizan_triton.golden import golden_texts

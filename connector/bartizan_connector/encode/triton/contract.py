@@ -16,6 +16,8 @@ from bartizan_connector.space.spec import TowerSpec, require_same_space
 
 TOWER_OUTPUT = "tower"
 """The output that names the tower: two int64 a row, which are the digits of its `tower_id`."""
+INDICES_OUTPUT, WEIGHTS_OUTPUT = "indices", "weights"
+"""What a sparse tower gives instead of `vectors`: its heaviest terms, heaviest first; a weight of zero is no term."""
 VERSION_PARAMETER = "bartizan.version"
 """Which version clients use while it is ready; another one that is ready too is being tried."""
 TOWER_ID_PARAMETER = "bartizan.tower_id"
@@ -72,3 +74,8 @@ def require_replacement(what: str, *, before: TowerSpec, after: TowerSpec) -> No
             f"{', '.join(unlike)}, so clients would send it tokens that it does not understand; export it under "
             "another --name, and point the clients at that"
         )
+
+
+def model_name(spec: TowerSpec) -> str:
+    """What a tower's model is called where nothing else is said: its name, in the letters that Triton takes."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", spec.name).strip("-.") or "tower"
