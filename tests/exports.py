@@ -16,8 +16,12 @@ def _scratch() -> tempfile.TemporaryDirectory[str]:
 
 @functools.cache
 def tower_folder(kind: str) -> Path:
-    """A tiny tower with a head; never written to."""
-    return tiny.saved(Path(_scratch().name) / kind, kind, dim=8)
+    """A tiny tower with a head, `sparse-…` over that of its language model; never written to."""
+    folder = Path(_scratch().name) / kind
+    if kind.startswith("sparse-"):
+        tiny.sparse_tower(kind.removeprefix("sparse-")).save(folder)
+        return folder
+    return tiny.saved(folder, kind, dim=8)
 
 
 @functools.cache

@@ -56,17 +56,19 @@ def build(architecture: Architecture) -> PreTrainedModel:
     config = configuration(architecture)
     model_class, options = _model_class(config)
     with quiet_transformers():
-        return _ready(model_class(config, **options))
+        return kept_as(model_class(config, **options), torch.float32)
 
 
-def load(architecture: Architecture, state: Mapping[str, Tensor], *, origin: str) -> PreTrainedModel:
-    """A backbone with these weights, which must be exactly its own."""
+def load(
+    architecture: Architecture, state: Mapping[str, Tensor], *, origin: str, dtype: torch.dtype = torch.float32
+) -> PreTrainedModel:
+    """A backbone with these weights, which must be exactly its own, kept as `dtype`."""
     config = configuration(architecture)
     model_class, options = _model_class(config)
     with quiet_transformers():
         try:
             loaded: Any = model_class.from_pretrained(
-                None, config=config, state_dict=dict(state), output_loading_info=True, dtype=torch.float32, **options
+                None, config=config, state_dict=dict(state), output_loading_info=True, dtype=dtype, **options
             )
         except (RuntimeError, ValueError) as error:
             raise Stop(f"{origin} does not fit its {CONFIG_FILE}: {error}") from error
@@ -74,27 +76,34 @@ def load(architecture: Architecture, state: Mapping[str, Tensor], *, origin: str
     wrong = {kind: sorted(map(str, names)) for kind, names in report.items() if names}
     if wrong:
         raise Stop(f"{origin} does not fit its {CONFIG_FILE}: {wrong}; import or train the tower again")
-    return _ready(backbone)
+    return kept_as(backbone, dtype)
 
 
-def pretrained(folder: Path, architecture: Architecture) -> PreTrainedModel:
+def pretrained(folder: Path, architecture: Architecture, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
     """The backbone of a published model, loaded as its users load it; weights of other heads are left out."""
+    model_class, options = _model_class(configuration(architecture))
+    return from_folder(folder, architecture, model_class, options, dtype)
+
+
+def from_folder(
+    folder: Path, architecture: Architecture, model_class: Any, options: Mapping[str, Any], dtype: torch.dtype
+) -> PreTrainedModel:
+    """A published model as one of the library's classes; one whose files lack some of its weights is refused."""
     if architecture.get("quantization_config"):
         raise WrongUse(f"{folder} is quantised already; import the full model, and quantise when you export it")
     config = configuration(architecture)
-    model_class, options = _model_class(config)
     with quiet_transformers():
         try:
             loaded: Any = model_class.from_pretrained(
-                folder, config=config, output_loading_info=True, dtype=torch.float32, **options
+                folder, config=config, output_loading_info=True, dtype=dtype, **options
             )
         except (OSError, RuntimeError, ValueError, SafetensorError) as error:
             raise Stop(f"{folder} holds no weights that transformers can load: {error}") from error
-    backbone, report = loaded
+    model, report = loaded
     lacking = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
     if lacking:
         raise Stop(f"{folder} lacks weights of a {config.model_type} model, which would be random: {lacking[:5]}")
-    return _ready(backbone)
+    return kept_as(model, dtype)
 
 
 def cut(
@@ -160,8 +169,13 @@ def _model_class(config: PreTrainedConfig) -> tuple[type[PreTrainedModel], dict[
     return model_class, {"add_pooling_layer": False} if "add_pooling_layer" in takes else {}
 
 
-def _ready(backbone: Any) -> PreTrainedModel:
-    ready: PreTrainedModel = backbone.float().eval()
+def kept_as(model: Any, dtype: torch.dtype) -> PreTrainedModel:
+    """The model with its weights in `dtype`, dropout off. What it computes anew, as the angles of rotary positions,
+    stays as fine as it is: the library's own `.to(dtype)` would coarsen it."""
+    for tensor in model.state_dict(keep_vars=True).values():
+        if tensor.is_floating_point() and tensor.dtype != dtype:
+            tensor.data = tensor.data.to(dtype)
+    ready: PreTrainedModel = model.eval()
     return ready
 
 

@@ -10,7 +10,7 @@ import typer
 from bartizan_connector.base.aside import refuse_foreign
 from bartizan_connector.base.console import err, out
 from bartizan_connector.base.errors import Stop, WrongUse, require_installed
-from bartizan_connector.space.spec import TowerSpec
+from bartizan_connector.space.spec import SPEC_FILE, TowerSpec
 from bartizan_encoders import NEEDED
 
 _WEIGHTS_FILE = "model.safetensors"
@@ -24,7 +24,10 @@ def import_(
         str, typer.Argument(metavar="NAME_OR_DIR", help="`minilm`, a model's folder, or its name on the hub.")
     ],
     out_folder: Annotated[Path, typer.Option("--out", metavar="TOWER", help="The folder to write.")],
-    pooling: Annotated[str | None, typer.Option(help="cls, mean, last or max; default: as published.")] = None,
+    kind: Annotated[
+        str | None, typer.Option(help="dense, or sparse over the language model's head; default: as published.")
+    ] = None,
+    pooling: Annotated[str | None, typer.Option(help="cls, mean, last, max or sum; default: as published.")] = None,
     similarity: Annotated[str | None, typer.Option(help="cosine or dot; default: as published, else cosine.")] = None,
     max_tokens: Annotated[
         int | None, typer.Option(min=1, help="Longest text in tokens; default: as published.")
@@ -33,24 +36,31 @@ def import_(
     document_prefix: Annotated[
         str | None, typer.Option(help="Put before each document; default: as published.")
     ] = None,
+    precision: Annotated[str, typer.Option(help="How weights are kept: fp32, or bf16 in half the memory.")] = "fp32",
     name: Annotated[str | None, typer.Option(help="What to call the tower; default: the model's name.")] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Write over another tower that stands there.")] = False,
 ) -> None:
     """Turn a Hugging Face or sentence-transformers model into a tower."""
-    refuse_foreign(out_folder, marker=_WEIGHTS_FILE)
+    for marker in (_WEIGHTS_FILE, SPEC_FILE):  # the weights alone are a published model's
+        refuse_foreign(out_folder, marker=marker)
     require_installed(NEEDED, "train")
     from bartizan_encoders.importing import Wishes, import_tower
 
     wishes = Wishes(
         name=name,
-        pooling=_one_of("--pooling", pooling, ("cls", "mean", "last", "max")),
+        kind=_one_of("--kind", kind, ("dense", "sparse")),
+        pooling=_one_of("--pooling", pooling, ("cls", "mean", "last", "max", "sum")),
         similarity=_one_of("--similarity", similarity, ("cosine", "dot")),
         max_tokens=max_tokens,
         query_prefix=query_prefix,
         document_prefix=document_prefix,
+        precision=_one_of("--precision", precision, ("fp32", "bf16")),
     )
     err.print(f"importing {source} …", markup=False)
-    spec = import_tower(source, wishes).save(out_folder)
-    _describe(out_folder, spec)
+    imported = import_tower(source, wishes)
+    if not replace:
+        _refuse_another(out_folder, imported.spec)
+    _describe(out_folder, imported.save(out_folder))
 
 
 @tower.command("show")
@@ -67,14 +77,31 @@ def show(
         _describe(folder, spec)
 
 
+def _refuse_another(folder: Path, spec: TowerSpec) -> None:
+    """Refuse to write over a tower that gives other vectors."""
+    if not (folder / SPEC_FILE).exists():
+        return
+    way_out = "give a new folder, or --replace to write over it"
+    try:
+        there = TowerSpec.read(folder)
+    except Stop as damaged:
+        raise WrongUse(f"{folder} holds a tower that cannot be read ({damaged}); {way_out}") from damaged
+    if there.tower_id != spec.tower_id:
+        raise WrongUse(f"{folder} holds another tower, {there.tower_id}, than {spec.tower_id}, now imported; {way_out}")
+
+
 def _describe(folder: Path, spec: TowerSpec) -> None:
-    size = _size(folder)
+    size, unit = _size(folder), "dimensions"
+    steps = [f"{spec.pooling} pooling", f"head {spec.head}"]
+    if spec.kind == "sparse":
+        unit = "terms"
+        steps.reverse()  # the head works on each token
     rows = {
         "name": spec.name,
         "tower_id": spec.tower_id,
         "space_id": spec.space_id + (" (inherited)" if spec.space else ""),
-        "vectors": f"{spec.kind}, {spec.dim} dimensions, {spec.similarity}, {spec.precision}",
-        "made by": f"{spec.pooling} pooling, head {spec.head}, {'normalised' if spec.normalise else 'not normalised'}",
+        "vectors": f"{spec.kind}, {spec.dim} {unit}, {spec.similarity}, {spec.precision}",
+        "made by": f"{', '.join(steps)}, {'normalised' if spec.normalise else 'not normalised'}",
     }
     for role, how in spec.roles.items():
         rows[role] = f"at most {how.max_tokens} tokens" + (f", prefix {how.prefix!r}" if how.prefix else "")

@@ -1,4 +1,4 @@
-"""Import: a Hugging Face encoder or decoder, or a sentence-transformers model of the usual shape, becomes a tower."""
+"""Import: a Hugging Face model, or a sentence-transformers one of the usual shape, becomes a dense or sparse tower."""
 
 import json
 from dataclasses import dataclass
@@ -12,14 +12,16 @@ from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
 
 from bartizan_connector.base.errors import Stop, WrongUse
-from bartizan_connector.space.spec import Role, RoleSpec
+from bartizan_connector.space.spec import Kind, Role, RoleSpec
 from bartizan_connector.space.tokens import Tokens
 from bartizan_encoders import backbone as backbones
-from bartizan_encoders.backbone import CONFIG_FILE
+from bartizan_encoders import language_model
+from bartizan_encoders.backbone import CONFIG_FILE, Architecture
+from bartizan_encoders.design import Design
 from bartizan_encoders.hub import MINILM, locate
 from bartizan_encoders.layout import Layout, read_layout
 from bartizan_encoders.pooling import Pooling
-from bartizan_encoders.tower import Design, Tower
+from bartizan_encoders.tower import DTYPES, Head, Tower
 from bartizan_encoders.weights import read_weights
 
 _DEFAULT_MOST_TOKENS = 512
@@ -32,11 +34,14 @@ class Wishes:
     """What a person wants otherwise than the publisher says; None: as published."""
 
     name: str | None = None
+    kind: Kind | None = None
     pooling: Pooling | None = None
     similarity: Literal["cosine", "dot"] | None = None
     max_tokens: int | None = None
     query_prefix: str | None = None
     document_prefix: str | None = None
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """How the backbone's weights are kept, whatever they were published as; in bf16 the tower is another one."""
 
 
 def import_tower(source: str, wishes: Wishes = Wishes()) -> Tower:
@@ -47,11 +52,11 @@ def import_tower(source: str, wishes: Wishes = Wishes()) -> Tower:
         architecture = backbones.parse(config_path.read_bytes(), origin=str(config_path))
     except FileNotFoundError as error:
         raise WrongUse(f"{layout.transformer} has no {CONFIG_FILE}: it holds no Hugging Face model") from error
-    backbone = backbones.pretrained(layout.transformer, architecture)
+    kind = _kind(layout, wishes, source)
+    backbone, head = _parts(layout, kind, architecture, DTYPES[wishes.precision])
     tokenizer = _tokenizer(layout.transformer)
-    head = _dense(layout.dense) if layout.dense else None
     default_name = "all-MiniLM-L6-v2" if source == MINILM else Path(source).name
-    similarity = wishes.similarity or layout.similarity or "cosine"
+    similarity = wishes.similarity or layout.similarity or ("dot" if kind == "sparse" else "cosine")
     roles = _roles(layout, wishes, _most_tokens(layout, wishes, backbone, tokenizer))
     tower = Tower.assemble(
         backbone,
@@ -61,13 +66,32 @@ def import_tower(source: str, wishes: Wishes = Wishes()) -> Tower:
         design=Design(
             name=wishes.name or default_name,
             roles=roles,
-            pooling=wishes.pooling or layout.pooling or _default_pooling(backbone.config),
+            kind=kind,
+            pooling=wishes.pooling or layout.pooling or _default_pooling(kind, backbone.config),
             normalise=similarity == "cosine" or bool(layout.normalise),
             similarity=similarity,
         ),
     )
     _same_ids(tower.tokens, tokenizer, lower_case=layout.lower_case)
     return tower
+
+
+def _kind(layout: Layout, wishes: Wishes, source: str) -> Kind:
+    kind = wishes.kind or layout.kind or "dense"
+    if layout.kind not in (None, kind):
+        raise WrongUse(f"{source} is published as a {layout.kind} model and cannot become a {kind} tower")
+    if kind == "sparse" and "cosine" in (wishes.similarity, layout.similarity):
+        raise WrongUse("a sparse tower compares by 'dot': the lengths of its vectors count")
+    return kind
+
+
+def _parts(
+    layout: Layout, kind: Kind, architecture: Architecture, dtype: torch.dtype
+) -> tuple[PreTrainedModel, Head | None]:
+    if kind == "sparse":
+        return language_model.pretrained(layout.transformer, architecture, dtype)
+    backbone = backbones.pretrained(layout.transformer, architecture, dtype)
+    return backbone, _dense(layout.dense) if layout.dense else None
 
 
 def _roles(layout: Layout, wishes: Wishes, most: int) -> dict[Role, RoleSpec]:
@@ -104,8 +128,11 @@ def _positions(backbone: PreTrainedModel) -> int | None:
     return positions if isinstance(positions, int) and positions > 0 else None
 
 
-def _default_pooling(config: PreTrainedConfig) -> Pooling:
-    """Mean for an encoder; for a decoder the last token, the only one that has seen the whole text."""
+def _default_pooling(kind: Kind, config: PreTrainedConfig) -> Pooling:
+    """Mean for an encoder; for a decoder the last token, the only one that has seen the whole text. Each token of a
+    sparse tower speaks for its own terms: the maximum."""
+    if kind == "sparse":
+        return "max"
     decoder = type(config) in MODEL_FOR_CAUSAL_LM_MAPPING and type(config) not in MODEL_FOR_MASKED_LM_MAPPING
     return "last" if decoder and not config.is_encoder_decoder else "mean"
 

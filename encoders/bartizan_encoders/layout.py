@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bartizan_connector.base.errors import Stop, WrongUse
-from bartizan_connector.space.spec import SPEC_FILE, Role
+from bartizan_connector.space.spec import SPEC_FILE, Kind, Role
 from bartizan_encoders.pooling import Pooling
 
 _POOLINGS: Mapping[str, Pooling] = {"cls": "cls", "mean": "mean", "max": "max", "lasttoken": "last"}
@@ -27,6 +27,7 @@ class Layout:
     """Where the parts are, and what the publisher chose; None where nothing was said."""
 
     transformer: Path
+    kind: Kind | None = None
     dense: Path | None = None
     pooling: Pooling | None = None
     normalise: bool | None = None
@@ -50,21 +51,49 @@ def read_layout(folder: Path) -> Layout:
         if kind != "Dropout":  # off when encoding
             kinds.append((kind, folder / str(module.get("path", ""))))
     names = [kind for kind, _ in kinds]
+    if names in (["Transformer", "SpladePooling"], ["MLMTransformer", "SpladePooling"]):
+        return _sparse(folder, transformer=kinds[0][1], pooling=kinds[1][1])
     parts = dict(kinds)
     if names not in (
         ["Transformer", "Pooling", *tail] for tail in ([], ["Dense"], ["Normalize"], ["Dense", "Normalize"])
     ):
         raise WrongUse(
             f"{folder} chains the modules {', '.join(names)}; a tower is Transformer, Pooling, then at most "
-            "one Dense and one Normalize, in this order"
+            "one Dense and one Normalize, in this order, or Transformer (MLMTransformer) and SpladePooling"
         )
     settings = _json(folder / "config_sentence_transformers.json", dict)
     sentences = _json(parts["Transformer"] / "sentence_bert_config.json", dict)
     return Layout(
         transformer=parts["Transformer"],
+        kind="dense",
         dense=parts.get("Dense"),
         pooling=_pooling(parts["Pooling"]),
         normalise="Normalize" in parts,
+        similarity=_similarity(folder, settings),
+        max_tokens=sentences.get("max_seq_length"),
+        lower_case=bool(sentences.get("do_lower_case", False)),
+        prefixes=_prefixes(settings),
+    )
+
+
+def _sparse(folder: Path, *, transformer: Path, pooling: Path) -> Layout:
+    """A SPLADE model: log1p(relu(logits)) by the maximum or the sum over the tokens."""
+    facts = _json(pooling / "config.json", dict)
+    strategy, activation = facts.get("pooling_strategy", "max"), facts.get("activation_function", "relu")
+    if strategy not in ("max", "sum") or activation != "relu":
+        raise WrongUse(
+            f"{pooling} pools by {strategy!r} after {activation!r}; a sparse tower pools by max or sum after 'relu'"
+        )
+    settings = _json(folder / "config_sentence_transformers.json", dict)
+    sentences = _json(transformer / "sentence_bert_config.json", dict)
+    task = sentences.get("transformer_task", "fill-mask")
+    if task != "fill-mask":
+        raise WrongUse(f"{transformer} is loaded for {task!r}; a sparse tower takes logits, that is 'fill-mask'")
+    return Layout(
+        transformer=transformer,
+        kind="sparse",
+        pooling=strategy,
+        normalise=False,
         similarity=_similarity(folder, settings),
         max_tokens=sentences.get("max_seq_length"),
         lower_case=bool(sentences.get("do_lower_case", False)),

@@ -15,6 +15,7 @@ require_installed(NEEDED, "train")
 
 import torch  # noqa: E402
 
+from bartizan_encoders.sparse_rows import sparse_rows  # noqa: E402
 from bartizan_encoders.tower import Tower  # noqa: E402
 
 _ON_A_CPU = 512
@@ -31,7 +32,8 @@ class TorchEngine:
         self._tower = tower
         self._identity = Identity.of(spec)
         self._device = next(tower.parameters()).device
-        most = batch_tokens or self._suits(spec.kind == "sparse")
+        self._sparse = spec.kind == "sparse"
+        most = batch_tokens or self._suits()
         self.pace = Pace(batch_tokens=most, least_tokens=most)
 
     def run(self, ids: Ids, mask: Ids, *, deadline: float | None) -> Ran:
@@ -42,19 +44,21 @@ class TorchEngine:
         try:
             with torch.inference_mode():
                 on_device = (torch.from_numpy(each).to(self._device) for each in (ids, mask))
-                vectors = self._tower(*on_device).to("cpu", torch.float32)
+                vectors = self._tower(*on_device)
+                if self._sparse:
+                    return Ran(sparse_rows(vectors), self._identity)
+                return Ran(vectors.to("cpu", torch.float32).numpy(), self._identity)
         finally:
             if training:
                 self._tower.train()
-        return Ran(vectors.numpy(), self._identity)
 
     def close(self) -> None:
         """Nothing is held beyond memory."""
 
-    def _suits(self, sparse: bool) -> int:
+    def _suits(self) -> int:
         if self._device.type == "cpu":
             return _ON_A_CPU
-        return _SPARSE_ON_A_GPU if sparse else _ON_A_GPU
+        return _SPARSE_ON_A_GPU if self._sparse else _ON_A_GPU
 
 
 class TorchEncoder(EncodeLoop):

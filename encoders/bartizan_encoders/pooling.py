@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-Pooling = Literal["cls", "mean", "last", "max"]
+Pooling = Literal["cls", "mean", "last", "max", "sum"]
 
 
 def cls(hidden_BLD: Tensor, mask_BL: Tensor) -> Tensor:
@@ -19,9 +19,13 @@ def cls(hidden_BLD: Tensor, mask_BL: Tensor) -> Tensor:
 
 def mean(hidden_BLD: Tensor, mask_BL: Tensor) -> Tensor:
     """The average over the tokens."""
-    kept_BLD = hidden_BLD.masked_fill(mask_BL.unsqueeze(-1) == 0, 0.0)
     count_B1 = mask_BL.sum(dim=1, keepdim=True).clamp(min=1)
-    return kept_BLD.sum(dim=1) / count_B1
+    return sum(hidden_BLD, mask_BL) / count_B1
+
+
+def sum(hidden_BLD: Tensor, mask_BL: Tensor) -> Tensor:
+    """The sum over the tokens."""
+    return hidden_BLD.masked_fill(mask_BL.unsqueeze(-1) == 0, 0.0).sum(dim=1)
 
 
 def last(hidden_BLD: Tensor, mask_BL: Tensor) -> Tensor:
@@ -36,4 +40,10 @@ def max(hidden_BLD: Tensor, mask_BL: Tensor) -> Tensor:
     return hidden_BLD.masked_fill(mask_BL.unsqueeze(-1) == 0, lowest).amax(dim=1)
 
 
-POOLINGS: Mapping[Pooling, Callable[[Tensor, Tensor], Tensor]] = {"cls": cls, "mean": mean, "last": last, "max": max}
+POOLINGS: Mapping[Pooling, Callable[[Tensor, Tensor], Tensor]] = {
+    "cls": cls,
+    "mean": mean,
+    "last": last,
+    "max": max,
+    "sum": sum,
+}

@@ -2,9 +2,8 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -12,11 +11,15 @@ from transformers import PreTrainedModel
 
 from bartizan_connector.base.aside import folder_aside
 from bartizan_connector.base.errors import SpaceMismatch, Stop, WrongUse
-from bartizan_connector.space.spec import Role, RoleSpec, TowerSpec
+from bartizan_connector.space.spec import Precision, TowerSpec
 from bartizan_connector.space.tokens import Tokens
 from bartizan_encoders import backbone as backbones
+from bartizan_encoders import language_model
 from bartizan_encoders.backbone import CONFIG_FILE, Architecture, architecture_hash
-from bartizan_encoders.pooling import POOLINGS, Pooling
+from bartizan_encoders.design import Design
+from bartizan_encoders.language_model import LanguageModelHead
+from bartizan_encoders.pooling import POOLINGS
+from bartizan_encoders.present import PresentWeights
 from bartizan_encoders.weights import WEIGHTS_FILE, read_weights, state_of, weights_hash, write_weights
 
 _BACKBONE = "backbone."
@@ -24,26 +27,24 @@ _HEAD = "head."
 _SHORTEST = 1e-12
 """A vector of zeros stays one."""
 
+Head = nn.Linear | LanguageModelHead
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Design:
-    """What a person decides about a new tower; the rest of its spec follows from its parts."""
-
-    name: str
-    roles: Mapping[Role, RoleSpec]
-    pooling: Pooling = "mean"
-    normalise: bool = True
-    similarity: Literal["cosine", "dot"] = "cosine"
-    special_tokens: Literal["template", "none"] = "template"
+PRECISIONS: Mapping[torch.dtype, Precision] = {torch.float32: "fp32", torch.bfloat16: "bf16"}
+DTYPES = {precision: dtype for dtype, precision in PRECISIONS.items()}
+"""What a backbone's weights can be kept as; pooling, head and normalisation are computed in fp32 always."""
 
 
 class Tower(nn.Module):
-    """Token ids in, one vector a text out; always in fp32, dropout off until `.train()` is called."""
+    """Token ids in, one vector a text out, in fp32; dropout off until `.train()` is called.
+
+    Dense: backbone, pooling, linear head if any, normalisation. Sparse: backbone, the head of its language model on
+    every token, pooling; a vector is then as wide as the vocabulary, and `sparse_rows` keeps of it what is not zero.
+    """
 
     def __init__(
         self,
         backbone: PreTrainedModel,
-        head: nn.Linear | None,
+        head: Head | None,
         *,
         architecture: Architecture,
         tokens: Tokens,
@@ -55,25 +56,32 @@ class Tower(nn.Module):
         self.architecture = dict(architecture)
         self.tokens = tokens
         self._spec = spec
+        self._present = PresentWeights()
 
     @classmethod
     def assemble(
         cls,
         backbone: PreTrainedModel,
-        head: nn.Linear | None,
+        head: Head | None,
         *,
         architecture: Architecture,
         tokenizer: str,
         design: Design,
     ) -> Self:
         """A new tower from its parts; `tokenizer` is the text of a tokenizer.json."""
+        if isinstance(head, LanguageModelHead) != (design.kind == "sparse"):
+            raise WrongUse(
+                f"tower '{design.name}' is to be {design.kind}, but its head is {type(head).__name__}: a sparse tower "
+                "takes the head of a language model, a dense one a linear head or none"
+            )
         tokens = Tokens(tokenizer, roles=design.roles, special_tokens=design.special_tokens)
         parts = nn.ModuleDict({"backbone": backbone} | ({"head": head} if head else {}))
         spec = TowerSpec(
             name=design.name,
+            kind=design.kind,
             dim=head.out_features if head else backbone.config.hidden_size,
             pooling=design.pooling,
-            head="linear" if head else "none",
+            head="none" if head is None else "linear" if isinstance(head, nn.Linear) else "lm",
             normalise=design.normalise,
             similarity=design.similarity,
             roles=dict(design.roles),
@@ -81,19 +89,29 @@ class Tower(nn.Module):
             tokenizer_hash=tokens.hash,
             architecture_hash=architecture_hash(architecture),
             weights_hash=weights_hash(state_of(parts)),
+            precision=_precision(backbone),
         )
-        return cls(backbone, head, architecture=architecture, tokens=tokens, spec=spec).eval()
+        tower = cls(backbone, head, architecture=architecture, tokens=tokens, spec=spec).eval()
+        tower._present.know(tower, spec.weights_hash)
+        return tower
 
     @classmethod
     def fresh(cls, architecture: Architecture, tokenizer: str, design: Design, *, dim: int | None = None) -> Self:
-        """A tower with random weights (seed torch first); `dim` adds a linear head to that size."""
-        backbone = backbones.build(architecture)
-        head = nn.Linear(backbone.config.hidden_size, dim) if dim else None
+        """A tower with random weights (seed torch first); `dim` adds a linear head to that size to a dense one."""
+        head: Head | None = None
+        if design.kind == "sparse":
+            if dim is not None:
+                raise WrongUse(f"a sparse tower is as wide as its vocabulary: leave dim = {dim} out")
+            backbone, head = language_model.build(architecture)
+        else:
+            backbone = backbones.build(architecture)
+            head = nn.Linear(backbone.config.hidden_size, dim) if dim else None
         return cls.assemble(backbone, head, architecture=architecture, tokenizer=tokenizer, design=design)
 
     @classmethod
-    def load(cls, folder: Path) -> Self:
-        """Read a tower; a file that does not belong to its spec is refused."""
+    def load(cls, folder: Path, *, dtype: torch.dtype | None = None) -> Self:
+        """Read a tower; a file that does not belong to its spec is refused. `dtype` keeps the backbone in another
+        precision than it was saved in: that is another tower in the same space, and its spec says so."""
         spec = TowerSpec.read(folder)
         tokens = Tokens.read(folder, spec)
         config_path, weights_path = folder / CONFIG_FILE, folder / WEIGHTS_FILE
@@ -104,12 +122,21 @@ class Tower(nn.Module):
         _require(config_path, spec, spec.architecture_hash, architecture_hash(architecture))
         state = read_weights(folder)
         _require(weights_path, spec, spec.weights_hash, weights_hash(state))
-        backbone = backbones.load(architecture, _under(state, _BACKBONE), origin=str(weights_path))
-        head = _head(_under(state, _HEAD)) if spec.head == "linear" else None
-        return cls(backbone, head, architecture=architecture, tokens=tokens, spec=spec).eval()
+        kept = DTYPES[spec.precision] if dtype is None else dtype
+        origin = str(weights_path)
+        backbone = backbones.load(architecture, _under(state, _BACKBONE), origin=origin, dtype=kept)
+        head = _head(spec.head, _under(state, _HEAD), backbone, origin=origin)
+        tower = cls(backbone, head, architecture=architecture, tokens=tokens, spec=spec).eval()
+        if DTYPES[spec.precision] == kept:
+            tower._present.know(tower, spec.weights_hash)
+        else:
+            moved = spec.at_precision(_precision(backbone))
+            tower._spec = moved.model_copy(update={"weights_hash": tower._present.hash_of(tower)})
+        return tower
 
     def save(self, folder: Path) -> TowerSpec:
         """Write the tower, all or nothing; a folder that holds anything else than a tower is refused."""
+        self._present.forget()  # what is written must answer to its hash, whatever was done to the weights
         spec = self.spec
         with folder_aside(folder, marker=WEIGHTS_FILE) as fresh:
             write_weights(fresh, state_of(self))
@@ -120,12 +147,12 @@ class Tower(nn.Module):
 
     @property
     def spec(self) -> TowerSpec:
-        """The spec of the present weights (hashed now). An inherited space is a promise about the weights that it was
-        given for: when they have changed since, the tower is on its own again until it is aligned anew."""
-        present = weights_hash(state_of(self))
-        if present == self._spec.weights_hash:
+        """The spec of the present weights, hashed anew when one may have changed. An inherited space is a promise about
+        the weights that it was given for: after a change the tower is on its own until it is aligned anew."""
+        present, precision = self._present.hash_of(self), _precision(self.backbone)
+        if (present, precision) == (self._spec.weights_hash, self._spec.precision):
             return self._spec
-        return self._spec.model_copy(update={"weights_hash": present, "space": None})
+        return self._spec.model_copy(update={"weights_hash": present, "precision": precision, "space": None})
 
     @spec.setter
     def spec(self, spec: TowerSpec) -> None:
@@ -161,27 +188,25 @@ class Tower(nn.Module):
 
     def pooled(self, hidden_BLD: Tensor, attention_mask: Tensor) -> Tensor:
         """The vectors before normalisation out of the last hidden states."""
+        if hidden_BLD.dtype in (torch.bfloat16, torch.float16):
+            hidden_BLD = hidden_BLD.float()
+        if isinstance(self.head, LanguageModelHead):
+            return self.head.pooled(hidden_BLD, attention_mask, self._spec.pooling)
         vectors_BD: Tensor = POOLINGS[self._spec.pooling](hidden_BLD, attention_mask)
         return self.head(vectors_BD) if self.head is not None else vectors_BD
 
     def cut(self, layers: Sequence[int]) -> "Tower":
         """A copy that keeps only these layers of the backbone, beside embeddings and head: a student to distil into."""
         architecture, state = backbones.cut(self.architecture, _under(state_of(self), _BACKBONE), layers)
+        kept = next(self.backbone.parameters()).dtype
         try:
-            backbone = backbones.load(architecture, _copied(state), origin="the cut tower")
+            backbone = backbones.load(architecture, _copied(state), origin="the cut tower", dtype=kept)
         except Stop as error:
             raise WrongUse(
                 f"a {self.architecture['model_type']} cannot do with layers {list(layers)}: {error}"
             ) from error
-        head = _head(_copied(self.head.state_dict())) if self.head else None
-        design = Design(
-            name=f"{self._spec.name}-{len(layers)}-layers",
-            roles=self._spec.roles,
-            pooling=self._spec.pooling,
-            normalise=self._spec.normalise,
-            similarity=self._spec.similarity,
-            special_tokens=self._spec.special_tokens,
-        )
+        head = _head(self._spec.head, _copied(_under(state_of(self), _HEAD)), backbone, origin="the cut tower")
+        design = Design.of(self._spec, name=f"{self._spec.name}-{len(layers)}-layers")
         return Tower.assemble(backbone, head, architecture=architecture, tokenizer=self.tokens.text, design=design)
 
 
@@ -193,11 +218,22 @@ def _copied(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().to("cpu", copy=True) for name, tensor in state.items()}
 
 
-def _head(state: Mapping[str, Tensor]) -> nn.Linear:
+def _head(kind: str, state: Mapping[str, Tensor], backbone: PreTrainedModel, *, origin: str) -> Head | None:
+    if kind == "lm":
+        return language_model.load(state, backbone, origin=origin)
+    if kind == "none":
+        return None
     rows, columns = state["weight"].shape
     head = nn.Linear(columns, rows, bias="bias" in state, device="meta")
-    head.load_state_dict(dict(state), assign=True)
+    head.load_state_dict({name: tensor.float() for name, tensor in state.items()}, assign=True)
     return head.requires_grad_(True)
+
+
+def _precision(backbone: PreTrainedModel) -> Precision:
+    dtype = next(backbone.parameters()).dtype
+    if dtype not in PRECISIONS:
+        raise WrongUse(f"a tower's backbone is kept in one of {', '.join(PRECISIONS.values())}, not in {dtype}")
+    return PRECISIONS[dtype]
 
 
 def _require(path: Path, spec: TowerSpec, expected: str, came: str) -> None:

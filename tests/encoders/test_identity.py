@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from bartizan_connector.space.spec import RoleSpec
 from bartizan_encoders.backbone import architecture_hash
-from bartizan_encoders.tower import Design, Tower
+from bartizan_encoders.design import Design
+from bartizan_encoders.tower import Tower
 from bartizan_encoders.weights import WEIGHTS_FILE, state_of, weights_hash
 from tests.encoders import tiny
 

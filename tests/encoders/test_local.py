@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from bartizan_connector.encode.encoder import Encoder
-from bartizan_connector.testing.encoder import TEXTS, EncoderSuite
+from bartizan_connector.testing.encoder import TEXTS, EncoderSuite, Opener
 from bartizan_encoders.local import TorchEncoder
 from bartizan_encoders.tower import Tower
 from tests.encoders import tiny
@@ -20,6 +20,9 @@ class TestEncoder(EncoderSuite):
 
     def make(self) -> Encoder:
         return TorchEncoder.open(self.folder, threads=1)
+
+    def opener(self) -> Opener:
+        return TorchEncoder.open, self.folder
 
 
 class TestDecoderOfQueries(EncoderSuite):

@@ -15,6 +15,7 @@ ORACLES: dict[Pooling, Callable[[np.ndarray], np.ndarray]] = {
     "mean": lambda tokens: tokens.sum(axis=0) / len(tokens),
     "last": lambda tokens: tokens[-1],
     "max": lambda tokens: tokens.max(axis=0),
+    "sum": lambda tokens: tokens.sum(axis=0),
 }
 
 

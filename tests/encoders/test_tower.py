@@ -12,7 +12,8 @@ from bartizan_connector.base.errors import SpaceMismatch, Stop, WrongUse
 from bartizan_connector.space.spec import SPEC_FILE, RoleSpec, TowerSpec
 from bartizan_connector.space.tokens import TOKENIZER_FILE
 from bartizan_encoders.backbone import CONFIG_FILE
-from bartizan_encoders.tower import Design, Tower
+from bartizan_encoders.design import Design
+from bartizan_encoders.tower import Tower
 from bartizan_encoders.weights import WEIGHTS_FILE
 from tests.encoders import tiny
 

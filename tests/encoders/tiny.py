@@ -8,8 +8,9 @@ import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from bartizan_connector.space.spec import RoleSpec
+from bartizan_encoders.design import Design
 from bartizan_encoders.pooling import Pooling
-from bartizan_encoders.tower import Design, Tower
+from bartizan_encoders.tower import Tower
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789.,?!()'\"-:;/_="
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "the", "tower", "a", "of", "to", "two", "one"]
@@ -30,9 +31,20 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
               "intermediate_size": 32, "max_position_embeddings": 64},
     "qwen3": {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1,
               "head_dim": 8, "intermediate_size": 32, "max_position_embeddings": 64},
+    "qwen2": {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1,
+              "intermediate_size": 32, "max_position_embeddings": 64},
+    "mistral": {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1,
+                "head_dim": 8, "intermediate_size": 32, "max_position_embeddings": 64},
+    "gemma2": {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1,
+               "head_dim": 8, "intermediate_size": 32, "max_position_embeddings": 64, "final_logit_softcapping": 0.5},
+    "gpt_neox": {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32,
+                 "max_position_embeddings": 64},
+    "opt": {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "ffn_dim": 32,
+            "max_position_embeddings": 64, "word_embed_proj_dim": 16},
     "gpt2": {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 64, "bos_token_id": 0, "eos_token_id": 0},
 }  # fmt: skip
-DECODERS = ("llama", "qwen3", "gpt2")
+DECODERS = ("llama", "qwen3", "qwen2", "mistral", "gemma2", "gpt_neox", "opt", "gpt2")
+LANGUAGE_MODELS = tuple(sorted(ARCHITECTURES.keys() - {"t5"}))
 
 
 def architecture(kind: str) -> dict[str, Any]:
@@ -58,6 +70,29 @@ def tower(
         ),
         dim=dim,
     )
+    return _spread(made)
+
+
+def sparse_tower(
+    kind: str = "bert", *, pooling: Pooling = "max", tied: bool | None = None, seed: int = 0, **facts: Any
+) -> Tower:
+    """A tower of random weights over the head of its language model; `tied` None: as its family has it."""
+    torch.manual_seed(seed)
+    tie = {} if tied is None else {"tie_word_embeddings": tied}
+    made = Tower.fresh(
+        architecture(kind) | tie | facts,
+        bytes_tokenizer() if kind in DECODERS else words_tokenizer(),
+        Design.sparse(
+            name=f"tiny-sparse-{kind}",
+            roles={"query": RoleSpec(prefix="ask: ", max_tokens=20), "document": RoleSpec(max_tokens=32)},
+            pooling=pooling,
+        ),
+    )
+    return _spread(made)
+
+
+def _spread(made: Tower) -> Tower:
+    """Weights large enough that no two texts come near each other."""
     with torch.no_grad():
         for name, weight in made.named_parameters():
             if weight.ndim == 2:

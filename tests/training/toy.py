@@ -15,8 +15,9 @@ from accelerate import Accelerator
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from bartizan_connector.space.spec import RoleSpec
+from bartizan_encoders.design import Design
 from bartizan_encoders.local import TorchEncoder
-from bartizan_encoders.tower import Design, Tower
+from bartizan_encoders.tower import Tower
 from bartizan_training.data.collections import BeirData
 from bartizan_training.loop import train
 from bartizan_training.recipe import Recipe

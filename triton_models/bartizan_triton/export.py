@@ -5,6 +5,7 @@ from pathlib import Path
 
 import onnx
 import onnxruntime
+import torch
 
 from bartizan_connector.base.aside import folder_aside, refuse_foreign
 from bartizan_connector.base.console import progress
@@ -30,7 +31,7 @@ def export_tower(tower_folder: Path, out: Path, precision: Precision = "fp32") -
     if precision not in LIMITS["dense"]:
         raise WrongUse(f"precision {precision!r} is not one of {', '.join(LIMITS['dense'])}")
     refuse_foreign(out, marker=MODEL_FILE)
-    tower = Tower.load(tower_folder)
+    tower = Tower.load(tower_folder, dtype=torch.float32)
     spec = tower.spec.at_precision(precision)
     model = graph_of(tower)
     if precision == "int8":

@@ -22,17 +22,18 @@ OPENING_TEXTS = (
     "",
     "?",
     "a",
-    "how do i reset my password",
-    "Mutations in the BRCA1 gene raise the risk of cancer.",
-    "Error 0x80070005: access denied",
-    "Wie lange ist die Probe haltbar?",
-    "東京の天気は晴れです。",
-    "Сколько стоит билет?",
-    "🙂 works 4 me!!!",
-    "return sum(values) / len(values)",
-    "The tide gauge at the harbour recorded a level above the forecast.",
+    "reset my password",
+    "BRCA1 raises the risk",
+    "Error 0x8007",
+    "Wie lange haltbar?",
+    "東京の天気",
+    "Где?",
+    "🙂 4 me!!!",
+    "return sum(values)",
+    "The tide gauge at the quay",
 )
-"""What travels in an export and is encoded wherever it is opened: short, since every opening waits for it."""
+"""What travels in an export and is encoded wherever it is opened: some eighty tokens, since every opening
+waits for it."""
 
 
 def golden_texts(longest: int) -> list[str]:

@@ -24,6 +24,9 @@ LEAST_COSINE: Mapping[Precision, float] = {"fp32": 0.9999, "bf16": 0.98, "fp16":
 int8: what the parity gate lets pass where the export is made (decision 006: MiniLM's worst text has .994), so that an
 export is good on this machine exactly when the gate would take it here."""
 
+_LENGTHS = 5
+"""How much more a length may differ than a cosine: it counts where vectors are not normalised, and moves more."""
+
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Golden:
@@ -60,9 +63,11 @@ def require_golden(encoder: Encoder, golden: Sequence[Golden], what: str) -> Non
     for each in golden:
         came = encoder.encode(each.texts, each.role).values
         for text, expected, value in zip(each.texts, each.values, came, strict=True):
-            found = _cosine(expected, value)
-            if not found >= least:
-                raise _refusal(encoder, what, f"text {text!r:.40} has cosine {found:.4f}, at least {least} is asked")
+            cosine, length = _compared(expected, value)
+            if not cosine >= least:
+                raise _refusal(encoder, what, f"text {text!r:.40} has cosine {cosine:.4f}, at least {least} is asked")
+            if not abs(length - 1) <= _LENGTHS * (1 - least):
+                raise _refusal(encoder, what, f"text {text!r:.40} has a vector {length:.4f} times as long")
 
 
 def _refusal(encoder: Encoder, what: str, why: str) -> Stop:
@@ -74,8 +79,9 @@ def _refusal(encoder: Encoder, what: str, why: str) -> Stop:
     return error
 
 
-def _cosine(one: Floats | SparseVector, other: Floats | SparseVector) -> float:
-    """Of two vectors of one kind; 1 where both are nothing but zeros, not a number where they cannot be compared."""
+def _compared(one: Floats | SparseVector, other: Floats | SparseVector) -> tuple[float, float]:
+    """The cosine of two vectors of one kind, and how many times longer `other` is; both 1 where both are nothing but
+    zeros, not a number where they cannot be compared."""
     if isinstance(one, SparseVector) and isinstance(other, SparseVector):
         _, mine, theirs = np.intersect1d(one.indices, other.indices, assume_unique=True, return_indices=True)
         product = float(one.weights[mine] @ other.weights[theirs])
@@ -84,10 +90,11 @@ def _cosine(one: Floats | SparseVector, other: Floats | SparseVector) -> float:
         product = float(one @ other)
         lengths = float(np.linalg.norm(one)), float(np.linalg.norm(other))
     else:
-        return float("nan")
+        return float("nan"), float("nan")
     if 0.0 in lengths:
-        return float(lengths == (0.0, 0.0))
-    return product / (lengths[0] * lengths[1])
+        same = float(lengths == (0.0, 0.0))
+        return same, same
+    return product / (lengths[0] * lengths[1]), lengths[1] / lengths[0]
 
 
 def _told(value: Floats | SparseVector) -> Any:

@@ -7,7 +7,7 @@ that there are never more of its rows than one small batch a call.
 
 import asyncio
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -87,9 +87,12 @@ class EncodeLoop:
             places.put(batch, ran.values)
             return ran.tower
 
-        side_by_side = self._pool is not None and len(batches) > 1
-        towers: Iterable[Identity] = self._pool.map(run, batches) if side_by_side and self._pool else map(run, batches)
-        return Ran(places.all(), _only(set(towers) or {self._tower}))
+        side_by_side = self._pool.map if self._pool is not None and len(batches) > 1 else map
+        towers = set(side_by_side(run, batches)) or {self._tower}
+        if len(towers) > 1:
+            names = ", ".join(sorted(tower.tower_id for tower in towers))
+            raise Retry(f"the tower was replaced while the texts were encoded ({names}); ask again")
+        return Ran(places.all(), towers.pop())
 
     def _run(self, batch: Sequence[Tokenized], most: int, deadline: float | None) -> Ran:
         """One batch; the answer is of the kind and size that the spec promises."""
@@ -146,11 +149,3 @@ class _Sparse:
 
     def all(self) -> tuple[SparseVector, ...]:
         return tuple([self._values[position] for position in range(self._texts)])
-
-
-def _only(towers: set[Identity]) -> Identity:
-    """The one tower that encoded all batches."""
-    if len(towers) > 1:
-        names = ", ".join(sorted(tower.tower_id for tower in towers))
-        raise Retry(f"the tower was replaced while the texts were encoded ({names}); ask again")
-    return next(iter(towers))

@@ -53,7 +53,7 @@ class TowerSpec(BaseModel):
     kind: Kind = "dense"
     dim: Annotated[int, Field(ge=1)]
     """Length of a dense vector; size of the vocabulary of a sparse one."""
-    pooling: Literal["cls", "mean", "last", "max"]
+    pooling: Literal["cls", "mean", "last", "max", "sum"]
     head: Literal["none", "linear", "lm"] = "none"
     normalise: bool = True
     similarity: Literal["cosine", "dot"] = "cosine"

@@ -4,13 +4,18 @@
         def make(self) -> Encoder:
             return MyEncoder(...)
 
+        def opener(self) -> Opener:  # where an encoder is opened from the folder of a tower
+            return MyEncoder.open, folder
+
 A known gap is the inherited test overridden with `@pytest.mark.xfail(strict=True, reason=…)`.
 """
 
 import asyncio
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -32,6 +37,10 @@ TEXTS = (
 )
 
 
+Opener = tuple[Callable[[str | Path], Encoder], Path]
+"""How an encoder is opened from a folder, and such a folder."""
+
+
 class EncoderSuite(ABC):
     """The conformance tests of the seam Encoder; dense or sparse, as the encoder's spec says."""
 
@@ -42,6 +51,10 @@ class EncoderSuite(ABC):
     @abstractmethod
     def make(self) -> Encoder:
         """An open encoder; the suite closes it."""
+
+    def opener(self) -> Opener | None:
+        """How it is opened from a folder; None where it is made in another way."""
+        return None
 
     @pytest.fixture
     def encoder(self) -> Iterator[Encoder]:
@@ -74,8 +87,11 @@ class EncoderSuite(ABC):
         assert distances.min() > 100 * self.tolerance
 
     def test_order_is_kept(self, encoder: Encoder, role: Role) -> None:
-        forth, back = _values(encoder, TEXTS, role), _values(encoder, TEXTS[::-1], role)
-        self._same(forth, back[::-1])
+        alone = np.concatenate([_values(encoder, [text], role) for text in TEXTS])
+        self._same(alone, _values(encoder, TEXTS, role))
+        self._same(alone[::-1], _values(encoder, TEXTS[::-1], role))
+        vectors = encoder.encode(TEXTS[::-1], role)
+        assert vectors.tokens[::-1] == encoder.encode(TEXTS, role).tokens
 
     def test_a_text_gives_the_same_vector_alone_and_in_any_company(self, encoder: Encoder, role: Role) -> None:
         alone = np.concatenate([_values(encoder, [text], role) for text in TEXTS])
@@ -111,6 +127,20 @@ class EncoderSuite(ABC):
     def test_a_deadline_that_has_passed_raises_retry(self, encoder: Encoder, role: Role) -> None:
         with pytest.raises(Retry):
             encoder.encode(TEXTS * 200, role, timeout=1e-6)
+        with pytest.raises(Retry):
+            asyncio.run(encoder.aencode(TEXTS * 200, role, timeout=1e-6))
+
+    def test_a_deadline_ends_the_work(self, encoder: Encoder, role: Role) -> None:
+        def seconds() -> float:
+            begun = time.monotonic()
+            encoder.encode(TEXTS * 100, role)
+            return time.monotonic() - begun
+
+        whole = min(seconds() for _ in range(3))  # the machine may be busy
+        begun = time.monotonic()
+        with pytest.raises(Retry):
+            encoder.encode(TEXTS * 800, role, timeout=whole / 2)
+        assert time.monotonic() - begun < 6 * whole + 1, "the texts were encoded to the end"
 
     def test_a_generous_deadline_changes_nothing(self, encoder: Encoder, role: Role) -> None:
         patient = encoder.encode(TEXTS * 20, role, timeout=600.0)
@@ -131,6 +161,15 @@ class EncoderSuite(ABC):
             results = list(pool.map(lambda _: _values(encoder, TEXTS, role), range(8)))
         for came in results:
             self._same(came, expected)
+
+    def test_a_folder_may_be_given_as_a_text_or_as_a_path(self) -> None:
+        known = self.opener()
+        if known is not None:
+            opened, folder = known
+            for given in (str(folder), folder):
+                encoder = opened(given)
+                assert len(encoder.encode(TEXTS, next(iter(encoder.spec.roles)))) == len(TEXTS)
+                encoder.close()
 
     def test_closing_twice_is_fine(self, encoder: Encoder) -> None:
         encoder.close()
@@ -154,5 +193,6 @@ def _matrix(vectors: Vectors, encoder: Encoder) -> Floats:
     assert encoder.spec.kind == "sparse", "the spec promises dense vectors"
     matrix = np.zeros((len(values), encoder.spec.dim), dtype=np.float32)
     for row, value in zip(matrix, values, strict=True):
+        assert value.indices.size == 0 or value.indices[-1] < encoder.spec.dim, "a term outside of the vocabulary"
         row[value.indices] = value.weights
     return matrix

@@ -16,13 +16,16 @@ from bartizan_connector.encode.export import MODEL_FILE, MODEL_HASH, PARITY_FILE
 from bartizan_connector.encode.onnx import OnnxEncoder, OnnxEngine, open_session
 from bartizan_connector.space.spec import SPEC_FILE, TowerSpec
 from bartizan_connector.space.tokens import TOKENIZER_FILE
-from bartizan_connector.testing.encoder import TEXTS, EncoderSuite
+from bartizan_connector.testing.encoder import TEXTS, EncoderSuite, Opener
 from tests.exports import export_folder
 
 
 class TestExact(EncoderSuite):
     def make(self) -> Encoder:
         return OnnxEncoder.open(export_folder("bert", "fp32"))
+
+    def opener(self) -> Opener:
+        return OnnxEncoder.open, export_folder("bert", "fp32")
 
 
 class TestExactOnOneThreadInSmallBatches(EncoderSuite):

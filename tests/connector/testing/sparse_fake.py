@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -34,16 +35,20 @@ class WordEncoder:
     def encode(self, texts: Sequence[str], role: Role, *, timeout: float | None = None) -> Vectors:
         """One sparse vector a text; a text without words gives an empty one."""
         self.spec.role(role)
-        if timeout is not None and timeout < 1e-5:
-            raise Retry("encoding took longer than its timeout")
+        begun = time.monotonic()
         for position, text in enumerate(texts):
             if not text.isascii() and text.encode(errors="ignore") != text.encode(errors="surrogatepass"):
                 raise WrongUse(f"text {position} is not valid Unicode")
         words = [text.lower().split() for text in texts]
+        values = []
+        for each in words:
+            if timeout is not None and time.monotonic() - begun > timeout:
+                raise Retry("encoding took longer than its timeout")
+            values.append(self._vector(each[: self._max_tokens]))
         return Vectors(
             space_id=self.spec.space_id,
             tower_id=self.spec.tower_id,
-            values=tuple(self._vector(each[: self._max_tokens]) for each in words),
+            values=tuple(values),
             tokens=tuple(len(each) for each in words),
             truncated=tuple(len(each) > self._max_tokens for each in words),
         )

@@ -13,4 +13,9 @@ for snippet in SNIPPETS:
 def test_each_part_of_the_page_brings_its_suite() -> None:
     suites = {name for name, value in globals().items() if name.startswith("Test") and isinstance(value, type)}
     assert suites == {"TestLetterEncoder", "TestCountingBackend", "TestListSource"}
-    assert len(SNIPPETS) == 3
+    assert len(SNIPPETS) == 4
+
+
+def test_the_encoders_table_opens_it() -> None:
+    settings = globals()["LetterSettings"](address="host:1")
+    assert settings.open(Path()).spec.name == "letters"

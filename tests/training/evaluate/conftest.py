@@ -11,7 +11,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from bartizan_connector.__main__ import main
 from bartizan_connector.space.spec import RoleSpec
-from bartizan_encoders.tower import Design, Tower
+from bartizan_encoders.design import Design
+from bartizan_encoders.tower import Tower
 from tests.judged import WORDS, write_collection
 
 

@@ -13,7 +13,8 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from bartizan_connector.base.errors import WrongUse
-from bartizan_encoders.tower import Design, Tower
+from bartizan_encoders.design import Design
+from bartizan_encoders.tower import Tower
 from bartizan_training.data.packing import Packed, TokenTable
 from bartizan_training.data.pairs import read_texts
 from bartizan_training.data.samplers import Order, share
