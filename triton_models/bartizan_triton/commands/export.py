@@ -34,6 +34,7 @@ def export(
     instances: Annotated[int, typer.Option(min=1, help="triton: copies of the model on each device.")] = 1,
     max_batch: Annotated[int, typer.Option(min=1, help="triton: most texts in one batch.")] = 64,
     delay_us: Annotated[int, typer.Option(min=0, help="triton: how long to wait for a fuller batch.")] = 0,
+    terms: Annotated[int, typer.Option(min=1, help="triton, sparse towers: most terms of a vector.")] = 512,
 ) -> None:
     """Export towers to ONNX, pooling, head and normalisation inside; refused unless they agree with torch."""
     if format not in ("onnx", "triton"):
@@ -54,6 +55,7 @@ def export(
         instances=instances,
         max_batch=max_batch,
         delay_us=delay_us,
+        terms=terms,
     )
     names = [name or _name(tower) for tower in towers]
     if len(set(names)) != len(names):
@@ -107,7 +109,7 @@ def _added(tower: Path, repository: Path, precision: Precision, name: str, servi
 
 
 def _name(tower: Path) -> str:
-    from bartizan_triton.repository.write import model_name
+    from bartizan_connector.encode.triton.contract import model_name
 
     return model_name(TowerSpec.read(tower))
 

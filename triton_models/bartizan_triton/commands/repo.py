@@ -51,7 +51,7 @@ def pin_version(
 ) -> None:
     """Let servers load this version from their next start on (a running one: bartizan deploy)."""
     require_installed(_NEEDED, "triton")
-    from bartizan_triton.repository.write import pin
+    from bartizan_triton.repository.pin import pin
 
     pin(repository, model, version)
     out.print(f"model '{model}' is pinned to version {version}", markup=False)

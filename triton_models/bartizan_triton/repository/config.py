@@ -8,26 +8,28 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bartizan_connector.base.errors import WrongUse, missing_extra
+from bartizan_connector.base.errors import missing_extra
 from bartizan_connector.encode.export import INPUTS, MODEL_FILE, OUTPUT
 from bartizan_connector.encode.triton.contract import (
+    INDICES_OUTPUT,
     SPACE_ID_PARAMETER,
     TOWER_ID_PARAMETER,
     TOWER_OUTPUT,
     VERSION_PARAMETER,
+    WEIGHTS_OUTPUT,
     tower_parameter,
 )
 from bartizan_connector.space.spec import TowerSpec
 from bartizan_triton.repository.serving import Serving
 
 try:
-    from google.protobuf import text_format
+    from google.protobuf import json_format, text_format
     from google.protobuf.text_format import ParseError
     from tritonclient.grpc import model_config_pb2 as triton
 except ImportError as error:
     raise missing_extra("tritonclient", "triton") from error
 
-__all__ = ["ParseError", "as_text", "model_config", "outputs_of", "parsed"]
+__all__ = ["ParseError", "as_json", "as_text", "model_config", "outputs_of", "parsed", "terms_of"]
 
 CONFIG_FILE = "config.pbtxt"
 PLAN_FILE = "model.plan"
@@ -53,7 +55,7 @@ def model_config(
         config.input.add(
             name=tensor, data_type=triton.TYPE_INT64, dims=[-1], allow_ragged_batch=serving.backend == "python"
         )
-    for tensor, kind, dims in outputs_of(spec):
+    for tensor, kind, dims in outputs_of(spec, serving):
         config.output.add(name=tensor, data_type=kind, dims=dims)
     config.version_policy.specific.versions.extend(sorted(serve or [current]))
     config.dynamic_batching.max_queue_delay_microseconds = serving.delay_us
@@ -76,11 +78,18 @@ def model_config(
     return config
 
 
-def outputs_of(spec: TowerSpec) -> list[tuple[str, Any, list[int]]]:
+def outputs_of(spec: TowerSpec, serving: Serving) -> list[tuple[str, Any, list[int]]]:
     """Name, type and shape (without the batch) of what a served tower gives."""
-    if spec.kind != "dense":
-        raise WrongUse(f"tower '{spec.name}' is {spec.kind}; only dense towers can be served by Triton so far")
-    return [(OUTPUT, triton.TYPE_FP32, [spec.dim]), (TOWER_OUTPUT, triton.TYPE_INT64, [2])]
+    tower = (TOWER_OUTPUT, triton.TYPE_INT64, [2])
+    if spec.kind == "dense":
+        return [(OUTPUT, triton.TYPE_FP32, [spec.dim]), tower]
+    terms = terms_of(spec, serving)
+    return [(INDICES_OUTPUT, triton.TYPE_INT64, [terms]), (WEIGHTS_OUTPUT, triton.TYPE_FP32, [terms]), tower]
+
+
+def terms_of(spec: TowerSpec, serving: Serving) -> int:
+    """How many terms of a sparse vector travel."""
+    return min(serving.terms, spec.dim)
 
 
 def longest(spec: TowerSpec) -> int:
@@ -91,6 +100,12 @@ def longest(spec: TowerSpec) -> int:
 def as_text(config: Any) -> str:
     """What stands in the file."""
     text: str = text_format.MessageToString(config)
+    return text
+
+
+def as_json(config: Any) -> str:
+    """What a server takes with a load."""
+    text: str = json_format.MessageToJson(config, preserving_proto_field_name=True)
     return text
 
 

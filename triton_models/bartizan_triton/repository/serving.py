@@ -24,6 +24,8 @@ class Serving:
     """Rows; a client sends no more at once, and Triton joins no more."""
     delay_us: int = 0
     """How long Triton waits for a fuller batch; 0: it joins what is waiting already."""
+    terms: int = 512
+    """Sparse: how many of a text's heaviest terms are given."""
 
     def __post_init__(self) -> None:
         if self.backend not in get_args(Backend):
@@ -32,7 +34,7 @@ class Serving:
             raise WrongUse(f"device {self.device!r} is not one of {', '.join(get_args(Device))}")
         if self.backend == "tensorrt" and self.device != "gpu":
             raise WrongUse("backend 'tensorrt' runs on a GPU only: give --device gpu, or --backend onnxruntime")
-        for name, least in (("instances", 1), ("max_batch", 1), ("delay_us", 0)):
+        for name, least in (("instances", 1), ("max_batch", 1), ("delay_us", 0), ("terms", 1)):
             value = getattr(self, name)
             if value < least:
                 raise WrongUse(f"{name} = {value} makes no sense; expected {least} or more")

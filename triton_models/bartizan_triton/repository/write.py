@@ -14,21 +14,21 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from bartizan_connector.base.aside import folder_aside, write_aside
+from bartizan_connector.base.aside import folder_aside
 from bartizan_connector.base.errors import Stop, WrongUse
 from bartizan_connector.encode.batches import padded
 from bartizan_connector.encode.export import INPUTS, MODEL_FILE, MODEL_HASH, OUTPUT, PARITY_FILE, Export
 from bartizan_connector.encode.golden import GOLDEN_FILE
 from bartizan_connector.encode.onnx import open_session
-from bartizan_connector.encode.triton.contract import TOWER_OUTPUT, require_replacement, tower_mark
-from bartizan_connector.space.spec import TowerSpec
+from bartizan_connector.encode.triton.contract import TOWER_OUTPUT, model_name, require_replacement, tower_mark
 from bartizan_connector.space.tokens import Tokens
 from bartizan_triton.golden import golden_texts
-from bartizan_triton.repository.config import CODE_FILE, CONFIG_FILE, as_text, model_config
+from bartizan_triton.repository.config import CODE_FILE, terms_of
 from bartizan_triton.repository.engine import BUILD_FILE, build_script
+from bartizan_triton.repository.pin import pin
 from bartizan_triton.repository.serving import Serving
 from bartizan_triton.repository.shelf import Version, model_in
-from bartizan_triton.repository.stamp import with_tower_mark
+from bartizan_triton.repository.stamp import for_serving
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _LONGEST_CHECKED = 64
@@ -61,24 +61,10 @@ def add_version(repository: Path, export: Export, serving: Serving, *, name: str
     return added
 
 
-def pin(repository: Path, name: str, number: int) -> None:
-    """The version that a server loads from now on, in the model's configuration."""
-    version = model_in(repository, name).versions.get(number)
-    if version is None:
-        have = ", ".join(map(str, model_in(repository, name).versions)) or "none"
-        raise WrongUse(f"model '{name}' in {repository} has no version {number}; there are {have}")
-    config = model_config(name, version.serving, {number: version.spec}, current=number)
-    write_aside(repository / name / CONFIG_FILE, as_text(config))
-
-
-def model_name(spec: TowerSpec) -> str:
-    """A tower's name as Triton takes it."""
-    return re.sub(r"[^A-Za-z0-9_.-]+", "-", spec.name).strip("-.") or "tower"
-
-
 def _fill(fresh: Path, export: Export, serving: Serving) -> None:
     """A version is an export itself, whose graph says whose it is, with what its backend needs beside it."""
-    onnx.save(with_tower_mark(onnx.load_from_string(export.model()), export.spec.tower_id), fresh / MODEL_FILE)
+    spec = export.spec
+    onnx.save(for_serving(onnx.load_from_string(export.model()), spec, terms_of(spec, serving)), fresh / MODEL_FILE)
     facts = dict(export.parity) | {MODEL_HASH: hashlib.sha256((fresh / MODEL_FILE).read_bytes()).hexdigest()}
     (fresh / PARITY_FILE).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     if (export.folder / GOLDEN_FILE).exists():

@@ -196,6 +196,11 @@ class Server:
             request.parameters["config"].string_param = config
         return Call(self._stub.RepositoryModelLoad, request, timeout, self._metadata)
 
+    def unload(self, model: str, timeout: float) -> Call:
+        """Serve no version of a model any more."""
+        request = service_pb2.RepositoryModelUnloadRequest(model_name=model)
+        return Call(self._stub.RepositoryModelUnload, request, timeout, self._metadata)
+
     def close(self) -> None:
         """Let the connection go. Closing twice is fine."""
         self._channel.close()
