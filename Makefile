@@ -51,6 +51,9 @@ bench: env
 
 gpu: env
 	$(VENV)/pytest -m gpu
+	@if $(VENV)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; \
+	then $(VENV)/python -m benchmarks training_throughput; \
+	else echo "no CUDA device: the benchmark of training was left out"; fi
 
 lock: .tools/bin/uv
 	.tools/bin/uv pip compile pyproject.toml --extra all --group dev --universal --python-version 3.11 \

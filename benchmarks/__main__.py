@@ -7,11 +7,12 @@ from pathlib import Path
 
 from bartizan_connector.base.console import err
 from bartizan_connector.base.errors import BartizanError
-from benchmarks import collections, query_tower
+from benchmarks import collections, query_tower, training_throughput
 
 BENCHMARKS: dict[str, Callable[[argparse.Namespace], None]] = {
     "query_tower": lambda given: query_tower.run(given.demo),
     "collections": lambda given: collections.run(),
+    "training_throughput": lambda given: training_throughput.run(),
 }
 
 

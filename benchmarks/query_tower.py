@@ -6,7 +6,6 @@ that whatever else the machine does hits all of them alike: ratios within one ru
 
 import statistics
 import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -15,16 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bartizan_connector.opening import load_encoder
 
-from bartizan_connector.base import console
 from bartizan_connector.base.errors import Stop, WrongUse
 from bartizan_connector.encode.encoder import Encoder
+from bartizan_connector.encode.settings import OnnxSettings
 from bartizan_connector.space.spec import Precision, TowerSpec
 from bartizan_training.data.collections import BeirData
 from bartizan_training.demo.layout import Layout
+from bartizan_training.evaluate import timing
 from bartizan_training.evaluate.judging import Judged, encode_documents, judge
 from bartizan_training.evaluate.significance import compare
+from bartizan_training.evaluate.timing import Times
+from bartizan_training.run import Run
 from benchmarks.record import Record
 
 ROUNDS = 10
@@ -53,23 +54,17 @@ class Chain:
     data: Path
 
 
-@dataclass(frozen=True, slots=True)
-class Times:
-    """Milliseconds for one query, of every timed one: on the clock, and of the thread's own work."""
-
-    wall: list[float]
-    cpu: list[float]
-
-
 def find(folder: Path) -> Chain:
-    """What the demo left: the teacher is the query tower of the stage before the distillation."""
+    """What the demo left: the teacher is the query tower of the step before the distillation."""
     demo = Layout(folder)
-    stages = sorted(path for path in (demo.run / "stages").glob("*") if path.is_dir())
-    distillations = [position for position, path in enumerate(stages) if path.name.endswith("-distil_query")]
-    if distillations[:1] in ([], [0]) or not (demo.run / "towers").is_dir():
+    run = Run(demo.run)
+    steps = sorted(path.name.split("-", 1) for path in (demo.run / "steps").glob("*"))
+    distillations = [position for position, (_, name) in enumerate(steps) if name == "distil_query"]
+    before = steps[distillations[0] - 1] if distillations[:1] not in ([], [0]) else None
+    made = run.done(int(before[0]), before[1]) if before else None
+    if made is None or not run.towers.is_dir():
         raise WrongUse(f"{folder} holds no finished run with a distilled query tower; make it: bartizan demo")
-    teacher = stages[distillations[0] - 1] / "towers" / "query"
-    return Chain(teacher, demo.run / "towers" / "query", demo.run / "towers" / "document", demo.corpus)
+    return Chain(made.folder / "query", run.towers / "query", run.towers / "document", demo.corpus)
 
 
 def run(demo: Path = Path("bartizan-demo")) -> None:
@@ -82,14 +77,14 @@ def run(demo: Path = Path("bartizan-demo")) -> None:
         for name, tower, precision in _variants(chain):
             export = Path(aside) / name.replace(" ", "-")
             _export(tower, export, precision)
-            encoders[name] = load_encoder(export, "onnx", threads=1)
+            encoders[name] = OnnxSettings(threads=1).open(export)
             stack.callback(encoders[name].close)
         judged = _judge(data, chain, Path(aside), encoders)
         texts = [data.queries[query] for query in sorted(data.qrels("test"))]
         engines: dict[str, Encode] = {
             SENTENCE_TRANSFORMERS: _sentence_transformers(chain.teacher, Path(aside), encoders[TEACHER], texts[:20])
         }
-        engines |= {name: _single(encoder) for name, encoder in encoders.items()}
+        engines |= {name: timing.one_query(encoder) for name, encoder in encoders.items()}
         times = take_turns(engines, texts)
     specs = {"teacher": TowerSpec.read(chain.teacher), "distilled": TowerSpec.read(chain.student)}
     promises = _promises(times, judged)
@@ -110,20 +105,8 @@ def run(demo: Path = Path("bartizan-demo")) -> None:
 def take_turns(engines: Mapping[str, Encode], texts: Sequence[str], *, rounds: int = ROUNDS) -> dict[str, Times]:
     """Time single queries: in each round, every engine encodes the same block, first a few that only warm it up."""
     generator = np.random.default_rng(0)
-    times = {name: Times([], []) for name in engines}
-    names = list(engines)
-    with console.progress("timing", rounds) as tick:
-        for turn in range(rounds):
-            block = [texts[position] for position in generator.integers(0, len(texts), size=_WARM_UP + _QUERIES)]
-            for name in names[turn % len(names) :] + names[: turn % len(names)]:
-                for number, text in enumerate(block):
-                    wall, cpu = time.perf_counter(), time.thread_time()
-                    engines[name](text)
-                    if number >= _WARM_UP:
-                        times[name].wall.append((time.perf_counter() - wall) * 1000)
-                        times[name].cpu.append((time.thread_time() - cpu) * 1000)
-            tick()
-    return times
+    drawn = generator.integers(0, len(texts), size=(rounds, _WARM_UP + _QUERIES))
+    return timing.take_turns(engines, [[texts[position] for position in row] for row in drawn], warm_up=_WARM_UP)
 
 
 def _variants(chain: Chain) -> list[tuple[str, Path, Precision]]:
@@ -140,14 +123,10 @@ def _export(tower: Path, out: Path, precision: Precision) -> None:
     exporter.load()(tower, out, precision=precision)
 
 
-def _single(encoder: Encoder) -> Encode:
-    return lambda text: encoder.encode([text], "query")
-
-
 def _judge(data: BeirData, chain: Chain, aside: Path, encoders: Mapping[str, Encoder]) -> dict[str, Judged]:
     """Each query tower over the same documents."""
     _export(chain.document, aside / "document", "fp32")
-    encoder = load_encoder(aside / "document", "onnx")
+    encoder = OnnxSettings().open(aside / "document")
     try:
         documents = encode_documents(data, encoder)
     finally:

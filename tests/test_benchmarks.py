@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from bartizan_connector.base.errors import WrongUse
+from bartizan_training.run import Run
 from benchmarks import record
 from benchmarks.__main__ import main
 from benchmarks.collections import Expected, expected
@@ -43,13 +44,17 @@ def test_only_the_queries_after_the_warm_up_are_timed() -> None:
 
 
 def test_teacher_and_student_are_found_in_the_demos_folder(tmp_path: Path) -> None:
-    for stage in ("1-contrastive", "2-distil_query", "3-refine"):
-        (tmp_path / "run/stages" / stage / "towers/query").mkdir(parents=True)
+    run = Run(tmp_path / "run")
+    made = {}
+    for number, step in enumerate(("contrastive", "distil_query", "refine"), start=1):
+        made[step] = run.artefacts.of(step, "towers", {"step": number})
+        made[step].folder.mkdir(parents=True)
+        run.note_done(run.step_folder(number, step), made[step])
     with pytest.raises(WrongUse, match="holds no finished run"):
         find(tmp_path)
     (tmp_path / "run/towers").mkdir()
     chain = find(tmp_path)
-    assert chain.teacher == tmp_path / "run/stages/1-contrastive/towers/query"
+    assert chain.teacher == made["contrastive"].folder / "query"
     assert chain.student == tmp_path / "run/towers/query"
     assert chain.document == tmp_path / "run/towers/document"
     assert chain.data == tmp_path / "corpus"

@@ -66,24 +66,34 @@ def test_python_in_the_documentation_compiles(page: Path) -> None:
         compile(snippet, str(page), "exec")
 
 
-def tree() -> str:
-    """The file tree as the README shows it: each module with the first sentence of its docstring."""
+def rooms() -> str:
+    """The rooms as the README shows them: each package and folder with the first sentence of its docstring."""
     lines = []
     for package in PACKAGES:
         root = ROOT / package
-        lines.append(f"{package}/")
-        for path in sorted(root.rglob("*.py")):
+        for path in sorted(root.rglob("__init__.py"), key=lambda path: (len(path.relative_to(root).parts) > 1, path)):
             says = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
             sentence = re.split(r"\.\s|\.$", says.split("\n\n")[0].replace("\n", " "), maxsplit=1)[0]
-            meaning = sentence.split(": ", 1)[-1]
-            lines.append(f"  {path.relative_to(root)!s:<24} {textwrap.shorten(meaning, 92, placeholder=' …')}")
+            name = f"{package}/" if path.parent == root else f"  {path.parent.relative_to(root).as_posix()}/"
+            lines.append(f"{name:<34} {textwrap.shorten(sentence, 100, placeholder=' …')}")
     return "\n".join(lines)
 
 
-def test_the_readme_shows_the_file_tree_as_it_is() -> None:
+def test_the_readme_shows_the_rooms_as_they_are() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    shown = readme.split("## What is where")[1].split("```")[1].strip()
-    assert shown == tree(), f"put this into the README:\n{tree()}"
+    shown = readme.split("## Where to begin to read")[1].split("```")[1].strip("\n")
+    assert shown == rooms(), f"put this into the README:\n{rooms()}"
+
+
+def test_the_walks_of_the_readme_visit_files_that_exist_and_no_room_twice() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8").split("## Where to begin to read")[1].split("```")[0]
+    walks = [re.findall(r"^\d+\. `([\w/]+\.py)`", part, flags=re.MULTILINE) for part in readme.split("\nOne ")[1:]]
+    assert len(walks) == 2
+    for walk in walks:
+        assert 4 <= len(walk) < 10
+        assert len({name.split("/")[0] for name in walk}) == len(walk)
+        for name in walk:
+            assert (ROOT / "connector/bartizan_connector" / name).is_file(), name
 
 
 def test_every_test_that_the_error_page_names_exists() -> None:

@@ -20,9 +20,7 @@ from bartizan_encoders.tower import Tower  # noqa: E402
 
 _ON_A_CPU = 512
 _ON_A_GPU = 32_768
-_SPARSE_ON_A_GPU = 4_096
-"""Tokens at once: what stays in a core's cache, and what keeps a GPU busy; a sparse tower makes as many weights for
-each token as its vocabulary has terms."""
+"""Tokens at once: what stays in a core's cache, and what keeps a GPU busy."""
 
 
 class TorchEngine:
@@ -33,7 +31,7 @@ class TorchEngine:
         self._identity = Identity.of(spec)
         self._device = next(tower.parameters()).device
         self._sparse = spec.kind == "sparse"
-        most = batch_tokens or self._suits()
+        most = batch_tokens or (_ON_A_CPU if self._device.type == "cpu" else _ON_A_GPU)
         self.pace = Pace(batch_tokens=most, least_tokens=most)
 
     def run(self, ids: Ids, mask: Ids, *, deadline: float | None) -> Ran:
@@ -54,11 +52,6 @@ class TorchEngine:
 
     def close(self) -> None:
         """Nothing is held beyond memory."""
-
-    def _suits(self) -> int:
-        if self._device.type == "cpu":
-            return _ON_A_CPU
-        return _SPARSE_ON_A_GPU if self._sparse else _ON_A_GPU
 
 
 class TorchEncoder(EncodeLoop):

@@ -1,9 +1,9 @@
 """Tower: a backbone, a pooling and a head that turn token ids into vectors, and the spec that they answer to."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -168,6 +168,14 @@ class Tower(nn.Module):
         if (spec.roles, spec.special_tokens) != (present.roles, present.special_tokens):
             self.tokens = self.tokens.serving(spec.roles, spec.special_tokens)
         self._spec = spec
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Where torch moves or casts a module. A cast would take head and position angles along."""
+        if fn(torch.empty(0)).dtype in (torch.bfloat16, torch.float16):
+            raise WrongUse("a tower is not cast as a whole: load it with Tower.load(folder, dtype=torch.bfloat16)")
+        untyped: Any = super()
+        moved: Self = untyped._apply(fn, recurse)
+        return moved
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Vectors [B, dim] of token ids [B, L]; the mask is 1 for a token, 0 for padding on the right."""

@@ -9,19 +9,29 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 from transformers import PreTrainedTokenizerFast
-from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
 
 from bartizan_encoders import backbone as backbones
 from tests.encoders import tiny
 
 
-def hugging_face(folder: Path, kind: str = "bert", *, head: bool = False, most: int = 32, **facts: Any) -> Path:
+def hugging_face(
+    folder: Path,
+    kind: str = "bert",
+    *,
+    head: bool = False,
+    most: int = 32,
+    dtype: torch.dtype = torch.float32,
+    **facts: Any,
+) -> Path:
     """A model saved by transformers itself; `head` saves the language model around it, as many are published."""
     torch.manual_seed(7)
     config = backbones.configuration(tiny.architecture(kind) | facts)
     with backbones.quiet_transformers():
-        model = MODEL_FOR_MASKED_LM_MAPPING[type(config)](config) if head else backbones.build(config.to_dict())
-        model.save_pretrained(folder)
+        masked = type(config) in MODEL_FOR_MASKED_LM_MAPPING
+        language_models = MODEL_FOR_MASKED_LM_MAPPING if masked else MODEL_FOR_CAUSAL_LM_MAPPING
+        model = language_models[type(config)](config) if head else backbones.build(config.to_dict())
+        model.to(dtype).save_pretrained(folder)
     text = tiny.bytes_tokenizer() if kind in tiny.DECODERS else tiny.words_tokenizer()
     (folder / "given.json").write_text(text)
     special = {} if kind in tiny.DECODERS else {"unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
@@ -64,6 +74,29 @@ def sentence_transformers(
     ]
     _write(folder / "modules.json", listed)
     _write(folder / "config_sentence_transformers.json", settings or {})
+    _write(folder / "sentence_bert_config.json", sentences or {"max_seq_length": 24, "do_lower_case": False})
+    return folder
+
+
+def splade(
+    folder: Path,
+    *,
+    transformer: str,
+    pooling: dict[str, Any],
+    settings: dict[str, Any] | None = None,
+    sentences: dict[str, Any] | None = None,
+    kind: str = "bert",
+) -> Path:
+    """A sparse encoder; `transformer` is the type of its first module, which was named anew in 2026."""
+    hugging_face(folder, kind, head=True)
+    listed = [
+        {"idx": 0, "name": "0", "path": "", "type": transformer},
+        {"idx": 1, "name": "1", "path": "1_SpladePooling",
+         "type": "sentence_transformers.sparse_encoder.models.SpladePooling"},
+    ]  # fmt: skip
+    _write(folder / "modules.json", listed)
+    _write(folder / "1_SpladePooling" / "config.json", pooling)
+    _write(folder / "config_sentence_transformers.json", settings or {"model_type": "SparseEncoder"})
     _write(folder / "sentence_bert_config.json", sentences or {"max_seq_length": 24, "do_lower_case": False})
     return folder
 

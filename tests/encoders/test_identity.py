@@ -30,6 +30,16 @@ def test_the_identity_of_a_fixed_tower_is_what_it_always_was() -> None:
     assert spec.tower_id == "tw-fc8504a777d0bf732189143f5bd89bc8"
 
 
+def test_the_identity_of_a_fixed_sparse_tower_is_what_it_always_was() -> None:
+    tokenizer = (Path(__file__).parent / "golden" / "tokenizer.json").read_text("utf-8")
+    design = Design.sparse(name="golden", roles={"query": RoleSpec(prefix="ask: ", max_tokens=20)})
+    for kind, known in (
+        ("bert", "tw-6145321331e937838065b3baa97e2a5e"),
+        ("llama", "tw-f04b79ff408705545063bcd6db788825"),
+    ):
+        assert tiny.fixed(Tower.fresh(tiny.architecture(kind), tokenizer, design)).spec.tower_id == known
+
+
 @given(st.sampled_from(["a", "b"]), st.data())
 @settings(max_examples=30, deadline=None)
 def test_any_bit_of_any_weight_counts(name: str, data: st.DataObject) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from bartizan_encoders import present
+from bartizan_encoders.backbone import kept_as
 from bartizan_encoders.present import PresentWeights
 from bartizan_encoders.tower import Tower
 from bartizan_encoders.weights import state_of, weights_hash
@@ -81,7 +82,7 @@ def _write_behind_it(tower: Tower) -> None:
 
 
 def _cast(tower: Tower) -> None:
-    tower.bfloat16()
+    kept_as(tower.backbone, torch.bfloat16)
 
 
 CHANGES: dict[str, Callable[[Tower], None]] = {

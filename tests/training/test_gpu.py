@@ -67,7 +67,7 @@ def test_a_run_resumed_on_the_gpu_goes_on_from_its_checkpoint(bench: Path, tmp_p
     recipe = Recipe.load(path)
     train(recipe, tmp_path / "whole")
     records = (tmp_path / "whole/metrics.jsonl").read_text().splitlines()
-    toy.train_and_kill(path, tmp_path / "cut", at=tmp_path / "cut/stages/1-contrastive/checkpoints/step-00000010")
+    toy.train_and_kill(path, tmp_path / "cut", at=tmp_path / "cut/steps/1-contrastive/checkpoints/step-00000010")
     train(recipe, tmp_path / "cut", resume=True)
     again = (tmp_path / "cut/metrics.jsonl").read_text().splitlines()
     ours, theirs = ([json.loads(line)["loss"] for line in lines] for lines in (records, again))

@@ -54,8 +54,8 @@ def history(run: Path) -> list[dict[str, float]]:
 def test_a_run_killed_again_and_again_ends_as_if_it_had_never_been(bench: Path) -> None:
     out = bench / "killed"
     for moment in ("1-contrastive/checkpoints/step-00000004", "2-distil_query/checkpoints/step-00000008", "3-refine"):
-        toy.train_and_kill(bench / "recipe.toml", out, at=out / "stages" / moment)
-        unfinished = out / "stages" / moment.split("/")[0] / "checkpoints/step-00000099.part"
+        toy.train_and_kill(bench / "recipe.toml", out, at=out / "steps" / moment)
+        unfinished = out / "steps" / moment.split("/")[0] / "checkpoints/step-00000099.part"
         unfinished.mkdir(parents=True)
         (unfinished / "model.safetensors").write_bytes(b"cut off")
         for generators in out.rglob("random_states_*.pkl"):
@@ -136,7 +136,7 @@ def test_a_loss_that_is_no_number_stops_the_run_before_anything_of_it_is_saved(b
     recipe = Recipe.load(toy.recipe(bench, with_keys(CONTRASTIVE, learning_rate=1e30, warmup=0, log_every=7)))
     with pytest.raises(Stop, match=r"stage 1 \(contrastive\): at step 2 the loss is nan .* Lower learning_rate"):
         train(recipe, tmp_path / "run")
-    assert not list((tmp_path / "run/stages").rglob("*.safetensors"))
+    assert not list((tmp_path / "run").rglob("*.safetensors"))
 
 
 def test_a_run_is_not_overwritten(bench: Path) -> None:
@@ -151,7 +151,7 @@ def test_a_folder_with_other_things_is_no_run(bench: Path) -> None:
 
 def test_resuming_with_another_recipe_names_what_differs(bench: Path) -> None:
     changed = toy.recipe(bench, STAGES[0], with_keys(STAGES[1], steps=99), STAGES[2], head="seed = 3")
-    with pytest.raises(WrongUse, match=r"seed was 0, is 3; stages.1.steps was 12, is 99"):
+    with pytest.raises(WrongUse, match=r"seed was 0, is 3; steps.1.steps was 12, is 99"):
         train(Recipe.load(changed), bench / "whole", resume=True)
 
 
@@ -160,7 +160,7 @@ def cut_off(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder whose `run` was killed in its first stage."""
     folder = toy.bench(tmp_path_factory.mktemp("cut_off"))
     path = toy.recipe(folder, with_keys(CONTRASTIVE, steps=5000, checkpoint_every=1))
-    toy.train_and_kill(path, folder / "run", at=folder / "run/stages/1-contrastive/checkpoints/step-00000002")
+    toy.train_and_kill(path, folder / "run", at=folder / "run/steps/1-contrastive/checkpoints/step-00000002")
     return folder
 
 
@@ -213,5 +213,10 @@ def test_a_finished_run_resumes_to_nothing(bench: Path) -> None:
 
 
 def test_a_finished_run_keeps_no_scratch(bench: Path) -> None:
-    kept = {str(path.relative_to(bench / "whole/stages")) for path in (bench / "whole/stages").glob("*/*")}
-    assert kept == {"1-contrastive/towers", "2-distil_query/towers", "3-refine/towers"}
+    whole = bench / "whole"
+    kept = {str(path.relative_to(whole)) for path in whole.glob("*/*")}
+    steps, towers = ("contrastive", "distil_query", "refine"), {"towers/document", "towers/query"}
+    numbered = {f"steps/{number}-{step}" for number, step in enumerate(steps, start=1)}
+    assert kept == towers | numbered | {f"artefacts/{step}-towers" for step in steps}
+    assert {path.name for path in whole.glob("steps/*/*")} == {"done.json"}
+    assert all(len(list((whole / f"artefacts/{step}-towers").iterdir())) == 1 for step in steps)

@@ -21,18 +21,18 @@ def load(folder: Path, *stages: str, head: str = "") -> Recipe:
     return Recipe.load(recipe(folder, *stages, head=head))
 
 
-def test_a_recipe_lists_its_stages_in_order_with_defaults(tmp_path: Path) -> None:
+def test_a_recipe_lists_its_steps_in_order_with_defaults(tmp_path: Path) -> None:
     read = load(tmp_path, CONTRASTIVE, DISTIL, REFINE)
-    assert [stage.kind for stage in read.stages] == ["contrastive", "distil_query", "refine"]
-    assert isinstance(read.stages[0], Contrastive)
-    assert read.stages[0].tied
-    assert (read.seed, read.stages[0].loss.mask_known) == (0, True)
+    assert [step.kind for step in read.steps] == ["contrastive", "distil_query", "refine"]
+    assert isinstance(read.steps[0], Contrastive)
+    assert read.steps[0].tied
+    assert (read.seed, read.steps[0].loss.mask_known) == (0, True)
 
 
 def test_relative_paths_are_relative_to_the_recipe(tmp_path: Path) -> None:
     text = DISTIL.replace('[{ kind = "queries", path = "data"', '[{ kind = "queries", path = "../data"')
     read = load(tmp_path / "deep" if (tmp_path / "deep").mkdir() is None else tmp_path, text)
-    stage = read.stages[0]
+    stage = read.steps[0]
     assert isinstance(stage, DistilQuery)
     assert read.tower == tmp_path / "deep/tower"
     assert stage.texts[0].path == tmp_path / "data"
@@ -42,7 +42,7 @@ def test_the_command_line_can_put_another_tower_and_other_data_in_place(tmp_path
     texts = 'texts = [{ kind = "corpus_sentences", path = "a", count = 5 }, { kind = "lines", path = "log.txt" }]'
     path = recipe(tmp_path, CONTRASTIVE, with_keys(DISTIL, texts=None) + f"\n{texts}", head='query_tower = "q"')
     read = Recipe.load(path, tower=tmp_path / "t", data=tmp_path / "d")
-    first, second = read.stages
+    first, second = read.steps
     assert isinstance(first, Contrastive)
     assert isinstance(second, DistilQuery)
     assert (read.tower, read.query_tower) == (tmp_path / "t", None)
@@ -62,8 +62,8 @@ def test_a_written_recipe_reads_as_the_same_from_anywhere(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("stage", "head", "message"),
     [
-        (CONTRASTIVE, "sead = 1", r"unknown key sead; known here: name, query_tower, seed, stages, tower$"),
-        (with_keys(CONTRASTIVE, learning_rat=1), "", r"unknown key stages.0.contrastive.learning_rat; known .*tied"),
+        (CONTRASTIVE, "sead = 1", r"unknown key sead; known here: identities, name, query_tower, seed, steps, tower$"),
+        (with_keys(CONTRASTIVE, learning_rat=1), "", r"unknown key steps.0.contrastive.learning_rat; known .*tied"),
         (
             CONTRASTIVE + "loss = { temprature = 1 }",
             "",
@@ -74,15 +74,15 @@ def test_a_written_recipe_reads_as_the_same_from_anywhere(tmp_path: Path) -> Non
             "",
             r"distil_query.loss.w_cosine; known here: mse_on, mse_reduction, w_cos",
         ),
-        (with_keys(CONTRASTIVE, layers=[0]), "", r"unknown key stages.0.contrastive.layers; known here: accumulate"),
+        (with_keys(CONTRASTIVE, layers=[0]), "", r"unknown key steps.0.contrastive.layers; known here: accumulate"),
         (
             with_keys(CONTRASTIVE, kind="contrasive"),
             "",
-            r"stages.0: .*'contrasive'.*'contrastive', 'distil_query', 'refine'",
+            r"steps.0: .*'contrasive'.*'contrastive', 'distil_query', 'refine', 'mine'",
         ),
         (with_keys(CONTRASTIVE, steps=None), "", r"give either steps or epochs"),
         (with_keys(CONTRASTIVE, epochs=3), "", r"give either steps or epochs"),
-        (with_keys(CONTRASTIVE, steps=0), "", r"stages.0.contrastive.steps: .* greater than or equal to 1"),
+        (with_keys(CONTRASTIVE, steps=0), "", r"steps.0.contrastive.steps: .* greater than or equal to 1"),
         (with_keys(CONTRASTIVE, learning_rate=None), "", r"learning_rate: Field required"),
         (with_keys(CONTRASTIVE, warmup=1.5), "", r"warmup: .* less than or equal to 1"),
         (with_keys(CONTRASTIVE, learning_rate=None) + "\nlearning_rate = inf", "", r"learning_rate: .*finite"),
@@ -91,7 +91,7 @@ def test_a_written_recipe_reads_as_the_same_from_anywhere(tmp_path: Path) -> Non
         (with_keys(DISTIL, texts=[]), "", r"texts: .* at least 1 item"),
         (DISTIL + "loss = { w_cos = 0 }", "", r"nothing would be learned"),
         (DISTIL.replace("split", "splitt"), "", r"texts.0.queries.splitt; known here: kind, path, split$"),
-        ("", "", r"stages.0: Unable to extract tag"),
+        ("", "", r"steps.0: Unable to extract tag"),
     ],
 )
 def test_what_is_wrong_is_named_with_the_way_out(tmp_path: Path, stage: str, head: str, message: str) -> None:
@@ -129,13 +129,13 @@ def test_every_shipped_recipe_is_valid(name: str) -> None:
 
 
 def test_a_change_deep_inside_a_recipe_is_found() -> None:
-    old = {"a": 1, "stages": [{"x": {"y": 1}}, {"z": [1, 2]}], "gone": 0}
-    new = {"a": 1, "stages": [{"x": {"y": 2}}, {"z": [1]}], "new": "t"}
+    old = {"a": 1, "steps": [{"x": {"y": 1}}, {"z": [1, 2]}], "gone": 0}
+    new = {"a": 1, "steps": [{"x": {"y": 2}}, {"z": [1]}], "new": "t"}
     assert differences(old, new) == [
         "gone was 0, is None",
         "new was None, is 't'",
-        "stages.0.x.y was 1, is 2",
-        "stages.1.z was [1, 2], is [1]",
+        "steps.0.x.y was 1, is 2",
+        "steps.1.z was [1, 2], is [1]",
     ]
 
 

@@ -18,7 +18,7 @@ from bartizan_training.data.samplers import PairSampler
 from bartizan_training.loop import train
 from bartizan_training.recipe import Recipe
 from bartizan_training.settings import PairsTable
-from bartizan_training.stages.stage import Towers
+from bartizan_training.towers import Towers
 from tests.training import toy
 from tests.training.toy import CONTRASTIVE, DISTIL, REFINE, with_keys
 
@@ -38,7 +38,7 @@ def losses(run: Path, stage: int) -> list[float]:
 
 
 def test_contrastive_training_lowers_the_loss_and_finds_held_out_queries(bench: Path) -> None:
-    towers = bench / "run/stages/1-contrastive/towers"
+    towers = toy.towers_of(bench / "run", "contrastive")
     before = toy.found_first(bench / "data", bench / "tower", bench / "tower")
     after = toy.found_first(bench / "data", towers / "document", towers / "query")
     assert losses(bench / "run", 1)[-1] < 0.2 * losses(bench / "run", 1)[0]
@@ -47,7 +47,7 @@ def test_contrastive_training_lowers_the_loss_and_finds_held_out_queries(bench: 
 
 
 def test_the_student_finds_in_the_teachers_index_what_the_teacher_finds(bench: Path) -> None:
-    towers = bench / "run/stages/1-contrastive/towers", bench / "run/stages/2-distil_query/towers"
+    towers = toy.towers_of(bench / "run", "contrastive"), toy.towers_of(bench / "run", "distil_query")
     data = BeirData.read(bench / "data")
     held_out = [data.queries[id] for id in data.qrels("test")]
     index = TorchEncoder.open(towers[0] / "document").encode(list(data.corpus.values()), "document").values
@@ -63,7 +63,7 @@ def test_the_student_finds_in_the_teachers_index_what_the_teacher_finds(bench: P
 def test_refinement_keeps_what_the_student_can(bench: Path) -> None:
     scores = [
         toy.found_first(bench / "data", towers / "document", towers / "query")
-        for towers in (bench / "run/stages/2-distil_query/towers", bench / "run/stages/3-refine/towers")
+        for towers in (toy.towers_of(bench / "run", "distil_query"), toy.towers_of(bench / "run", "refine"))
     ]
     assert scores[1] > scores[0] - 0.03
     assert losses(bench / "run", 3)[-1] < 0.5
@@ -78,20 +78,20 @@ def test_the_run_ends_with_two_towers_of_one_space(bench: Path) -> None:
 
 
 def test_tied_towers_are_written_under_both_roles(bench: Path) -> None:
-    towers = bench / "run/stages/1-contrastive/towers"
+    towers = toy.towers_of(bench / "run", "contrastive")
     assert TowerSpec.read(towers / "document") == TowerSpec.read(towers / "query")
     assert TowerSpec.read(towers / "document").space is None
 
 
 def test_the_document_tower_is_the_same_file_by_file_after_the_student_is_trained(bench: Path) -> None:
-    trained, final = bench / "run/stages/1-contrastive/towers/document", bench / "run/towers/document"
+    trained, final = toy.towers_of(bench / "run", "contrastive") / "document", bench / "run/towers/document"
     for path in trained.iterdir():
         assert path.read_bytes() == (final / path.name).read_bytes()
 
 
 @pytest.mark.parametrize("text", [DISTIL, REFINE], ids=["distil_query", "refine"])
 def test_frozen_towers_get_no_gradient_and_do_not_change(bench: Path, text: str) -> None:
-    towers = bench / "run/stages/1-contrastive/towers"
+    towers = toy.towers_of(bench / "run", "contrastive")
     start = Towers.load(towers / "document", bench / "run/towers/query")
     teacher = start if text is REFINE else Towers(start.document, start.document)
     before = start.document.spec.weights_hash
@@ -148,7 +148,7 @@ def test_token_by_token_the_loss_is_of_vectors_and_of_hidden_states(bench: Path)
         gaps += [1 - torch.cosine_similarity(s[kept], t[kept], dim=-1).mean().item() for s, t, kept in pairs]
     expected = 0.5 * vectors(vectors.batch(0)).item() + 2 * np.mean(gaps)
     assert tokens(tokens.batch(0)).item() == pytest.approx(expected, rel=1e-5)
-    assert not (bench / "scratch/frozen/vectors.npy").exists() or tokens.batch(0).beside == ()
+    assert tokens.batch(0).beside == ()
 
 
 def test_token_by_token_the_teacher_gets_no_gradient_and_is_no_part_of_a_checkpoint(bench: Path) -> None:
@@ -161,7 +161,7 @@ def test_token_by_token_the_teacher_gets_no_gradient_and_is_no_part_of_a_checkpo
 
 
 def test_token_by_token_a_student_comes_nearer_to_its_teacher(bench: Path, tmp_path: Path) -> None:
-    towers = bench / "run/stages/1-contrastive/towers"
+    towers = toy.towers_of(bench / "run", "contrastive")
     teacher = TorchEncoder.open(towers / "query")
     texts = list(BeirData.read(bench / "data").queries.values())[:64]
     cosines = []
@@ -182,17 +182,25 @@ def test_token_by_token_a_student_of_another_width_is_refused(bench: Path) -> No
 
 
 def test_a_teachers_vectors_are_computed_once_and_never_for_other_texts(bench: Path) -> None:
-    log, kept = bench / "log.txt", bench / "scratch/frozen/vectors.npy"
+    log = bench / "log.txt"
     texts = with_keys(DISTIL, texts=None) + '\ntexts = [{ kind = "lines", path = "log.txt" }]'
+
+    def vectors() -> set[Path]:
+        return set(bench.glob("scratch/artefacts/query-vectors/*/vectors.npy"))
+
     log.write_text("".join(f"ask{i}\n" for i in range(32)))
+    before = vectors()
     first = toy.stage(bench, texts)
+    (kept,) = vectors() - before
     stamp = kept.stat().st_mtime_ns
     second = toy.stage(bench, texts)
+    assert vectors() - before == {kept}
     assert kept.stat().st_mtime_ns == stamp
     assert torch.equal(first.batch(0).beside[0], second.batch(0).beside[0])
     log.write_text("".join(f"ask{i + 1}\n" for i in range(32)))
     other = toy.stage(bench, texts)
-    assert kept.stat().st_mtime_ns != stamp
+    assert len(vectors() - before) == 2  # side by side: those of the first texts are there still
+    assert kept.stat().st_mtime_ns == stamp
     assert not torch.equal(first.batch(0).beside[0], other.batch(0).beside[0])
 
 

@@ -18,10 +18,16 @@ from bartizan_connector.space.spec import RoleSpec
 from bartizan_encoders.design import Design
 from bartizan_encoders.local import TorchEncoder
 from bartizan_encoders.tower import Tower
+from bartizan_training.artefacts import Artefacts
 from bartizan_training.data.collections import BeirData
 from bartizan_training.loop import train
 from bartizan_training.recipe import Recipe
-from bartizan_training.stages.stage import Place, Stage, Towers
+from bartizan_training.stages.contrastive import Contrastive, ContrastiveStage
+from bartizan_training.stages.distil_query import DistilQuery, DistilQueryStage
+from bartizan_training.stages.refine import Refine, RefineStage
+from bartizan_training.stages.stage import Stage
+from bartizan_training.step import Place
+from bartizan_training.towers import Towers
 
 THINGS = 40
 DOCUMENTS = 96
@@ -93,10 +99,10 @@ def found_first(data: Path, document: Path, query: Path, split: str = "test") ->
     return float(np.mean([qrels[id].get(ids[column], 0) for id, column in zip(qrels, best, strict=True)]))
 
 
-def recipe(folder: Path, *stages: str, head: str = "") -> Path:
+def recipe(folder: Path, *steps: str, head: str = "") -> Path:
     """A recipe beside `tower/` and `data/`."""
     path = folder / "recipe.toml"
-    text = f'name = "toy"\ntower = "tower"\n{head}\n' + "".join(f"[[stages]]\n{stage}\n" for stage in stages)
+    text = f'name = "toy"\ntower = "tower"\n{head}\n' + "".join(f"[[steps]]\n{step}\n" for step in steps)
     path.write_text(text, encoding="utf-8")
     return path
 
@@ -140,9 +146,34 @@ def with_keys(stage: str, **keys: object) -> str:
 
 def stage(bench: Path, text: str, start: Towers | None = None) -> Stage:
     """One stage, built and ready, outside of the loop."""
-    table = Recipe.load(recipe(bench, text)).stages[0]
-    place = Place(accelerator=Accelerator(), folder=bench / "scratch", name="toy", number=1, recipe_seed=0)
-    return table.build(start or Towers.load(bench / "tower", bench / "tower"), place)
+    table = Recipe.load(recipe(bench, text)).steps[0]
+    towers, place = start or Towers.load(bench / "tower", bench / "tower"), toy_place(bench)
+    match table:
+        case Contrastive():
+            return ContrastiveStage(table, towers, place)
+        case DistilQuery():
+            return DistilQueryStage(table, towers, place, bench / "tower")
+        case Refine():
+            return RefineStage(table, towers, place, bench / "tower")
+    raise AssertionError(f"{table.kind} is no stage")
+
+
+def toy_place(bench: Path) -> Place:
+    """Where a step runs outside of the loop."""
+    return Place(
+        accelerator=Accelerator(),
+        folder=bench / "scratch",
+        artefacts=Artefacts(bench / "scratch/artefacts"),
+        name="toy",
+        number=1,
+        recipe_seed=0,
+    )
+
+
+def towers_of(run: Path, step: str) -> Path:
+    """The towers that a step of the run gave."""
+    (found,) = run.glob(f"artefacts/{step}-towers/*")
+    return found
 
 
 def started(path: Path, out: Path, **environment: str) -> Any:

@@ -87,7 +87,7 @@ def test_the_export_says_that_it_is_sparse_and_how_close_it_is() -> None:
 
 
 def test_a_tower_in_bf16_is_exported_in_fp32_as_another_tower_of_its_space(tmp_path: Path) -> None:
-    tower = tiny.tower(dim=8).to(torch.float32)
+    tower = tiny.tower(dim=8)
     tower.backbone.to(torch.bfloat16)
     kept = tower.save(tmp_path / "tower")
     exported = export_tower(tmp_path / "tower", tmp_path / "export")

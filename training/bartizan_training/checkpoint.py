@@ -1,7 +1,6 @@
-"""Checkpoints: written aside, flushed, renamed in; a run that is killed at any point finds the last whole one."""
+"""Checkpoints of a stage: each is whole and on disk before the one before it is deleted."""
 
 import json
-import os
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from accelerate import Accelerator
 from safetensors import SafetensorError
 
 from bartizan_connector.base.errors import Stop, WrongUse
+from bartizan_training.artefacts import folder_by_all
 
 _STATE = "state.json"
 
@@ -26,17 +26,13 @@ class State:
 
 def save(accelerator: Accelerator, folder: Path, state: State) -> None:
     """Save what `accelerator` prepared as `folder`/step-N, then drop the older ones."""
-    whole, aside = folder / f"step-{state.step:08d}", folder / f"step-{state.step:08d}.part"
-    if accelerator.is_main_process:
-        shutil.rmtree(aside, ignore_errors=True)
-    accelerator.wait_for_everyone()
+    whole = folder / f"step-{state.step:08d}"
     try:
-        accelerator.save_state(str(aside))
-        accelerator.wait_for_everyone()
+        with folder_by_all(accelerator, whole) as aside:
+            accelerator.save_state(str(aside))
+            if accelerator.is_main_process:
+                (aside / _STATE).write_text(json.dumps(asdict(state)), encoding="utf-8")
         if accelerator.is_main_process:
-            (aside / _STATE).write_text(json.dumps(asdict(state)), encoding="utf-8")
-            _flush(aside)
-            aside.rename(whole)
             for old in folder.glob("step-*"):
                 if old != whole:
                     shutil.rmtree(old)
@@ -78,13 +74,3 @@ def _read_state(checkpoint: Path) -> State:
 
 def _damaged(checkpoint: Path, error: Exception) -> Stop:
     return Stop(f"the checkpoint {checkpoint} is damaged: {error}; train again into another --out")
-
-
-def _flush(folder: Path) -> None:
-    """Make sure that a machine that loses power after the rename keeps the contents."""
-    for path in [*folder.rglob("*"), folder]:
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

@@ -1,17 +1,18 @@
-"""The one training loop: every stage of every recipe goes through it.
+"""The one training loop: every step of every recipe goes through it.
 
-RUN/recipe.toml                        the recipe with every default filled in
-RUN/metrics.jsonl                      a line every few steps
-RUN/stages/<n>-<kind>/checkpoints/     the last checkpoint, while the stage runs
-RUN/stages/<n>-<kind>/frozen/          vectors of frozen towers, while the stage runs
-RUN/stages/<n>-<kind>/towers/          what the stage made; there when it is done
-RUN/towers/{document,query}            the last stage's towers; there when the run is done
+RUN/recipe.toml                         the recipe with every default filled in, and the starting towers' identities
+RUN/metrics.jsonl                       a line every few optimiser steps
+RUN/artefacts/<name>-<kind>/<key>/      what the steps made: towers/{document,query}, negatives; see artefacts.py
+RUN/artefacts/<role>-vectors/<key>/     vectors of towers that stay as they are; until the run is done
+RUN/steps/<n>-<name>/checkpoints/       the last checkpoint, while the step trains
+RUN/steps/<n>-<name>/done.json          the step is done, and where its artefact lies
+RUN/towers/{document,query}             the newest towers; there when the run is done
+
+A step's effects, in order: 1 checkpoints 2 the artefact, whole and on disk 3 done.json 4 the checkpoints are deleted.
 """
 
 import contextlib
-import os
 import shutil
-import tomllib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -21,49 +22,76 @@ import torch
 from accelerate import Accelerator
 
 from bartizan_connector.base.aside import folder_aside
-from bartizan_connector.base.errors import Stop, WrongUse
-from bartizan_connector.space.spec import SPEC_FILE
+from bartizan_connector.base.errors import Stop
+from bartizan_connector.space.spec import TowerSpec
 from bartizan_encoders.tower import Tower
-from bartizan_training import checkpoint
+from bartizan_training import checkpoint, plan
+from bartizan_training.artefacts import Artefact
 from bartizan_training.checkpoint import State
 from bartizan_training.metrics import Metrics
-from bartizan_training.progress import watched
-from bartizan_training.recipe import Recipe, StageTable, differences
+from bartizan_training.plan import Sources
+from bartizan_training.prefetch import Prefetcher
+from bartizan_training.progress import progress
+from bartizan_training.recipe import START, AnyStep, Recipe
+from bartizan_training.run import Run
 from bartizan_training.settings import Training
-from bartizan_training.stages.stage import Place, Stage, Towers, Trained
+from bartizan_training.stages.stage import Stage, TrainingStep
+from bartizan_training.step import MakingStep, Place, Taken
+from bartizan_training.towers import ROLES, link
 
 
 def train(recipe: Recipe, out: Path, *, resume: bool = False) -> None:
-    """Run every stage that is not done yet."""
-    accelerator = Accelerator()
+    """Run every step that is not done yet."""
+    accelerator, run = Accelerator(), Run(out)
+    taken = plan.sources(recipe)
     if accelerator.is_main_process:
-        _open_run(recipe, out, resume=resume)
+        run.open(recipe, taken, resume=resume, processes=accelerator.num_processes)
     accelerator.wait_for_everyone()
-    towers = {"document": recipe.tower, "query": recipe.query_tower or recipe.tower}
-    for number, table in enumerate(recipe.stages, start=1):
-        folder = out / "stages" / f"{number}-{table.kind}"
-        if not (folder / "towers").is_dir():
-            place = Place(
-                accelerator=accelerator, folder=folder, name=recipe.name, number=number, recipe_seed=recipe.seed
-            )
-            with _unbegun_when_refused(accelerator, out):
-                torch.manual_seed(_seed(place, step=0))
-                stage = table.build(Towers.load(towers["document"], towers["query"]), place)
-                fit(stage, table, place, out / "metrics.jsonl")
-            if accelerator.is_main_process:
-                _save(stage.finish(), towers["document"], folder / "towers")
-                for scratch in ("checkpoints", "frozen"):
-                    shutil.rmtree(folder / scratch, ignore_errors=True)
-            accelerator.wait_for_everyone()
-        towers = {role: folder / "towers" / role for role in towers}
-    if accelerator.is_main_process and not (out / "towers").is_dir():
-        with folder_aside(out / "towers", marker=SPEC_FILE) as fresh:
-            for role, tower in towers.items():
-                _link(tower, fresh / role)
+    made: dict[str, Artefact] = {}
+    for number, (name, table) in enumerate(zip(recipe.step_names, recipe.steps, strict=True), start=1):
+        place = Place(
+            accelerator=accelerator,
+            folder=run.step_folder(number, name),
+            artefacts=run.artefacts,
+            name=recipe.name,
+            number=number,
+            recipe_seed=recipe.seed,
+        )
+        done = run.done(number, name)
+        accelerator.wait_for_everyone()
+        if done is None:
+            with run.unbegun_when_refused(accelerator):
+                paths = _paths(recipe, taken[number - 1], made)
+                done = run.artefacts.of(name, table.gives, _made_from(table, place, paths))
+                _perform(table, paths, place, done, run)
+        made[name] = done
+    if accelerator.is_main_process:
+        _finish(recipe, run, made)
     accelerator.wait_for_everyone()
 
 
-def fit(stage: Stage, table: StageTable, place: Place, metrics_path: Path) -> None:
+def _perform(table: AnyStep, taken: Taken, place: Place, artefact: Artefact, run: Run) -> None:
+    """Run one step, unless its artefact is there already."""
+    accelerator = place.accelerator
+    exists = artefact.exists
+    accelerator.wait_for_everyone()
+    if not exists and isinstance(table, MakingStep):
+        with artefact.written_by_all(accelerator) as folder:
+            table.make(taken, place, folder)
+    elif not exists and isinstance(table, TrainingStep):
+        torch.manual_seed(_seed(place, step=0))
+        stage = table.stage(taken, place)
+        fit(stage, table, place, run.metrics)
+        if accelerator.is_main_process:
+            with artefact.written() as folder:
+                stage.finish().save(folder)
+    if accelerator.is_main_process:
+        run.note_done(place.folder, artefact)
+        shutil.rmtree(place.folder / "checkpoints", ignore_errors=True)
+    accelerator.wait_for_everyone()
+
+
+def fit(stage: Stage, table: TrainingStep, place: Place, metrics_path: Path) -> None:
     """Train the stage's parameters: go on where the last checkpoint was made, step, log, save."""
     accelerator = place.accelerator
     steps = table.length(stage.batches_per_epoch)
@@ -74,7 +102,12 @@ def fit(stage: Stage, table: StageTable, place: Place, metrics_path: Path) -> No
     done = checkpoint.load(accelerator, place.folder / "checkpoints", state)
     metrics = Metrics(metrics_path, accelerator, stage=place.number, kind=table.kind)
     metrics.forget_after(done)
-    with watched(accelerator, f"stage {place.number}, {table.kind}", total=steps) as tick, _memory_explained(table):
+    numbers = range(done * table.accumulate, steps * table.accumulate)
+    with (
+        progress(accelerator, f"stage {place.number}, {table.kind}", total=steps) as tick,
+        Prefetcher(stage.batch, numbers, accelerator.device) as batches,
+        _memory_explained(table),
+    ):
         tick(done)
         while done < steps:
             if table.dropout:
@@ -84,7 +117,7 @@ def fit(stage: Stage, table: StageTable, place: Place, metrics_path: Path) -> No
                 group["lr"] = rate
             loss, tokens = torch.zeros((), device=accelerator.device), 0
             for part in range(table.accumulate):
-                batch = stage.batch(done * table.accumulate + part).to(accelerator.device)
+                batch = next(batches)
                 last = part == table.accumulate - 1
                 with contextlib.nullcontext() if last else accelerator.no_sync(model):
                     part_loss = model(batch) / table.accumulate
@@ -130,64 +163,39 @@ def _seed(place: Place, step: int) -> int:
     return int(sequence.generate_state(1, np.uint64)[0] >> 1)
 
 
-def _open_run(recipe: Recipe, out: Path, *, resume: bool) -> None:
-    """Make RUN, or check that what is there is the same recipe's."""
-    path, text = out / "recipe.toml", recipe.to_toml()
-    if not path.exists():
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise WrongUse(f"{out} exists and is not a run (it has no recipe.toml); give a new folder")
-        recipe.require_paths()
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-            aside = path.with_suffix(".part")
-            aside.write_text(text, encoding="utf-8")
-            aside.rename(path)
-        except OSError as error:
-            raise Stop(f"cannot write {out}: {error.strerror}") from error
-        return
-    if not resume:
-        raise WrongUse(f"{out} exists already; go on with it by --resume, or give a new folder")
-    changed = differences(tomllib.loads(path.read_text(encoding="utf-8")), tomllib.loads(text))
-    if changed:
-        raise WrongUse(
-            f"{out} was begun with another recipe ({'; '.join(changed)}); resume with the recipe as it was "
-            f"({path}), or train into a new folder"
-        )
-
-
-@contextlib.contextmanager
-def _unbegun_when_refused(accelerator: Accelerator, out: Path) -> Iterator[None]:
-    """A run that fails before it has made anything leaves no recipe, so that the mended command may have its folder."""
-    try:
-        yield
-    except BaseException:
-        if accelerator.is_main_process and [path.name for path in out.iterdir()] == ["recipe.toml"]:
-            (out / "recipe.toml").unlink()
-        raise
-
-
-def _save(trained: Trained, frozen_document: Path, folder: Path) -> None:
-    """Write both towers at once; one that stayed as it was is linked."""
-    with folder_aside(folder, marker=SPEC_FILE) as fresh:
-        trained.query.save(fresh / "query")
-        if trained.document is None:
-            _link(frozen_document, fresh / "document")
-        elif trained.document is trained.query:
-            _link(fresh / "query", fresh / "document")
+def _paths(recipe: Recipe, taken: Sources, made: dict[str, Artefact]) -> Taken:
+    """Where each artefact lies that a step takes."""
+    starts = {"document": recipe.tower, "query": recipe.query_tower or recipe.tower}
+    paths: dict[str, Path] = {}
+    for key, source in taken.items():
+        if source.step == START and source.part:
+            paths[key] = starts[source.part]
         else:
-            trained.document.save(fresh / "document")
+            folder = made[source.step].folder
+            paths[key] = folder / source.part if source.part else folder
+    return paths
 
 
-def _link(tower: Path, folder: Path) -> None:
-    """The tower under another name; a tower's files never change, so they may be shared where the disk allows it."""
+def _made_from(table: AnyStep, place: Place, taken: Taken) -> dict[str, object]:
+    """All that a step's artefact depends on."""
+    identities = {
+        key: TowerSpec.read(path).tower_id if table.takes[key] == "towers" else path.name for key, path in taken.items()
+    }
+    return {"name": place.name, "seed": list(place.seed), "step": table.made_from(), "takes": identities}
 
-    def link_or_copy(source: str, target: str) -> None:
-        try:
-            os.link(source, target)
-        except OSError:
-            shutil.copyfile(source, target)
 
-    shutil.copytree(tower, folder, copy_function=link_or_copy)
+def _finish(recipe: Recipe, run: Run, made: dict[str, Artefact]) -> None:
+    """Put the newest towers where everybody looks for them, and drop what only the run needed."""
+    newest = [made[name] for name, step in zip(recipe.step_names, recipe.steps, strict=True) if step.gives == "towers"]
+    if newest and not _are_there(newest[-1].folder, run.towers):
+        with folder_aside(run.towers, marker="query") as fresh:
+            for role in ROLES:
+                link(newest[-1].folder / role, fresh / role)
+    run.artefacts.drop("vectors")
+
+
+def _are_there(towers: Path, folder: Path) -> bool:
+    return folder.is_dir() and all(TowerSpec.read(towers / role) == TowerSpec.read(folder / role) for role in ROLES)
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from bartizan_connector.base.aside import write_aside
 from bartizan_connector.base.errors import Stop
 
 
@@ -26,12 +27,11 @@ class Metrics:
         """Drop the lines of this stage that a killed run wrote after its last checkpoint."""
         if not self._accelerator.is_main_process or not self._path.exists():
             return
-        lines = self._path.read_text(encoding="utf-8").split("\n")[:-1]  # a line that was cut off has no end
+        *lines, cut_off = self._path.read_text(encoding="utf-8").split("\n")  # a line that was cut off has no end
         records = [(line, json.loads(line)) for line in lines]
         kept = [line for line, record in records if (record["stage"], record["step"]) <= (self._stage, step)]
-        aside = self._path.with_suffix(".part")
-        aside.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-        aside.rename(self._path)
+        if len(kept) < len(lines) or cut_off:
+            write_aside(self._path, "".join(f"{line}\n" for line in kept))
 
     def add(self, loss: Tensor, norm: Tensor, tokens: int) -> None:
         """One step's figures."""

@@ -5,14 +5,15 @@ from contextlib import contextmanager
 
 from accelerate import Accelerator
 
-from bartizan_connector.base.console import Tick, progress
+from bartizan_connector.base import console
+from bartizan_connector.base.console import Tick
 
 
 @contextmanager
-def watched(accelerator: Accelerator, what: str, *, total: int) -> Iterator[Tick]:
+def progress(accelerator: Accelerator, what: str, *, total: int) -> Iterator[Tick]:
     """`console.progress` in the main process, silence in the others."""
     if accelerator.is_main_process:
-        with progress(what, total) as tick:
+        with console.progress(what, total) as tick:
             yield tick
     else:
         yield lambda done=1: None

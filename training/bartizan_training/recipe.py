@@ -1,21 +1,26 @@
-"""A recipe: a TOML file that says, stage by stage, how two towers are trained."""
+"""A recipe: a TOML file that says, step by step, how towers are trained."""
 
 from collections.abc import Iterator, Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from bartizan_connector.base.errors import WrongUse
 from bartizan_connector.base.tables import check, read_toml
+from bartizan_connector.space.spec import SPEC_FILE, TowerSpec
 from bartizan_training import toml
+from bartizan_training.mine.exact import Mine
 from bartizan_training.settings import RecipePath, Table
 from bartizan_training.stages.contrastive import Contrastive
 from bartizan_training.stages.distil_query import DistilQuery
 from bartizan_training.stages.refine import Refine
 
-StageTable = Annotated[Contrastive | DistilQuery | Refine, Field(discriminator="kind")]
+AnyStep = Annotated[Contrastive | DistilQuery | Refine | Mine, Field(discriminator="kind")]
+
+START = "start"
+"""The name under which steps take the towers that the recipe starts from."""
 
 
 class Recipe(Table):
@@ -26,11 +31,43 @@ class Recipe(Table):
     seed: Annotated[int, Field(ge=0)] = 0
     """Same seed, same towers."""
     tower: RecipePath
-    """What the first stage starts from; each later stage starts from the stage before."""
+    """What the first step starts from, as `start.document` and `start.query`."""
     query_tower: RecipePath | None = None
-    """What the first stage starts from for queries, when `tower` is for documents alone."""
-    stages: Annotated[tuple[StageTable, ...], Field(min_length=1)]
+    """What the first step starts from for queries, when `tower` is for documents alone."""
+    identities: dict[str, str] | None = None
+    """`tower_id` of each tower that the run starts from, by its key; written by the run, which refuses any other."""
+    steps: Annotated[tuple[AnyStep, ...], Field(min_length=1)]
     """In order."""
+
+    @model_validator(mode="after")
+    def _one_name_each(self) -> Self:
+        given = [step.name for step in self.steps if step.name is not None]
+        if START in given or len(set(given)) != len(given) or len(set(self.step_names)) != len(self.steps):
+            raise ValueError(
+                f"each step needs a name of its own, other than '{START}'; they are {', '.join(self.step_names)}"
+            )
+        return self
+
+    @property
+    def step_names(self) -> tuple[str, ...]:
+        """What each step is called."""
+        names: list[str] = []
+        for step in self.steps:
+            name, number = step.name or step.kind, 1
+            while step.name is None and name in names:
+                number += 1
+                name = f"{step.kind}-{number}"
+            names.append(name)
+        return tuple(names)
+
+    @property
+    def starts(self) -> dict[str, Path]:
+        """Every tower that the run starts from, by its key."""
+        starts = {"tower": self.tower} | ({"query_tower": self.query_tower} if self.query_tower else {})
+        for name, step in zip(self.step_names, self.steps, strict=True):
+            if isinstance(step, DistilQuery) and step.student:
+                starts[f"{name}.student"] = step.student
+        return starts
 
     @classmethod
     def load(cls, path: Path, *, tower: Path | None = None, data: Path | None = None) -> Self:
@@ -39,12 +76,23 @@ class Recipe(Table):
         if tower is not None:
             tables = {key: value for key, value in tables.items() if key != "query_tower"}
             tables["tower"] = str(tower.absolute())
+            if isinstance(tables.get("identities"), dict):
+                of_others = tables["identities"].items()
+                tables["identities"] = {key: id for key, id in of_others if key not in ("tower", "query_tower")}
         if data is not None:
             _put_data(tables, str(data.absolute()))
         return check(cls, tables, path, context=path.parent)
 
+    def identified(self) -> Self:
+        """The recipe with the `tower_id` of each tower that it starts from, as it is now; one that is not there any
+        more keeps the one that was noted."""
+        there = {key: path for key, path in self.starts.items() if (path / SPEC_FILE).exists()}
+        present = {key: TowerSpec.read(path).tower_id for key, path in there.items()}
+        noted = {key: id for key, id in (self.identities or {}).items() if key in self.starts}
+        return self.model_copy(update={"identities": noted | present})
+
     def require_paths(self) -> None:
-        """Refuse a recipe that names what is not there, be it for the last stage alone."""
+        """Refuse a recipe that names what is not there, be it for the last step alone."""
         for where, path in _paths(self.model_dump()):
             if not path.exists():
                 raise WrongUse(
@@ -52,10 +100,16 @@ class Recipe(Table):
                     "recipe's file"
                 )
 
+    def facts(self, steps: int) -> dict[str, Any]:
+        """What decides the first so many steps, every default filled in."""
+        tables = self.model_dump(mode="json", exclude={"identities"})
+        named = zip(self.step_names, tables["steps"], strict=True)
+        return tables | {"steps": [step | {"name": name} for name, step in named][:steps]}
+
     def to_toml(self) -> str:
         """Every key, defaults too, with absolute paths: it can be read from anywhere."""
         tables = self.model_dump(mode="json")
-        tables["stages"] = [{"kind": stage["kind"]} | stage for stage in tables["stages"]]
+        tables["steps"] = [{"kind": step["kind"]} | step for step in tables["steps"]]
         return toml.dump(tables)
 
 
@@ -100,11 +154,12 @@ def _paths(value: Any, where: str = "") -> Iterator[tuple[str, Path]]:
 
 def _put_data(tables: dict[str, Any], folder: str) -> None:
     """Point every BEIR folder of the recipe elsewhere; what is malformed is left for the check to name."""
-    for stage in tables.get("stages", []):
-        if not isinstance(stage, dict):
+    for step in tables.get("steps", []):
+        if not isinstance(step, dict):
             continue
-        sources = [source for source in stage.get("texts", []) if isinstance(source, dict)]
-        beir = [source for source in sources if source.get("kind") != "lines"] + [stage.get("data")]
+        sources = [source for source in step.get("texts", []) if isinstance(source, dict)]
+        mined = step if step.get("kind") == "mine" else None
+        beir = [source for source in sources if source.get("kind") != "lines"] + [step.get("data"), mined]
         for table in beir:
             if isinstance(table, dict):
                 table["path"] = folder

@@ -1,4 +1,4 @@
-"""The tables that the stages of a recipe share: how long and how fast to train, what on, with which loss."""
+"""The tables that the steps of a recipe share: how long and how fast to train, what on, with which loss."""
 
 import os
 from pathlib import Path
@@ -28,7 +28,7 @@ class Table(tables.Table):
 
 
 class Training(Table):
-    """The keys that every stage has."""
+    """The keys that every step has that trains."""
 
     steps: Positive | None = None
     """Optimiser steps; give `steps` or `epochs`."""
@@ -55,7 +55,7 @@ class Training(Table):
     max_tokens: Positive | None = None
     """Cut texts here in training, where the tower's own limit is higher."""
     padded_tokens: Positive | None = None
-    """Largest piece of a batch, with padding, that a tower takes at once; none: 384 tokens on a CPU, 4096 on a GPU."""
+    """Largest piece of a batch, with padding, that a tower takes at once; none: as suits the device."""
     log_every: Positive = 10
     """Steps between two lines of `metrics.jsonl`."""
     checkpoint_every: Positive = 500
@@ -84,7 +84,7 @@ class PairsTable(Table):
     sampler: Literal["pairs", "queries"] = "pairs"
     """One epoch is each judged pair once, or each query once with one of its documents."""
     negatives: RecipePath | None = None
-    """Hard negatives: a JSONL file of `{"query": id, "negatives": [document ids]}`."""
+    """A file of hard negatives, a line a query: `{"query": id, "negatives": [document ids]}`."""
     negatives_per_query: Positive = 1
     """Hard negatives drawn for each query of a batch, when there are any."""
 

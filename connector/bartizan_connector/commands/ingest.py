@@ -11,8 +11,8 @@ from bartizan_connector.base.console import err, out, progress
 from bartizan_connector.config import Config
 
 if TYPE_CHECKING:
-    from bartizan_connector.stream.jsonl import JsonlSource
-    from bartizan_connector.stream.work import Report
+    from bartizan_connector.stream.report import Report
+    from bartizan_connector.stream.source import Source
 
 COUNTS = {
     "written": "new or changed, encoded and stored",
@@ -20,7 +20,10 @@ COUNTS = {
     "deleted": "removed, and remembered as removed",
     "stale": "older than what is stored",
     "dead": "cannot be stored, set aside with the reason",
+    "dropped": "went to another reader, which reads them again",
 }
+INTERRUPTED = 130
+"""The exit code that shells give to who was interrupted."""
 
 
 def ingest(
@@ -30,22 +33,32 @@ def ingest(
 ) -> None:
     """Stream the documents of [source] into the collection: read, skip what is there, encode, write.
 
-    A document is one JSON line: {"_id": "a", "title": "…", "text": "…"} and the fields that [space] declares;
+    A document is one JSON line: {"_id": "a", "title": "…", "text": "…"} and the fields that [collection] declares;
     {"_id": "a", "_deleted": true} removes it. Run it again whenever the files change: what is stored already is not
     encoded again, and a run that was killed goes on where it stopped. A line that cannot be stored is set aside in the
     dead-letter file with its position and the reason, and the rest goes on. One run at a time may write a collection.
     """
-    from bartizan_connector.opening import open_source
+    from bartizan_connector.stream.sources import open_source
 
     settings = Config.load(config)
     source = open_source(settings)
-    report = ingest_all(settings, source)
+    try:
+        report = ingest_all(settings, source)
+    except KeyboardInterrupt:
+        err.print(
+            "interrupted; what was committed is stored, and nothing else is half done. Run the same command again to "
+            "go on: what is stored is not encoded again",
+            markup=False,
+            style="yellow",
+        )
+        raise typer.Exit(INTERRUPTED) from None
     if json:
-        letters = str(source.dead_letters) if report.dead else None
-        out.print_json(data={"collection": settings.space.collection, **asdict(report), "dead_letters": letters})
+        letters = source.dead_letters if report.dead else None
+        out.print_json(data={"collection": settings.collection.name, **asdict(report), "dead_letters": letters})
     else:
         for name, meaning in COUNTS.items():
-            out.print(f"{getattr(report, name):>12,}  {name:<10} {meaning}", markup=False)
+            if name != "dropped" or report.dropped:
+                out.print(f"{getattr(report, name):>12,}  {name:<10} {meaning}", markup=False)
         stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in report.stages.items())
         out.print(f"{report.read:>12,}  read in {report.seconds:.1f} s ({stages})", markup=False)
     _remark(report, source)
@@ -53,24 +66,27 @@ def ingest(
         raise typer.Exit(1)
 
 
-def ingest_all(config: Config, source: "JsonlSource") -> "Report":
-    """Open what the configuration names, and run the source through it with a progress bar."""
-    from bartizan_connector.opening import collection_of, open_backend, open_encoder, open_words
+def ingest_all(config: Config, source: "Source") -> "Report":
+    """Open what the configuration names, and run the source through it with a progress bar; the source is closed."""
+    from bartizan_connector.config.towers import collection_of, open_encoders
+    from bartizan_connector.search.configured import open_words
     from bartizan_connector.stream.work import run
 
     with ExitStack() as opened:
         opened.enter_context(closing(source))
-        encoder = opened.enter_context(closing(open_encoder(config, "document")))
-        backend = opened.enter_context(closing(open_backend(config)))
+        collection = collection_of(config)
+        encoders = open_encoders(config, "document")
+        for encoder in encoders.values():
+            opened.enter_context(closing(encoder))
+        backend = opened.enter_context(closing(config.backend.open()))
         words = open_words(config)
         if words is not None:
             opened.enter_context(closing(words))
-        collection = collection_of(config, encoder.spec)
-        with progress(f"ingesting into {collection.name}", total=source.count()) as tick:
-            return run(source, encoder, backend, collection, words=words, on_batch=lambda share: tick(share.read))
+        with progress(f"ingesting into {collection.name}", total=source.backlog()) as tick:
+            return run(source, encoders, backend, collection, words=words, on_batch=lambda share: tick(share.read))
 
 
-def _remark(report: "Report", source: "JsonlSource") -> None:
+def _remark(report: "Report", source: "Source") -> None:
     """What the user should know beside the counts."""
     remarks = []
     if report.dead:
@@ -79,13 +95,13 @@ def _remark(report: "Report", source: "JsonlSource") -> None:
         )
     if report.stale:
         remarks.append(
-            f"{report.stale:,} lines are older than what is stored, or repeat an id; if that is a surprise: did a "
-            "file's modification time go back? Give the records a _version that grows"
+            f"{report.stale:,} lines are older than what is stored, or repeat an id; if that is a surprise: is the "
+            "file older than another one that has the same ids? Give the records a _version that grows"
         )
     if report.truncated:
-        remarks.append(f"{report.truncated:,} documents are longer than the tower reads; only their beginning counts")
+        remarks.append(f"{report.truncated:,} documents are longer than a tower reads; only their beginning counts")
     if report.undeclared:
         keys = ", ".join(f"{key} ({count:,})" for key, count in report.undeclared.items())
-        remarks.append(f"keys that are not declared under [space] fields were not stored: {keys}")
+        remarks.append(f"keys that are not declared under [collection] fields were not stored: {keys}")
     for remark in remarks:
         err.print(remark, markup=False, style="yellow")

@@ -27,6 +27,8 @@ _BUCKET = 8
 a query of nine tokens would pay for sixteen."""
 _BATCH_TOKENS = 512
 """Activations of more tokens do not stay in a core's cache: at 4,096, MiniLM needs a third more time for each text."""
+_WEIGHTS = 2**24
+"""A sparse tower's graph holds a weight for each token and each term at once: 64 MiB a thread, if a text allows."""
 _WORTH_A_THREAD = 128
 """Tokens; less is done before a second thread, or a timer that breaks it off, could help it."""
 _INPUT_IDS, _ATTENTION_MASK = INPUTS
@@ -51,8 +53,9 @@ class OnnxEngine:
         self._session = session
         self._name = spec.name
         self._tower = Identity.of(spec)
+        suits = _BATCH_TOKENS if spec.kind == "dense" else min(_BATCH_TOKENS, max(1, _WEIGHTS // spec.dim))
         self.pace = Pace(
-            batch_tokens=batch_tokens or _BATCH_TOKENS,
+            batch_tokens=batch_tokens or suits,
             least_tokens=_WORTH_A_THREAD,
             multiple=_BUCKET,
             calls=threads or available_cores(),

@@ -3,17 +3,14 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 from bartizan_connector.base.errors import WrongUse
+from bartizan_connector.config.settings import Fusion
 from bartizan_connector.store.collection import Hit, Scalar
 
 RRF_CONSTANT = 60
 """Cormack, Clarke and Büttcher's constant: how little the very first ranks stand out."""
-
-
-Fusion = Literal["rrf", "scores"]
-"""By ranks: 1 / (60 + rank), whatever the scores. By scores: each leg's best hit counts 1, its last one 0."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,101 +1,215 @@
-"""Legs: the calls of each leg in threads of its own, so that one that hangs holds up no other."""
+"""Legs: each looks for a query in its own way, in threads of its own, and says how far it came.
+
+A leg of vectors: open what it needs → encode → search its store. The lexical leg: open → search the words.
+"""
 
 import asyncio
+import concurrent.futures
+import logging
 import time
-from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures import TimeoutError as FutureTimeout
-from dataclasses import dataclass
-from threading import Lock
-from typing import TypeVar
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Protocol
 
-from bartizan_connector.base.errors import Retry
+from bartizan_connector.base.errors import BartizanError, Retry, SpaceMismatch, Stop, WrongUse
+from bartizan_connector.encode.answers import check_answer, trusting
+from bartizan_connector.encode.encoder import Encoder
+from bartizan_connector.search.lazy import Lazy
+from bartizan_connector.search.request import Request
+from bartizan_connector.search.threads import LegThreads
 from bartizan_connector.space.vectors import Vectors
+from bartizan_connector.store.backend import Store
 from bartizan_connector.store.collection import Hit
+from bartizan_connector.store.filters import Filter
 
-THREADS = 8
-"""Calls of one leg at a time; more wait for a free thread, within their own deadline."""
-T = TypeVar("T")
+log = logging.getLogger(__name__)
+AnyFuture = Future[list[Hit]] | asyncio.Future[list[Hit]]
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What one leg gave, or why it gave nothing."""
+class Lexical(Protocol):
+    """The lexical leg: a library's index, or a call-back into the search stack that hosts us."""
 
-    hits: list[Hit] | None
-    milliseconds: float
+    def search(self, text: str, k: int, filter: Filter | None = None, *, timeout: float | None = None) -> list[Hit]: ...
+
+
+class Late(Retry):
+    """A leg that had not answered by the deadline."""
+
+
+class Unforeseen(Stop):
+    """What a library raised and nobody had thought of."""
+
+
+@dataclass(slots=True)
+class Attempt:
+    """How far one leg has come with one query; kept by whichever thread is at work."""
+
+    step: str = "wait"
+    """For a thread; then `open`, `encode`, `search`; then `end`."""
+    since: float = field(default_factory=time.perf_counter)
+    milliseconds: dict[str, float] = field(default_factory=dict)
+    """What each step took."""
     vectors: Vectors | None = None
-    encode_milliseconds: float = 0.0
-    failure: Retry | None = None
+    hits: list[Hit] | None = None
+    failure: BartizanError | None = None
 
-
-class LegThreads:
-    """The threads of one leg. A thread cannot be stopped: a call that hangs keeps its own until it ends."""
-
-    def __init__(self, name: str, threads: int = THREADS) -> None:
-        self._name = name
-        self._threads = threads
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix=f"bartizan-{name}")
-        self._lock = Lock()
-        self._running: dict[object, float] = {}
-        """The deadline of each call that has a thread."""
-
-    def submit(self, call: Callable[[], T], deadline: float) -> "Future[T]":
-        """Start the call; it fails with Retry at once when every thread is held by a call past its own deadline."""
+    def enter(self, step: str) -> None:
+        """The step before is done."""
         now = time.perf_counter()
-        with self._lock:
-            hanging = sum(each < now for each in self._running.values())
-        if hanging >= self._threads:
-            refused: Future[T] = Future()
-            refused.set_exception(
-                Retry(f"the {self._name} leg hangs: {hanging} earlier calls are past their deadline and have not ended")
-            )
-            return refused
-        return self._pool.submit(self._run, call, deadline)
+        self.milliseconds[self.step] = self.milliseconds.get(self.step, 0.0) + (now - self.since) * 1000
+        self.step, self.since = step, now
+
+    @property
+    def searching(self) -> float:
+        """Milliseconds of the search; of a leg that failed, all it took."""
+        return sum(self.milliseconds.values()) if self.hits is None else self.milliseconds["search"]
+
+
+class Leg:
+    """What every leg has: threads of its own, its failures named, one remark for each that lasts."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._threads = LegThreads(name)
+        self._failing = False
+
+    def begin(self, request: Request, depth: int, attempt: Attempt, *, blocking: bool) -> "AnyFuture":
+        """Start to look for the query. With `blocking` there is no event loop: all is done in the leg's thread."""
+        return self._threads.submit(partial(self._find, request, depth, attempt), request.deadline)
+
+    def failure_of(self, error: BaseException, step: str) -> BartizanError:
+        """Why the leg gave nothing. Raises what is the caller's own mistake: a query that the tower does not take,
+        another space."""
+        if isinstance(error, SpaceMismatch) or (isinstance(error, WrongUse) and step == "encode"):
+            raise error
+        if isinstance(error, BartizanError):
+            return error
+        if not isinstance(error, Exception):
+            raise error
+        what = " ".join(f"{type(error).__name__}: {error}".split())
+        failure = Unforeseen(f"the {self.name} leg failed: {what}")
+        failure.__cause__ = error
+        return failure
+
+    def remark(self, failure: BartizanError | None) -> None:
+        """Say in the log that the leg fails: when it begins to, not at every query."""
+        if failure is None:
+            self._failing = False
+        elif not self._failing:
+            self._failing = True
+            details = failure.__cause__ if isinstance(failure, Unforeseen) else None
+            log.warning("no %s leg: %s", self.name, failure, exc_info=details)
 
     def close(self) -> None:
-        """Take no more calls; what waits is dropped, what runs ends by itself."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        """Take no more calls."""
+        self._threads.close()
 
-    def _run(self, call: Callable[[], T], deadline: float) -> T:
-        mark = object()
-        with self._lock:
-            self._running[mark] = deadline
-        try:
-            return call()
-        finally:
-            with self._lock:
-                del self._running[mark]
+    def _find(self, request: Request, depth: int, attempt: Attempt) -> list[Hit]:
+        raise NotImplementedError
 
 
-def finished(futures: "Mapping[str, Future[Outcome]]", deadline: float) -> dict[str, Outcome]:
-    """What each leg gave by the deadline; what waits for a thread still is taken out of the line."""
-    outcomes = {}
-    for name, future in futures.items():
-        begun = time.perf_counter()
-        try:
-            outcomes[name] = future.result(timeout=left(deadline))
-        except FutureTimeout:
-            future.cancel()
-            outcomes[name] = _late(name, begun)
-        except Retry as error:
-            outcomes[name] = Outcome(None, since(begun), failure=error)
-    return outcomes
+class VectorLeg(Leg):
+    """A leg of the collection, searched by one tower's vectors."""
+
+    def __init__(self, name: str, encoder: Lazy[Encoder], store: Lazy[Store]) -> None:
+        super().__init__(name)
+        self._encoder = encoder
+        self._store = store
+
+    def begin(self, request: Request, depth: int, attempt: Attempt, *, blocking: bool) -> "AnyFuture":
+        """An encoder that says `natively_async` is awaited in the caller's event loop; any other blocks."""
+        if blocking or not getattr(self._encoder.value, "natively_async", False):
+            return super().begin(request, depth, attempt, blocking=blocking)
+        return asyncio.ensure_future(self._afind(request, depth, attempt))
+
+    def close(self) -> None:
+        super().close()
+        self._encoder.close()
+
+    def _find(self, request: Request, depth: int, attempt: Attempt) -> list[Hit]:
+        attempt.enter("open")
+        with self._encoder.use() as encoder:
+            attempt.enter("encode")
+            with trusting(encoder.spec):
+                vectors = encoder.encode([request.query], "query", timeout=left(request.deadline))
+            attempt.vectors = check_answer(vectors, encoder.spec, 1)
+        return self._search(request, depth, attempt, attempt.vectors)
+
+    async def _afind(self, request: Request, depth: int, attempt: Attempt) -> list[Hit]:
+        """As `_find`, but no thread is held while the encoder waits for somebody."""
+        with self._encoder.use() as encoder:
+            attempt.enter("encode")
+            with trusting(encoder.spec):
+                vectors = await encoder.aencode([request.query], "query", timeout=left(request.deadline))
+            attempt.vectors = check_answer(vectors, encoder.spec, 1)
+        search = partial(self._search, request, depth, attempt, attempt.vectors)
+        return await asyncio.wrap_future(self._threads.submit(search, request.deadline))
+
+    def _search(self, request: Request, depth: int, attempt: Attempt, vectors: Vectors) -> list[Hit]:
+        attempt.enter("open")
+        with self._store.use() as store:
+            attempt.enter("search")
+            (hits,) = store.search(self.name, vectors, depth, request.filter, timeout=left(request.deadline))
+        attempt.enter("end")
+        return hits
 
 
-async def afinished(tasks: "Mapping[str, asyncio.Task[Outcome]]", deadline: float) -> dict[str, Outcome]:
-    """The same without blocking the event loop; cancelled, it cancels the legs too."""
-    begun = time.perf_counter()
+class LexicalLeg(Leg):
+    """The words."""
+
+    def __init__(self, name: str, words: Lazy[Lexical]) -> None:
+        super().__init__(name)
+        self._words = words
+
+    def close(self) -> None:
+        super().close()
+        self._words.close()
+
+    def _find(self, request: Request, depth: int, attempt: Attempt) -> list[Hit]:
+        attempt.enter("open")
+        with self._words.use() as words:
+            attempt.enter("search")
+            hits = words.search(request.query, depth, request.filter, timeout=left(request.deadline))
+        attempt.enter("end")
+        return hits
+
+
+async def found(legs: Sequence[Leg], request: Request, depth: int, *, blocking: bool) -> dict[str, Attempt]:
+    """What each leg gave by the deadline, side by side. With `blocking` it waits in the caller's thread and never
+    suspends; without, cancelling it drops what waits."""
+    attempts = {leg.name: Attempt() for leg in legs}
+    futures: dict[str, AnyFuture] = {}
     try:
-        await asyncio.wait(tasks.values(), timeout=left(deadline))
-        done = {name: task for name, task in tasks.items() if task.done()}
-        failures = [error for task in done.values() if (error := task.exception())]  # each is looked at, one is raised
-        if failures:
-            raise failures[0]
-        return {name: done[name].result() if name in done else _late(name, begun) for name in tasks}
+        for leg in legs:
+            futures[leg.name] = leg.begin(request, depth, attempts[leg.name], blocking=blocking)
+        await _finished(futures, request.deadline, blocking=blocking)
+        for leg in legs:
+            attempt, future = attempts[leg.name], futures[leg.name]
+            if not future.done():
+                attempt = attempts[leg.name] = _late(leg.name, attempt)
+            elif error := future.exception():
+                attempt.failure = leg.failure_of(error, attempt.step)
+                attempt.enter("end")
+            else:
+                attempt.hits = future.result()
+            leg.remark(attempt.failure)
+        return attempts
     finally:
-        for task in tasks.values():
-            task.cancel()
+        for future in futures.values():
+            future.cancel()
+
+
+async def _finished(futures: dict[str, "AnyFuture"], deadline: float, *, blocking: bool) -> None:
+    """Wait for all, to the deadline; in an event loop they become its futures."""
+    if blocking:
+        concurrent.futures.wait([each for each in futures.values() if isinstance(each, Future)], left(deadline))
+        return
+    for name, future in futures.items():
+        if isinstance(future, Future):
+            futures[name] = asyncio.wrap_future(future)
+    await asyncio.wait([each for each in futures.values() if isinstance(each, asyncio.Future)], timeout=left(deadline))
 
 
 def left(deadline: float) -> float:
@@ -103,11 +217,10 @@ def left(deadline: float) -> float:
     return max(0.001, deadline - time.perf_counter())
 
 
-def since(begun: float) -> float:
-    """Milliseconds."""
-    return (time.perf_counter() - begun) * 1000
-
-
-def _late(name: str, begun: float) -> Outcome:
-    failure = Retry(f"the {name} leg had not answered by the deadline", after=0.0)
-    return Outcome(None, since(begun), failure=failure)
+def _late(name: str, attempt: Attempt) -> Attempt:
+    """The attempt as it stands at the deadline; its own thread may go on with the other."""
+    opening = " (it was still being opened)" if attempt.step == "open" else ""
+    failure = Late(f"the {name} leg had not answered by the deadline{opening}", after=0.0)
+    late = Attempt(attempt.step, attempt.since, dict(attempt.milliseconds), attempt.vectors, failure=failure)
+    late.enter("end")
+    return late

@@ -89,7 +89,7 @@ class Store(Protocol):
         ...
 
     def reindex(self) -> None:
-        """Build the indexes anew as they are configured now; searches go on meanwhile."""
+        """Build the indexes anew as they are configured now. A search meanwhile waits, or is a Retry."""
         ...
 
     def close(self) -> None:

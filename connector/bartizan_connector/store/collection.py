@@ -157,7 +157,7 @@ class Head:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Document:
-    """All rows of one id, by rising chunk number, and its head."""
+    """All rows of one id, by rising chunk number, and its head, whose version and hash the rows that are read carry."""
 
     id: str
     rows: tuple[Row, ...]

@@ -179,8 +179,19 @@ class _Kept:
     """The rows as they are searched; None after a change."""
 
     def document(self, id: str, vectors: bool) -> Document:
-        rows = self.rows[id] if vectors else tuple(replace(row, vectors={}) for row in self.rows[id])
-        return Document(id=id, rows=rows, head=self.heads[id])
+        head = self.heads[id]
+        rows = tuple(
+            replace(
+                row,
+                vectors=row.vectors if vectors else {},
+                version=head.version,
+                hash=head.hash,
+                origin=head.origin,
+                offset=head.offset,
+            )
+            for row in self.rows[id]
+        )
+        return Document(id=id, rows=rows, head=head)
 
 
 def _passes(filter: Filter | None, row: Row) -> bool:

@@ -4,12 +4,15 @@ There is no cursor file. A run reads its files from the beginning, and the heads
 lines are there already: a resume costs one look-up a batch and encodes nothing twice. A cursor beside the file could
 claim lines whose index was deleted, moved or restored from a backup; the collection's own heads cannot.
 
-A line that carries no `_version` gets one that grows with every edit of the file and with every line of it:
-modification time in milliseconds × 2²⁰ + line number. An edited file is therefore newer than what was read before, and
-of two lines with the same id the later one counts.
+A line that carries no `_version` is placed by its file: its origin is the file in its present state (path; size, inode
+and times), its offset the line number, its version the modification time in milliseconds × 2²⁰ + line number. So of
+two lines with the same id the later one counts, and a file that was edited is newer than what was read from it before,
+even when it got an older modification time (a backup that was restored): what the file says now is what is stored.
+Against other files and topics the modification time decides, which counts as now where it lies in the future.
 """
 
 import base64
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -18,12 +21,12 @@ from typing import BinaryIO
 
 from bartizan_connector.base.errors import Stop, WrongUse
 from bartizan_connector.stream.source import Batch, Message
+from bartizan_connector.stream.versions import stamp
 
 MAX_LINE_BYTES = 16 * 2**20
 MAX_BATCH_BYTES = 16 * 2**20
 """A batch ends here even when it has few lines: what is held in memory is bounded by bytes, not by luck."""
 DEAD_SUFFIX = ".dead.jsonl"
-_LINE_BITS = 20
 _SKIM_BYTES = 2**20
 _BEGINNING_BYTES = 1024
 
@@ -39,31 +42,47 @@ class JsonlSource:
         batch_size: int = 256,
         max_line_bytes: int = MAX_LINE_BYTES,
     ) -> None:
-        self.dead_letters = dead_letters or dead_letters_of(path)
+        self._aside = dead_letters or dead_letters_of(path)
         self._root = path if path.is_dir() else path.parent
-        self._files = _files_of(path, self.dead_letters)
+        self._files = _files_of(path, self._aside)
         self._batch_size = batch_size
         self._max_line_bytes = max_line_bytes
         self._letters: BinaryIO | None = None
+        self._batches: Iterator[Batch] | None = None
+        self._ended = False
+        self._lines: int | None = None
+        self._seen = 0
+        """Lines that were read, blank ones too."""
 
-    def count(self) -> int:
-        """How many lines there are, for a progress bar; a quick skim."""
-        return sum(_lines_in(file) for file in self._files)
+    @property
+    def dead_letters(self) -> str:
+        """The dead-letter file."""
+        return str(self._aside)
 
-    def batches(self) -> Iterator[Batch]:
-        """Every line, from the beginning; the dead letters of an earlier run are replaced by this run's."""
-        self._start_dead_letters_afresh()
-        messages: list[Message] = []
-        size = 0
-        for message in self._messages():
-            length = len(message.value or b"")
-            if messages and (len(messages) >= self._batch_size or size + length > MAX_BATCH_BYTES):
-                yield Batch(messages=tuple(messages))
-                messages, size = [], 0
-            messages.append(message)
-            size += length
-        if messages:
-            yield Batch(messages=tuple(messages))
+    @property
+    def ended(self) -> bool:
+        """True once `poll` has given every line."""
+        return self._ended
+
+    def backlog(self) -> int:
+        """How many lines are still to be read; the first time a quick skim."""
+        if self._lines is None:
+            self._lines = sum(_lines_in(file) for file in self._files)
+        return 0 if self._ended else max(0, self._lines - self._seen)
+
+    def poll(self, timeout: float) -> Batch | None:
+        """The next lines of a file, the first ones first; the dead letters of an earlier run are replaced by this
+        run's."""
+        if self._batches is None:
+            self._start_dead_letters_afresh()
+            self._batches = self._read()
+        batch = next(self._batches, None)
+        self._ended = batch is None
+        return batch
+
+    def owns(self, batch: Batch) -> bool:
+        """Always: files are given to nobody else."""
+        return True
 
     def commit(self, batch: Batch) -> None:
         """Make the dead letters durable; what was written needs no mark of ours (see above)."""
@@ -81,9 +100,9 @@ class JsonlSource:
         line = json.dumps(letter, ensure_ascii=False) + "\n"
         try:
             if self._letters is None:
-                self.dead_letters.parent.mkdir(parents=True, exist_ok=True)
-                self._letters = self.dead_letters.open("ab")
-                _sync_folder(self.dead_letters.parent)
+                self._aside.parent.mkdir(parents=True, exist_ok=True)
+                self._letters = self._aside.open("ab")
+                _sync_folder(self._aside.parent)
             self._letters.write(line.encode())
         except OSError as error:
             raise self._cannot_set_aside(error) from error
@@ -98,41 +117,69 @@ class JsonlSource:
         except OSError as error:
             raise self._cannot_set_aside(error) from error
 
-    def _messages(self) -> Iterator[Message]:
+    def _read(self) -> Iterator[Batch]:
         for file in self._files:
             try:
                 with file.open("rb") as stream:
-                    yield from self._messages_of(stream, str(file.relative_to(self._root)))
+                    yield from self._batches_of(stream, file)
             except OSError as error:
                 raise Stop(f"cannot read {file}: {error.strerror}; what was read before it is stored") from error
 
-    def _messages_of(self, stream: BinaryIO, name: str) -> Iterator[Message]:
-        modified = os.fstat(stream.fileno()).st_mtime_ns // 1_000_000
+    def _batches_of(self, stream: BinaryIO, file: Path) -> Iterator[Batch]:
+        """One file's lines; a batch never reaches into the next file."""
+        name, before = str(file.relative_to(self._root)), self._seen
+        messages: list[Message] = []
+        size = 0
+        for message in self._messages_of(stream, file, name):
+            length = len(message.value or b"")
+            if messages and (len(messages) >= self._batch_size or size + length > MAX_BATCH_BYTES):
+                self._seen = before + messages[-1].offset
+                yield Batch(messages=tuple(messages), partition=name)
+                messages, size = [], 0
+            messages.append(message)
+            size += length
+        if messages:
+            self._seen = before + messages[-1].offset
+            yield Batch(messages=tuple(messages), partition=name)
+
+    def _messages_of(self, stream: BinaryIO, file: Path, name: str) -> Iterator[Message]:
+        state = os.fstat(stream.fileno())
+        origin = _origin_of(file, state)
+        first = stamp(state.st_mtime_ns // 1_000_000)
         number = 0
         while line := stream.readline(self._max_line_bytes + 1):
             number += 1
-            position, version = f"{name}:{number}", (modified << _LINE_BITS) + number
+            value, fault = line.removesuffix(b"\n"), None
             if len(line) > self._max_line_bytes and not line.endswith(b"\n"):
                 start = stream.tell() - len(line)
                 fault = (
                     f"the line has {_skip_line(stream, start):,} bytes (from byte {start:,} of the file); "
                     f"at most {self._max_line_bytes:,} are read; only its beginning is kept here"
                 )
-                yield Message(position=position, value=line[:_BEGINNING_BYTES], version=version, fault=fault)
-            elif line.strip():
-                yield Message(position=position, value=line.removesuffix(b"\n"), version=version)
+                value = line[:_BEGINNING_BYTES]
+            elif not line.strip():
+                continue
+            yield Message(
+                position=f"{name}:{number}",
+                value=value,
+                version=first + number,
+                origin=origin,
+                offset=number,
+                timestamp=state.st_mtime,
+                fault=fault,
+            )
 
     def _start_dead_letters_afresh(self) -> None:
         self.close()
         try:
-            if self.dead_letters.exists():
-                self.dead_letters.open("wb").close()
+            if self._aside.exists():
+                self._aside.open("wb").close()
         except OSError as error:
             raise self._cannot_set_aside(error) from error
 
     def _cannot_set_aside(self, error: OSError) -> Stop:
         return Stop(
-            f"cannot write the dead letters to {self.dead_letters}: {error.strerror}. Make room or set "
+            f"cannot write the dead letters to {self._aside}: {error.strerror}. Make room or set "
             "[source] dead_letters to another place, then run again: nothing is lost, nothing is encoded twice"
         )
 
@@ -154,6 +201,16 @@ def _files_of(path: Path, dead_letters: Path) -> list[Path]:
     if dead_letters.resolve() in {file.resolve() for file in files}:
         raise WrongUse(f"the dead letters would overwrite the source {dead_letters}; give them a file of their own")
     return files
+
+
+def _origin_of(file: Path, state: os.stat_result) -> str:
+    """The file as a sequence, and its present state: any edit changes the second, nothing but its path the first."""
+    facts = (state.st_size, state.st_ino, state.st_mtime_ns, state.st_ctime_ns)
+    return f"jsonl:{_digest(os.fsencode(file.resolve()))}#{_digest(repr(facts).encode())}"
+
+
+def _digest(facts: bytes) -> str:
+    return hashlib.sha256(facts).hexdigest()[:16]
 
 
 def _lines_in(file: Path) -> int:

@@ -41,6 +41,9 @@ class Put:
     fields: Mapping[str, Scalar] = field(default_factory=dict)
     """What is stored beside the vectors: every declared field, `title` and `text` among them where declared."""
     version: int
+    origin: str = ""
+    """The message's, unless the version is the record's own."""
+    offset: int = 0
     undeclared: tuple[str, ...] = field(default=(), compare=False)
     """Keys of the record that the collection has no field for; not stored."""
     hash: str = field(init=False, compare=False)
@@ -62,6 +65,8 @@ class Remove:
 
     id: str
     version: int
+    origin: str = ""
+    offset: int = 0
 
 
 Change = Put | Remove
@@ -79,20 +84,21 @@ def decode(message: Message, collection: Collection) -> Change:
     if message.value is None:
         if message.key is None:
             raise _refusal("a message without a value deletes its key, but it has no key either")
-        return Remove(id=_checked_id(message.key), version=_checked_version(message.version))
+        place = _place_of({}, message)
+        return Remove(id=_checked_id(message.key), version=place.version, origin=place.origin, offset=place.offset)
     record = _object_in(message.value)
     _refuse_unknown_steering(record)
     id = _id_of(record, message.key)
-    version = _checked_version(record.get("_version", message.version))
+    place = _place_of(record, message)
     deleted = record.get("_deleted", False)
     if not isinstance(deleted, bool):
         raise _refusal(f"'_deleted' must be true or false, got {_show(deleted)}")
     if deleted:
-        return Remove(id=id, version=version)
-    return _put(id, version, record, collection.fields)
+        return Remove(id=id, version=place.version, origin=place.origin, offset=place.offset)
+    return _put(id, place, record, collection.fields)
 
 
-def _put(id: str, version: int, record: Mapping[str, Any], specs: Sequence[FieldSpec]) -> Put:
+def _put(id: str, place: "_Place", record: Mapping[str, Any], specs: Sequence[FieldSpec]) -> Put:
     title = _checked_string("title", record.get("title", ""))
     if "text" not in record:
         raise _refusal("'text' is missing")
@@ -101,7 +107,32 @@ def _put(id: str, version: int, record: Mapping[str, Any], specs: Sequence[Field
         raise _refusal("title and text are both empty: there is nothing to encode")
     fields = {spec.name: _field(spec, record) for spec in specs}
     undeclared = tuple(_printable(key) for key in record if key not in fields and key not in _KNOWN)
-    return Put(id=id, title=title, text=text, fields=fields, version=version, undeclared=undeclared)
+    return Put(
+        id=id,
+        title=title,
+        text=text,
+        fields=fields,
+        version=place.version,
+        origin=place.origin,
+        offset=place.offset,
+        undeclared=undeclared,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """What tells whether a change is newer than another."""
+
+    version: int
+    origin: str = ""
+    offset: int = 0
+
+
+def _place_of(record: Mapping[str, Any], message: Message) -> _Place:
+    """The message's place, or, for a record with a version of its own, that alone."""
+    if "_version" in record:
+        return _Place(_checked_version(record["_version"]))
+    return _Place(_checked_version(message.version), message.origin, message.offset)
 
 
 def _field(spec: FieldSpec, record: Mapping[str, Any]) -> Scalar:

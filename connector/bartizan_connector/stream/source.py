@@ -17,10 +17,12 @@ class Message:
     value: bytes | None
     key: str | None = None
     version: int
-    """When it was written, in that domain; a version of the record's own goes before it."""
+    """When it was written, in that domain (`versions.stamp` gives it); a version of the record's own goes before it."""
     origin: str = ""
     """The sequence that `offset` counts in, the same at every reading: a topic's partition, one state of a file. Within
-    an origin the offset alone decides what is newer, whatever the clocks said; empty: there is no such sequence."""
+    an origin the offset alone decides what is newer, whatever the clocks said; empty: there is no such sequence.
+    Where a sequence can begin anew (an edited file, a topic that was made again), its state follows after a `#`;
+    whatever is read in another state is newer."""
     offset: int = 0
     """Grows with every message of the origin; the same message has the same offset when it comes again."""
     headers: Mapping[str, bytes] = field(default_factory=dict)
@@ -38,7 +40,7 @@ class Batch:
     partition: str = ""
     """Batches of one partition are committed in the order they were given; those of two are independent."""
     generation: int = 0
-    """Which assignment of the partition the batch was read under, for `owns`."""
+    """Which assignment of the partition the batch was read under, for `owns`; grows with every assignment."""
 
 
 class Source(Protocol):
@@ -46,7 +48,8 @@ class Source(Protocol):
 
     @property
     def ended(self) -> bool:
-        """Whether no further batch will come; false for a source that is followed."""
+        """Whether no further batch will come, known at the latest when `poll` gives None; false for a source that is
+        followed."""
         ...
 
     @property
@@ -65,8 +68,9 @@ class Source(Protocol):
 
     def owns(self, batch: Batch) -> bool:
         """Whether the batch's partition is still ours, under the assignment the batch was read under. Asked before the
-        batch is written and before it is committed; a batch that is not owned any more is dropped: its new owner reads
-        it again."""
+        batch is written, before it is committed, and every now and then while nothing can be read because enough is in
+        flight: a source that has to show signs of life does so here. A batch that is not owned any more is dropped with
+        all that follow it under the same assignment: the new owner reads them again."""
         ...
 
     def commit(self, batch: Batch) -> None:
@@ -74,7 +78,8 @@ class Source(Protocol):
         ...
 
     def dead_letter(self, message: Message, reason: str) -> None:
-        """Set a message aside that can never be written, with the reason; durable by the batch's commit."""
+        """Set a message aside that can never be written, with the reason; called right before its batch's commit, and
+        durable by it."""
         ...
 
     def close(self) -> None:

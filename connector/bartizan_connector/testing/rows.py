@@ -14,6 +14,7 @@ from bartizan_connector.store.collection import (
     MAX_STRING_BYTES,
     Collection,
     FieldSpec,
+    Head,
     Hit,
     Leg,
     Row,
@@ -30,6 +31,10 @@ FIELDS = (
     FieldSpec(name="fresh", type="bool", default=False),
 )
 COLLECTION = Collection(name="suite", legs=(DENSE,), fields=FIELDS)
+"""Whatever else the suite makes has a name that begins with `suite_`."""
+NARROW = Leg(name="narrow", kind="dense", dim=3, space_id="space-of-a-second-tower")
+TERMS = Leg(name="terms", kind="sparse", dim=100, space_id="space-of-a-sparse-tower")
+"""Legs of other towers than the collection's first."""
 
 HOSTILE = (
     'quote " and \' quote', "back\\slash\\", "new\nline\r", "tab\t", "nul\x00", "é 😀 \u2028 漢字", "a#1", "#", " ",
@@ -72,6 +77,20 @@ def row(
     """A row of the suite's collection."""
     vectors = {"dense": Vector(SPACE, np.array(vector, dtype=np.float32))}
     return Row(id=id, chunk=chunk, vectors=vectors, fields=fields, version=version, hash=hash)
+
+
+def named(name: str, *, space_id: str = SPACE) -> Collection:
+    """The suite's collection under another name, or of another space."""
+    return COLLECTION.model_copy(update={"name": name, "legs": (DENSE.model_copy(update={"space_id": space_id}),)})
+
+
+def legs_row(id: str, collection: Collection, *values: Sequence[float] | dict[int, float]) -> Row:
+    """A row with one value for each leg of that collection, in order."""
+    vectors = {
+        leg.name: Vector(leg.space_id, sparse(value) if isinstance(value, dict) else np.array(value, dtype=np.float32))
+        for leg, value in zip(collection.legs, values, strict=True)
+    }
+    return Row(id=id, vectors=vectors, version=1, hash="h")
 
 
 def queries(*vectors: Sequence[float], space_id: str = SPACE) -> Vectors:
@@ -119,3 +138,13 @@ BAD_ROWS = [
     (replace(row("bad", [1, 0, 0, 0]), vectors={}), "dense"),
 ]
 """Rows that no back-end may take, and a word of the reason."""
+
+BAD_HEADS = [
+    (Head(id="", version=1), "empty"),
+    (Head(id="bad", version=-1), "version"),
+    (Head(id="bad", version=2**63), "version"),
+    (Head(id="bad", version=1, hash="é"), "hash"),
+    (Head(id="bad", version=1, origin="o" * 300), "origin"),
+    (Head(id="bad", version=1, offset=-1), "offset"),
+]
+"""Heads that no back-end may take, and a word of the reason."""

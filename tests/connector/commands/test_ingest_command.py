@@ -14,7 +14,8 @@ import pytest
 
 from bartizan_connector.__main__ import main
 from bartizan_connector.config import Config
-from bartizan_connector.opening import checked_spec, collection_of, open_backend, open_words
+from bartizan_connector.config.towers import collection_of
+from bartizan_connector.search.configured import open_words
 from bartizan_triton.export import export_tower
 from tests.encoders import tiny
 
@@ -42,17 +43,24 @@ class Project:
         self.configure()
 
     def configure(
-        self, tower: str = "one", space: str = "", backend: str = 'uri = "index.db"', batch: int = 16
+        self,
+        tower: str = "one",
+        space: str = "",
+        backend: str = 'uri = "index.db"',
+        batch: int = 16,
+        more: str = "",
     ) -> None:
         self.config.write_text(
             f"""
-            [space]
-            collection = "docs"
-            document_tower = "{self.towers / tower}"
+            [collection]
+            name = "docs"
             fields = [{{ name = "year", type = "int", default = 0 }}]
+            [spaces.dense]
+            document_tower = "{self.towers / tower}"
             {space}
-            [encoder]
+            [encoders.document]
             threads = 1
+            {more}
             [backend]
             {backend}
             lexical = "words"
@@ -70,10 +78,9 @@ class Project:
     def stored(self, ids: Sequence[str]) -> set[str]:
         """Which of these ids are known, alive and whole, in the index and in the words."""
         config = Config.load(self.config)
-        backend, words = open_backend(config), open_words(config)
+        backend, words = config.backend.open(), open_words(config)
         assert words is not None
-        backend.ensure(collection_of(config, checked_spec(config, "document")), create=False)
-        heads = backend.heads(ids)
+        heads = backend.open(collection_of(config), create=False).heads(ids)
         by_word = words.hashes(ids)
         words.close()
         backend.close()
@@ -133,7 +140,7 @@ def test_the_table_says_what_became_of_the_lines(project: Project, capsys: pytes
     assert "4  written    new or changed, encoded and stored" in printed.out
     assert "5  read in" in printed.out
     assert f"1 lines could not be stored; see them with their reasons in {project.letters}" in printed.err
-    assert "not declared under [space] fields were not stored: url (1)" in printed.err
+    assert "not declared under [collection] fields were not stored: url (1)" in printed.err
 
 
 def test_a_bad_line_is_set_aside_with_its_number_and_reason(
@@ -156,13 +163,13 @@ def test_a_bad_line_is_set_aside_with_its_number_and_reason(
 
 DIES_AFTER_ITS_EIGHTH_WRITE = """
 import itertools, os, signal
-from bartizan_connector.store.milvus import MilvusBackend
-upsert, writes = MilvusBackend.upsert, itertools.count(1)
+from bartizan_connector.store.milvus.store import MilvusStore
+upsert, writes = MilvusStore.upsert, itertools.count(1)
 def last(self, rows):
     upsert(self, rows)
     if next(writes) == 8:
         os.kill(os.getpid(), signal.SIGKILL)
-MilvusBackend.upsert = last
+MilvusStore.upsert = last
 """
 """In the middle of a batch: its vectors are stored, its words are not, and nothing of it is committed."""
 

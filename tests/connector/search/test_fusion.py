@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bartizan_connector.base.errors import WrongUse
-from bartizan_connector.search.fusion import RRF_CONSTANT, Fusion, alone, best_chunks, fuse
+from bartizan_connector.config.settings import Fusion
+from bartizan_connector.search.fusion import RRF_CONSTANT, alone, best_chunks, fuse
 from bartizan_connector.store.collection import Hit
 
 ids = st.sampled_from([f"d{n}" for n in range(12)])

@@ -9,7 +9,7 @@ from bartizan_connector.search.retriever import Retriever
 from bartizan_connector.space.spec import Role
 from bartizan_connector.space.vectors import Vectors
 from bartizan_connector.testing.encoder_fake import HashEncoder
-from tests.connector.search.test_retriever import collection_for, filled
+from tests.connector.search.test_retriever import filled
 
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"query": None}, r"query must be a text, but None \(NoneType\) came; give a text"),
@@ -47,7 +47,7 @@ async def test_a_request_of_a_wrong_type_is_refused_before_anything_is_searched(
 ) -> None:
     encoder = Untouched()
     request = {"query": "copy a file"} | wrong
-    with Retriever(encoder, filled(encoder), collection_for(encoder)) as opened:
+    with Retriever({"dense": encoder}, filled(encoder)) as opened:
         with pytest.raises(WrongUse, match=message) as refusal:
             opened.search(**request)
         assert refusal.value.exit_code == 2
@@ -57,7 +57,7 @@ async def test_a_request_of_a_wrong_type_is_refused_before_anything_is_searched(
 
 async def test_a_closed_retriever_says_that_it_is_closed() -> None:
     encoder = HashEncoder()
-    opened = Retriever(encoder, filled(encoder), collection_for(encoder))
+    opened = Retriever({"dense": encoder}, filled(encoder))
     opened.close()
     opened.close()
     with pytest.raises(WrongUse, match="this retriever is closed; open another"):
@@ -68,7 +68,7 @@ async def test_a_closed_retriever_says_that_it_is_closed() -> None:
 
 def test_a_deadline_beyond_all_clocks_is_taken() -> None:
     encoder = HashEncoder()
-    with Retriever(encoder, filled(encoder), collection_for(encoder)) as opened:
+    with Retriever({"dense": encoder}, filled(encoder)) as opened:
         assert opened.search("copy a file", timeout=1e300)[0].id == "copy"
 
 
@@ -76,4 +76,4 @@ def test_a_deadline_beyond_all_clocks_is_taken() -> None:
 def test_a_retriever_without_a_deadline_is_refused(timeout: Any) -> None:
     encoder = HashEncoder()
     with pytest.raises(WrongUse, match="timeout"):
-        Retriever(encoder, filled(encoder), collection_for(encoder), timeout=timeout)
+        Retriever({"dense": encoder}, filled(encoder), timeout=timeout)

@@ -7,12 +7,13 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 from bartizan_connector.base.errors import Retry, SpaceMismatch, Stop, WrongUse
+from bartizan_connector.search.answer import Encoded
 from bartizan_connector.search.retriever import Retriever
 from bartizan_connector.space.spec import Role
 from bartizan_connector.space.vectors import Vectors
 from bartizan_connector.store.collection import Collection, FieldSpec, Hit, Leg, Row
 from bartizan_connector.store.filters import Filter, matches
-from bartizan_connector.store.memory import MemoryBackend
+from bartizan_connector.store.memory import MemoryBackend, MemoryStore
 from bartizan_connector.testing.encoder_fake import HashEncoder
 
 TEXTS = {
@@ -83,24 +84,23 @@ def collection_for(encoder: HashEncoder) -> Collection:
     return Collection(name="docs", legs=(Leg.of(encoder.spec),), fields=fields)
 
 
-def filled(encoder: HashEncoder) -> MemoryBackend:
-    backend = MemoryBackend()
-    backend.ensure(collection_for(encoder))
+def filled(encoder: HashEncoder) -> MemoryStore:
+    store = MemoryBackend().open(collection_for(encoder))
     vectors = HashEncoder(seed=0).encode(list(TEXTS.values()), "document")
-    backend.upsert(
+    store.upsert(
         [
             Row(id=id, vectors={"dense": vector}, fields=fields_of(id), version=1, hash=id)
             for id, vector in zip(TEXTS, vectors, strict=True)
         ]
     )
-    return backend
+    return store
 
 
 def retriever(
     encoder: HashEncoder | None = None, words: HostLexical | None = None, lexical_weight: float = 1.0
 ) -> Retriever:
     encoder = encoder or HashEncoder()
-    return Retriever(encoder, filled(encoder), collection_for(encoder), words=words, lexical_weight=lexical_weight)
+    return Retriever({"dense": encoder}, filled(encoder), words=words, weights={"lexical": lexical_weight})
 
 
 @pytest.fixture
@@ -143,7 +143,7 @@ def test_the_lexical_leg_counts_as_much_as_its_weight() -> None:
 def test_an_unknown_fusion_is_refused_when_the_retriever_is_made() -> None:
     encoder = HashEncoder()
     with pytest.raises(WrongUse, match="give 'rrf' or 'scores'"):
-        Retriever(encoder, filled(encoder), collection_for(encoder), fusion="mean")  # type: ignore[arg-type]
+        Retriever({"dense": encoder}, filled(encoder), fusion="mean")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("weight", [0.0, -1.0, float("nan"), float("inf")])
@@ -196,8 +196,9 @@ def test_asking_for_words_where_there_are_none_says_how_to_have_them(dense: Retr
 
 def test_the_answer_says_which_space_and_tower_and_where_the_time_went(hybrid: Retriever) -> None:
     answer = hybrid.search("copy a file")
-    assert answer.space_id == hybrid.encoder.spec.space_id
-    assert answer.tower_id == hybrid.encoder.spec.tower_id
+    spec = HashEncoder().spec
+    assert (answer.space_id, answer.tower_id) == (spec.space_id, spec.tower_id)
+    assert answer.encoded == {"dense": Encoded(tower_id=spec.tower_id, space_id=spec.space_id)}
     spent = answer.latency_ms
     assert set(spent.legs) == {"dense", "lexical"}
     assert 0 < spent.encode < spent.total
@@ -250,15 +251,19 @@ def test_with_no_leg_left_the_reason_is_raised() -> None:
     assert failure.value.exit_code == 4
 
 
-def test_a_broken_tower_is_not_degraded_away() -> None:
-    with retriever(BrokenEncoder(), HostLexical()) as opened, pytest.raises(Stop, match="damaged"):
-        opened.search("copy a file")
+def test_a_broken_tower_is_named_while_the_words_answer_and_raised_when_nothing_does() -> None:
+    with retriever(BrokenEncoder(), HostLexical()) as opened:
+        answer = opened.search("copy a file")
+        assert answer[0].id == "copy"
+        assert answer.degraded == "no dense leg: the tower is damaged"
+        with pytest.raises(Stop, match="damaged"):
+            opened.search("copy a file", legs=["dense"])
 
 
 def test_a_tower_of_another_space_is_refused_before_it_searches() -> None:
     owner, stranger = HashEncoder(seed=0), HashEncoder(seed=1)
     with pytest.raises(SpaceMismatch) as refusal:
-        Retriever(stranger, filled(owner), collection_for(owner))
+        Retriever({"dense": stranger}, filled(owner))
     assert owner.spec.space_id in str(refusal.value)
     assert stranger.spec.space_id in str(refusal.value)
 
@@ -267,7 +272,7 @@ def test_a_collection_that_does_not_exist_is_refused_and_not_made() -> None:
     encoder, backend = HashEncoder(), MemoryBackend()
     for _ in range(2):
         with pytest.raises(WrongUse, match="docs"):
-            Retriever(encoder, backend, collection_for(encoder))
+            backend.open(collection_for(encoder), create=False)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Which leg a tower searches, and what a leg that hangs may cost the others: nothing."""
 
 import asyncio
+import re
 import time
 from collections.abc import Iterator, Sequence
 from threading import Event
@@ -9,15 +10,15 @@ import numpy as np
 import pytest
 
 from bartizan_connector.base.errors import Retry, SpaceMismatch, Stop, WrongUse
-from bartizan_connector.search.legs import THREADS, LegThreads
 from bartizan_connector.search.retriever import Retriever
+from bartizan_connector.search.threads import THREADS, LegThreads
 from bartizan_connector.space.spec import Role
 from bartizan_connector.space.vectors import Vectors
-from bartizan_connector.store.collection import Collection, Hit, Leg, Row
+from bartizan_connector.store.collection import Collection, Hit, Leg
 from bartizan_connector.store.filters import Filter
 from bartizan_connector.store.memory import MemoryBackend
 from bartizan_connector.testing.encoder_fake import HashEncoder
-from tests.connector.search.test_retriever import TEXTS, HostLexical, collection_for, fields_of, filled, retriever
+from tests.connector.search.test_retriever import HostLexical, filled, retriever
 from tests.connector.testing.sparse_fake import WordEncoder
 
 MORE_THAN_THREADS = THREADS + 4
@@ -111,6 +112,8 @@ async def test_an_async_search_asks_an_async_tower_in_its_own_way() -> None:
     class Native(HashEncoder):
         """Answers asynchronously only."""
 
+        natively_async = True
+
         def encode(self, texts: Sequence[str], role: Role, *, timeout: float | None = None) -> Vectors:
             raise AssertionError("the event loop's own way was there")
 
@@ -126,6 +129,7 @@ async def test_a_cancelled_search_cancels_the_async_tower() -> None:
     class Native(HashEncoder):
         """Never answers, and says when it is let go."""
 
+        natively_async = True
         cancelled = False
 
         async def aencode(self, texts: Sequence[str], role: Role, *, timeout: float | None = None) -> Vectors:
@@ -143,48 +147,21 @@ async def test_a_cancelled_search_cancels_the_async_tower() -> None:
         assert encoder.cancelled
 
 
-def test_the_leg_is_chosen_by_what_it_holds_not_by_its_name() -> None:
-    encoder, backend = HashEncoder(), MemoryBackend()
-    collection = Collection(
-        name="docs",
-        legs=(Leg.of(WordEncoder().spec, "terms"), Leg.of(encoder.spec, "body")),
-        fields=collection_for(encoder).fields,
-    )
-    backend.ensure(collection)
-    dense, sparse = (
-        encoder.encode(list(TEXTS.values()), "document"),
-        WordEncoder().encode(list(TEXTS.values()), "document"),
-    )
-    backend.upsert(
-        [
-            Row(id=id, vectors={"body": body, "terms": terms}, fields=fields_of(id), version=1, hash=id)
-            for id, body, terms in zip(TEXTS, dense, sparse, strict=True)
-        ]
-    )
-    with Retriever(encoder, backend, collection) as opened:
-        assert set(opened.search("copy a file")[0].legs) == {"body"}
-    with Retriever(WordEncoder(), backend, collection) as opened:
-        assert [(result.id, set(result.legs)) for result in opened.search("copy")] == [("copy", {"terms"})]
-
-
 def test_a_tower_of_another_kind_is_another_space() -> None:
     owner, stranger = HashEncoder(), WordEncoder()
     with pytest.raises(
-        SpaceMismatch, match=r"sparse tower 'words' cannot search .* with the legs dense \(dense\)"
+        SpaceMismatch, match=r"tower 'words' cannot search the dense leg .* which is dense, as the tower is sparse"
     ) as no:
-        Retriever(stranger, filled(owner), collection_for(owner))
+        Retriever({"dense": stranger}, filled(owner))
     assert (no.value.expected, no.value.came) == (owner.spec.space_id, stranger.spec.space_id)
     assert no.value.exit_code == 3
 
 
-def test_legs_that_nothing_tells_apart_are_refused() -> None:
-    spec = HashEncoder().spec
-    for legs, words, message in (
-        ((Leg.of(spec, "title_leg"), Leg.of(spec, "body")), None, "the legs title_leg, body .* are all of"),
-        ((Leg.of(spec, "lexical"),), HostLexical(), "have one name"),
-    ):
-        with pytest.raises(WrongUse, match=message):
-            Retriever(HashEncoder(), MemoryBackend(), Collection(name="docs", legs=legs), words=words)
+def test_a_leg_that_is_called_as_the_words_are_is_refused_beside_them() -> None:
+    encoder = HashEncoder()
+    store = MemoryBackend().open(Collection(name="docs", legs=(Leg.of(encoder.spec, "lexical"),)))
+    with pytest.raises(WrongUse, match="have one name"):
+        Retriever({"lexical": encoder}, store, words=HostLexical())
 
 
 class BrokenTower(HashEncoder):
@@ -213,6 +190,12 @@ class BrokenTower(HashEncoder):
 )
 async def test_a_query_vector_that_cannot_be_right_names_the_tower(tower: BrokenTower, how: str) -> None:
     with retriever(tower, HostLexical()) as opened:
+        for search in (lambda: asyncio.to_thread(opened.search, "copy a file"), lambda: opened.asearch("copy a file")):
+            answer = await search()
+            assert answer[0].id == "copy"
+            assert re.search(rf"tower 'hash-0' \(tw-\w+\) is broken: it gives vectors {how}", str(answer.degraded))
+            assert "Export it again" in str(answer.degraded)
+    with retriever(tower) as opened:
         for search in (lambda: asyncio.to_thread(opened.search, "copy a file"), lambda: opened.asearch("copy a file")):
             with pytest.raises(Stop, match=rf"tower 'hash-0' \(tw-\w+\) is broken: it gives vectors {how}") as stop:
                 await search()

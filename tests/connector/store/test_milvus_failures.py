@@ -6,7 +6,7 @@ from pymilvus import MilvusException
 from pymilvus.exceptions import ConnectionConfigException, DataNotMatchException, DescribeCollectionException
 
 from bartizan_connector.base.errors import BartizanError, Reject, Retry, Stop, WrongUse
-from bartizan_connector.store.milvus.failures import calling
+from bartizan_connector.store.milvus.failures import calling, is_missing, is_oversize, is_taken
 
 PLACE = "http://milvus:19530"
 
@@ -108,13 +108,49 @@ def test_a_full_disk_is_told_with_the_way_out() -> None:
 
 
 @pytest.mark.parametrize("code", [6, 1100])
-def test_rows_that_the_server_finds_invalid_are_rejected_by_id(code: int) -> None:
+def test_a_request_that_the_server_finds_invalid_is_a_reject_to_be_narrowed_down(code: int) -> None:
+    """Which of its rows is at fault the server does not tell: see test_narrowing."""
     error = MilvusException(code, "VARCHAR field 'x' value length 700 exceeds max_length=600")
     with pytest.raises(Reject, match="max_length") as raised, calling(PLACE, ids=["a", "b"]):
         raise error
     assert raised.value.ids == ("a", "b")
     with pytest.raises(Stop), calling(PLACE):
         raise error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        _Call(grpc.StatusCode.RESOURCE_EXHAUSTED, "grpc: received message larger than max (73742304 vs. 67108864)"),
+        MilvusException(
+            65535, "fail to Query, QueryNode ID = 1: query results exceed the limit size : service internal"
+        ),
+    ],
+)
+def test_what_is_too_long_for_one_message_is_known_as_that_and_rejects_what_it_would_write(error: Exception) -> None:
+    with pytest.raises(Stop, match="less at a time") as stopped, calling(PLACE):
+        raise error
+    assert is_oversize(stopped.value)
+    with pytest.raises(Reject, match="less at a time"), calling(PLACE, ids=["a"]):
+        raise error
+
+
+@pytest.mark.parametrize(
+    ("error", "missing", "taken"),
+    [
+        (MilvusException(100, "collection not found[collection=470735455857672232]"), True, False),
+        (DescribeCollectionException(100, "collection 'docs' does not exist"), True, False),
+        (MilvusException(1602, "docs is alias to another collection: alias already exist"), False, True),
+        (MilvusException(1, "alias 'docs' already exists"), False, True),
+        (MilvusException(1601, "alias and collection name conflict[database=default][alias=docs]"), False, False),
+        (MilvusException(1, "alias 'docs' conflicts with an existing collection"), False, False),
+        (MilvusException(65535, "context deadline exceeded"), False, False),
+    ],
+)
+def test_what_is_missing_or_taken_is_told_from_the_rest(error: Exception, missing: bool, taken: bool) -> None:
+    with pytest.raises(BartizanError) as raised, calling(PLACE):
+        raise error
+    assert (is_missing(raised.value), is_taken(raised.value)) == (missing, taken)
 
 
 def test_what_is_no_failure_of_milvus_passes_unchanged() -> None:

@@ -18,14 +18,15 @@ from pymilvus import DataType, MilvusClient
 from bartizan_connector import MemoryBackend
 from bartizan_connector.base.errors import Retry, SpaceMismatch, Stop, WrongUse
 from bartizan_connector.store import filters
-from bartizan_connector.store.backend import SearchBackend
+from bartizan_connector.store.backend import Store
 from bartizan_connector.store.collection import Collection, FieldSpec, Head, Leg
 from bartizan_connector.store.milvus import MilvusBackend, lite
+from bartizan_connector.store.milvus.writing import Writer
 from bartizan_connector.testing.backend import BackendSuite
-from bartizan_connector.testing.rows import COLLECTION, DENSE, FIELDS, SPARSE, found, queries, row
+from bartizan_connector.testing.rows import COLLECTION, DENSE, FIELDS, NARROW, TERMS, found, queries, row
 from tests.connector.store.congruence import IDS, assert_congruent, random_document, random_filter, random_queries
 
-BOTH_LEGS = Collection(name="congruence", legs=(DENSE, SPARSE), fields=FIELDS)
+LEGS = Collection(name="congruence", legs=(DENSE, TERMS, NARROW), fields=FIELDS)
 
 
 class TestMilvusLite(BackendSuite):
@@ -45,31 +46,36 @@ def path(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("seed", range(3))
 def test_it_answers_as_the_oracle_does_after_any_writes(path: Path, seed: int) -> None:
     backend = MilvusBackend(str(path))
-    assert_congruent(backend, BOTH_LEGS, seed=seed, steps=40)
+    assert_congruent(backend, LEGS, seed=seed, steps=40)
     backend.close()
 
 
 @pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[SearchBackend, SearchBackend]]:
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Store, Store]]:
     """One set of rows in the back-end and in the oracle."""
     backend, oracle = MilvusBackend(str(tmp_path_factory.mktemp("filters") / "index.db")), MemoryBackend()
     dice = random.Random(0)
     rows = [row for i in range(60) for row in random_document(dice, COLLECTION, f"{i}{dice.choice(IDS)}", 1)]
-    for each in (backend, oracle):
-        each.ensure(COLLECTION)
-        each.upsert(rows)
-    yield backend, oracle
+    stores = backend.open(COLLECTION), oracle.open(COLLECTION)
+    for store in stores:
+        store.upsert(rows)
+    yield stores
     backend.close()
 
 
 @given(dice=st.randoms(use_true_random=False))
 @settings(max_examples=60, deadline=None)
-def test_a_rendered_filter_passes_exactly_what_matches_passes(
-    pair: tuple[SearchBackend, SearchBackend], dice: random.Random
-) -> None:
+def test_a_rendered_filter_passes_exactly_what_matches_passes(pair: tuple[Store, Store], dice: random.Random) -> None:
     filter = random_filter(dice, depth=4)
-    vectors = random_queries(dice, "dense", 1)
-    answers = [each.search("dense", vectors, 500, filter) for each in pair]
+    vectors = random_queries(dice, DENSE, 1)
+    answers = [
+        (
+            each.search("dense", vectors, 500, filter),
+            each.count(filter),
+            sorted(document.id for document in each.scan(filter)),
+        )
+        for each in pair
+    ]
     assert answers[0] == answers[1]
 
 
@@ -80,13 +86,13 @@ def test_a_graph_index_finds_what_exact_search_finds(path: Path) -> None:
     values = dice.normal(size=(1100, 32)).astype(np.float32)
     values /= np.linalg.norm(values, axis=1, keepdims=True)
     backend, oracle = MilvusBackend(str(path), index="hnsw"), MemoryBackend()
-    for each in (backend, oracle):
-        each.ensure(collection)
+    store, exact = backend.open(collection), oracle.open(collection)
+    for each in (store, exact):
         each.upsert([row(f"d{i}", value) for i, value in enumerate(values[:1000])])
     vectors = queries(*values[1000:])
     overlap = [
         len(set(found(got)) & set(found(wanted)))
-        for got, wanted in zip(backend.search("dense", vectors, 10), oracle.search("dense", vectors, 10), strict=True)
+        for got, wanted in zip(store.search("dense", vectors, 10), exact.search("dense", vectors, 10), strict=True)
     ]
     assert sum(overlap) / (10 * len(overlap)) >= 0.99
     backend.close()
@@ -94,36 +100,37 @@ def test_a_graph_index_finds_what_exact_search_finds(path: Path) -> None:
 
 def test_everything_is_there_after_closing_and_opening_again(path: Path) -> None:
     first = MilvusBackend(str(path))
-    first.ensure(COLLECTION)
-    first.upsert([row("a", [1, 2, 3, 4], title="kept"), row("b", [1, 0, 0, 0])])
-    first.delete([Head(id="b", version=2)])
+    store = first.open(COLLECTION)
+    store.upsert([row("a", [1, 2, 3, 4], title="kept"), row("b", [1, 0, 0, 0])])
+    store.delete([Head(id="b", version=2, origin="docs/1", offset=5)])
     first.close()
     second = MilvusBackend(str(path))
-    second.ensure(COLLECTION, create=False)
-    (hits,) = second.search("dense", queries([1, 1, 1, 1]), 10)
+    assert second.aliases() == {COLLECTION.name: store.physical_name}
+    again = second.open(COLLECTION, create=False)
+    assert again.physical_name == store.physical_name
+    (hits,) = again.search("dense", queries([1, 1, 1, 1]), 10)
     assert [(hit.id, hit.score, hit.fields["title"]) for hit in hits] == [("a", 10.0, "kept")]
-    assert second.heads(["a", "b"])["b"] == Head(id="b", version=2, deleted=True)
+    assert again.heads(["a", "b"])["b"] == Head(id="b", version=2, deleted=True, origin="docs/1", offset=5)
     second.close()
 
 
 def test_another_tower_is_refused_by_the_collection_on_disk(path: Path) -> None:
     first = MilvusBackend(str(path))
-    first.ensure(COLLECTION)
+    first.open(COLLECTION)
     first.close()
     other = COLLECTION.model_copy(update={"legs": (DENSE.model_copy(update={"space_id": "another"}),)})
     with pytest.raises(SpaceMismatch) as raised:
-        MilvusBackend(str(path)).ensure(other, create=False)
+        MilvusBackend(str(path)).open(other, create=False)
     assert raised.value.exit_code == 3
     assert DENSE.space_id in str(raised.value)
 
 
 def test_two_back_ends_of_one_process_share_a_file_and_the_last_one_frees_it(path: Path) -> None:
     first, second = MilvusBackend(str(path)), MilvusBackend(str(path))
-    first.ensure(COLLECTION)
-    second.ensure(COLLECTION)
-    first.upsert([row("a", [1, 0, 0, 0])])
+    one, other = first.open(COLLECTION), second.open(COLLECTION)
+    one.upsert([row("a", [1, 0, 0, 0])])
     first.close()
-    assert second.heads(["a"])["a"].version == 1
+    assert other.heads(["a"])["a"].version == 1
     assert not _is_free(path)
     second.close()
     assert _is_free(path)
@@ -131,14 +138,14 @@ def test_two_back_ends_of_one_process_share_a_file_and_the_last_one_frees_it(pat
 
 def test_a_file_in_use_by_another_process_is_a_retry_that_says_what_to_do(path: Path) -> None:
     backend = MilvusBackend(str(path))
-    backend.ensure(COLLECTION)
+    backend.open(COLLECTION)
     program = f"""
 import sys
 from bartizan_connector.store.milvus import MilvusBackend
 from bartizan_connector.base.errors import Retry
 from bartizan_connector.testing.rows import COLLECTION
 try:
-    MilvusBackend({str(path)!r}).ensure(COLLECTION)
+    MilvusBackend({str(path)!r}).open(COLLECTION)
 except Retry as error:
     print(error)
     sys.exit(error.exit_code)
@@ -152,28 +159,26 @@ except Retry as error:
     assert _is_free(path)
 
 
-def test_a_failed_ensure_leaves_the_file_free(path: Path) -> None:
+def test_a_failed_open_leaves_the_file_free(path: Path) -> None:
     with pytest.raises(WrongUse, match="no Milvus Lite file"):
-        MilvusBackend(str(path)).ensure(COLLECTION, create=False)
+        MilvusBackend(str(path)).open(COLLECTION, create=False)
     assert not path.exists()
     for name in ("like", "IS", "Timestamp"):
         with pytest.raises(WrongUse, match=name):
-            MilvusBackend(str(path)).ensure(
-                COLLECTION.model_copy(update={"fields": (FieldSpec(name=name, type="int"),)})
-            )
+            MilvusBackend(str(path)).open(COLLECTION.model_copy(update={"fields": (FieldSpec(name=name, type="int"),)}))
     assert _is_free(path)
 
 
 def test_a_plain_file_in_its_place_is_refused(path: Path) -> None:
     path.write_bytes(b"SQLite format 3\x00")
     with pytest.raises(WrongUse, match="older Milvus Lite"):
-        MilvusBackend(str(path)).ensure(COLLECTION)
+        MilvusBackend(str(path)).open(COLLECTION)
 
 
 def test_a_folder_of_something_else_is_refused_and_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(WrongUse, match="something else"):
-        MilvusBackend(str(tmp_path)).ensure(COLLECTION)
+        MilvusBackend(str(tmp_path)).open(COLLECTION)
     assert [each.name for each in tmp_path.iterdir()] == ["thesis.txt"]
 
 
@@ -185,7 +190,7 @@ def test_a_collection_that_carries_no_contract_is_refused(path: Path) -> None:
     client.create_collection(COLLECTION.name, schema=schema)
     backend = MilvusBackend(str(path))
     with pytest.raises(Stop, match="not made by Bartizan"):
-        backend.ensure(COLLECTION)
+        backend.open(COLLECTION)
     assert client.list_collections() == [COLLECTION.name]
     client.close()
     lite.release(path)
@@ -194,23 +199,27 @@ def test_a_collection_that_carries_no_contract_is_refused(path: Path) -> None:
 def test_a_ledger_without_rows_is_not_believed(path: Path) -> None:
     """Its heads would make the next ingest skip documents that are not there."""
     backend = MilvusBackend(str(path))
-    backend.ensure(COLLECTION)
-    backend.upsert([row("a", [1, 0, 0, 0])])
-    MilvusClient(lite.serve(path, create=False)).drop_collection(COLLECTION.name)
+    store = backend.open(COLLECTION)
+    store.upsert([row("a", [1, 0, 0, 0])])
+    client = MilvusClient(lite.serve(path, create=False))
+    client.drop_collection(store.physical_name)
+    assert client.list_collections() == [f"{store.physical_name}__heads"]
     backend.close()
-    backend.ensure(COLLECTION)
-    assert backend.heads(["a"]) == {}
+    assert backend.open(COLLECTION).heads(["a"]) == {}
     backend.close()
+    client.close()
     lite.release(path)
 
 
 def test_rows_without_their_ledger_are_refused(path: Path) -> None:
     backend = MilvusBackend(str(path))
-    backend.ensure(COLLECTION)
+    store = backend.open(COLLECTION)
     client = MilvusClient(lite.serve(path, create=False))
-    client.drop_collection(f"{COLLECTION.name}__heads")
-    with pytest.raises(Stop, match="lost its ledger"):
-        backend.ensure(COLLECTION)
+    client.drop_collection(f"{store.physical_name}__heads")
+    with pytest.raises(Stop, match="lost its ledger") as raised:
+        backend.open(COLLECTION)
+    assert "drop" not in str(raised.value)
+    assert backend.collections() == {store.physical_name: COLLECTION}
     backend.close()
     client.close()
     lite.release(path)
@@ -222,30 +231,30 @@ def test_chunks_of_a_write_that_was_cut_off_do_not_outlive_the_next_one(
 ) -> None:
     """The process dies inside the write of five chunks; what comes next is a newer, shorter version."""
     backend = MilvusBackend(str(path))
-    backend.ensure(COLLECTION)
-    backend.upsert([row("a", [1, 0, 0, 0], chunk=chunk) for chunk in range(2)])
+    store = backend.open(COLLECTION)
+    store.upsert([row("a", [1, 0, 0, 0], chunk=chunk) for chunk in range(2)])
     step = {"ledger": "_write_rows", "rows": "_remove_rows", "remove": "_complete"}[dies_at]
     with monkeypatch.context() as patch:
-        patch.setattr(MilvusBackend, step, _die)
+        patch.setattr(Writer, step, _die)
         with pytest.raises(KeyboardInterrupt):
-            backend.upsert([row("a", [1, 0, 0, 0], chunk=chunk, version=2) for chunk in range(5)])
-    assert backend.heads(["a"])["a"].version == 1
-    backend.upsert([row("a", [1, 0, 0, 0], version=3)])
-    (hits,) = backend.search("dense", queries([1, 0, 0, 0]), 10, filters.parse("id == 'a'"))
+            store.upsert([row("a", [1, 0, 0, 0], chunk=chunk, version=2) for chunk in range(5)])
+    assert store.heads(["a"])["a"].version == 1
+    store.upsert([row("a", [1, 0, 0, 0], version=3)])
+    (hits,) = store.search("dense", queries([1, 0, 0, 0]), 10, filters.parse("id == 'a'"))
     assert found(hits) == [("a", 0)]
     backend.close()
 
 
 def test_an_unfinished_write_of_a_new_document_leaves_it_unknown(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     backend = MilvusBackend(str(path))
-    backend.ensure(COLLECTION)
+    store = backend.open(COLLECTION)
     with monkeypatch.context() as patch:
-        patch.setattr(MilvusBackend, "_complete", _die)
+        patch.setattr(Writer, "_complete", _die)
         with pytest.raises(KeyboardInterrupt):
-            backend.upsert([row("a", [1, 0, 0, 0], chunk=chunk) for chunk in range(3)])
-    assert backend.heads(["a"]) == {}
-    backend.delete([Head(id="a", version=2)])
-    (hits,) = backend.search("dense", queries([1, 0, 0, 0]), 10)
+            store.upsert([row("a", [1, 0, 0, 0], chunk=chunk) for chunk in range(3)])
+    assert store.heads(["a"]) == {}
+    store.delete([Head(id="a", version=2)])
+    (hits,) = store.search("dense", queries([1, 0, 0, 0]), 10)
     assert hits == []
     backend.close()
 
@@ -257,17 +266,17 @@ from bartizan_connector.store.milvus import MilvusBackend
 from bartizan_connector.testing.rows import COLLECTION, row
 from bartizan_connector.store.collection import Head
 backend = MilvusBackend({str(path)!r})
-backend.ensure(COLLECTION)
-backend.upsert([row(f"d{{i}}", [i, 0, 0, 0]) for i in range(300)])
-backend.delete([Head(id="d299", version=2)])
+store = backend.open(COLLECTION)
+store.upsert([row(f"d{{i}}", [i, 0, 0, 0]) for i in range(300)])
+store.delete([Head(id="d299", version=2)])
 os.kill(os.getpid(), signal.SIGKILL)
 """
     assert subprocess.run([sys.executable, "-c", program], timeout=60).returncode == -signal.SIGKILL
     backend = MilvusBackend(str(path))
-    backend.ensure(COLLECTION, create=False)
-    (hits,) = backend.search("dense", queries([1, 0, 0, 0]), 1000)
+    store = backend.open(COLLECTION, create=False)
+    (hits,) = store.search("dense", queries([1, 0, 0, 0]), 1000)
     assert found(hits) == [(f"d{i}", 0) for i in range(298, -1, -1)]
-    heads = backend.heads([f"d{i}" for i in range(300)])
+    heads = store.heads([f"d{i}" for i in range(300)])
     assert len(heads) == 300
     assert heads["d299"].deleted
     backend.close()
@@ -279,9 +288,9 @@ import os, pathlib, signal, time
 from bartizan_connector.store.milvus import MilvusBackend, lite
 from bartizan_connector.testing.rows import COLLECTION, row
 backend = MilvusBackend({str(path)!r})
-backend.ensure(COLLECTION)
-backend.upsert([row(f"d{{i}}", [i, 0, 0, 0]) for i in range(300)])
-backend._flush()
+store = backend.open(COLLECTION)
+store.upsert([row(f"d{{i}}", [i, 0, 0, 0]) for i in range(300)])
+store._writer.flush()
 files = []
 while len(files) < 2:  # Milvus Lite makes them in the background
     time.sleep(0.01)
@@ -296,20 +305,20 @@ os.kill(os.getpid(), signal.SIGKILL)
     assert killed.stdout.count("idx") == 2
     for _ in range(2):
         backend = MilvusBackend(str(path))
-        backend.ensure(COLLECTION, create=False)
-        assert len(backend.search("dense", queries([1, 0, 0, 0]), 1000)[0]) == 300
+        store = backend.open(COLLECTION, create=False)
+        assert len(store.search("dense", queries([1, 0, 0, 0]), 1000)[0]) == 300
         backend.close()
 
 
 def test_a_collection_that_was_being_made_at_kill_9_is_made_anew(path: Path) -> None:
-    for name in (COLLECTION.name, f"{COLLECTION.name}__heads"):
+    for name in ("suite__01234567", "suite__01234567__heads"):
         (path / "collections" / name).mkdir(parents=True)
     (path / "LOCK").touch()
     (path / lite._OPEN_MARK).touch()
     backend = MilvusBackend(str(path))
-    backend.ensure(COLLECTION)
-    backend.upsert([row("a", [1, 0, 0, 0])])
-    assert backend.heads(["a"])["a"].version == 1
+    store = backend.open(COLLECTION)
+    store.upsert([row("a", [1, 0, 0, 0])])
+    assert store.heads(["a"])["a"].version == 1
     backend.close()
 
 
@@ -319,7 +328,7 @@ def test_a_server_that_is_down_is_a_retry_that_names_it_at_once() -> None:
     with pytest.raises(
         Retry, match=r"http://127\.0\.0\.1:1 is unreachable: .*is \[backend\] uri its address"
     ) as raised:
-        backend.ensure(COLLECTION)
+        backend.open(COLLECTION)
     assert time.monotonic() - begun < 2
     assert raised.value.exit_code == 4
     assert "secret" not in str(raised.value)
@@ -328,7 +337,7 @@ def test_a_server_that_is_down_is_a_retry_that_names_it_at_once() -> None:
 @pytest.mark.parametrize("uri", ["http://", "http://127.0.0.1:port", "http://:19530", "http://[::1", "ftp://x:19530"])
 def test_an_address_that_is_none_is_refused(uri: str) -> None:
     with pytest.raises(WrongUse, match="as a Milvus address"):
-        MilvusBackend(uri).ensure(COLLECTION)
+        MilvusBackend(uri).open(COLLECTION)
 
 
 def _die(*_: object, **__: object) -> None:

@@ -11,7 +11,6 @@ from pymilvus import MilvusClient
 from bartizan_connector.__main__ import main
 from bartizan_connector.base.errors import WrongUse
 from bartizan_connector.config import Config
-from bartizan_connector.opening import open_backend
 from bartizan_connector.store.milvus import MilvusBackend
 from bartizan_connector.testing.rows import COLLECTION, queries, row
 from tests.exports import export_folder
@@ -37,7 +36,7 @@ def config(tmp_path: Path, guarded: MilvusServer) -> Path:
     (tmp_path / "corpus.jsonl").write_text(json.dumps({"_id": "a", "text": "the tower"}), encoding="utf-8")
     path = tmp_path / "bartizan.toml"
     path.write_text(
-        f'[space]\ncollection = "docs"\ndocument_tower = "{export_folder("bert", "fp32")}"\n[encoder]\nthreads = 1\n'
+        f'[collection]\nname = "docs"\n[spaces.dense]\ndocument_tower = "{export_folder("bert", "fp32")}"\n[encoders.query]\nthreads = 1\n'
         f'[source]\npath = "corpus.jsonl"\n[backend]\nconsistency = "Strong"\nuri = "{guarded.uri}"\n',
         encoding="utf-8",
     )
@@ -82,7 +81,7 @@ def test_the_token_comes_from_the_file_the_environment_or_the_configuration(conf
     ]
     for line, environment in given:
         config.write_text(text + line, encoding="utf-8")
-        backend = open_backend(Config.load(config, environment))
+        backend = Config.load(config, environment).backend.open()
         backend.ensure(COLLECTION)
         backend.close()
 

@@ -2,14 +2,18 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from bartizan_connector.base.errors import Reject, Stop
+from bartizan_connector.encode.encoder import Encoder as AnyEncoder
 from bartizan_connector.space.spec import Role
 from bartizan_connector.space.vectors import Vectors
-from bartizan_connector.store.collection import Head, Row
-from bartizan_connector.store.memory import MemoryBackend
-from bartizan_connector.stream.source import Message
-from bartizan_connector.stream.work import Report, run
+from bartizan_connector.store.backend import Backend as AnyBackend
+from bartizan_connector.store.collection import Collection, Head, Row
+from bartizan_connector.store.memory import MemoryBackend, MemoryStore
+from bartizan_connector.stream.report import Report
+from bartizan_connector.stream.source import Message, Source
+from bartizan_connector.stream.work import run
 from bartizan_connector.testing.encoder_fake import HashEncoder
 from tests.connector.stream.streams import ListSource, collection_for
 
@@ -21,9 +25,13 @@ EVERYTHING = 1000
 class Encoder(HashEncoder):
     """Counts what it encodes, and fails first as it is told."""
 
-    def __init__(self, *failures: Exception, poison: str | None = None) -> None:
+    def __init__(
+        self, *failures: Exception, poison: str | None = None, away: dict[str, list[Exception]] | None = None
+    ) -> None:
         super().__init__(dim=8, max_tokens=3)
         self.failures = list(failures)
+        self.away = away or {}
+        """Text → what happens first when it is to be encoded."""
         self.poison = poison
         self.encoded: list[str] = []
 
@@ -31,6 +39,9 @@ class Encoder(HashEncoder):
         assert role == "document"
         if self.failures:
             raise self.failures.pop(0)
+        for text in texts:
+            if self.away.get(text):
+                raise self.away[text].pop(0)
         if self.poison in texts:
             raise Reject((), "this text cannot be encoded")
         self.encoded += texts
@@ -38,7 +49,7 @@ class Encoder(HashEncoder):
 
 
 class Backend(MemoryBackend):
-    """A real one in memory that writes down its effects and fails where it is told."""
+    """A real one in memory; its stores write down their effects and fail where they are told."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,25 +58,38 @@ class Backend(MemoryBackend):
         self.refused: frozenset[str] = frozenset()
         self.torn = False
 
+    def open(self, collection: Collection, *, create: bool = True) -> "FaultyStore":
+        opened = super().open(collection, create=create)
+        return FaultyStore(self, collection.name, opened.physical_name)
+
+
+class FaultyStore(MemoryStore):
+    """What a `Backend` opens."""
+
+    def __init__(self, backend: Backend, name: str, physical_name: str) -> None:
+        super().__init__(backend, name, physical_name)
+        self._faults = backend
+
     def upsert(self, rows: Sequence[Row]) -> None:
-        bad = [row.id for row in rows if row.fields["text"] in self.refused]
+        bad = [row.id for row in rows if row.fields["text"] in self._faults.refused]
         if bad:
             raise Reject(bad, "the store refuses it")
-        self._effect("upsert", [row.id for row in rows], lambda: super(Backend, self).upsert(rows))
+        self._effect("upsert", [row.id for row in rows], lambda: super(FaultyStore, self).upsert(rows))
 
     def touch(self, heads: Sequence[Head]) -> None:
-        self._effect("touch", [head.id for head in heads], lambda: super(Backend, self).touch(heads))
+        self._effect("touch", [head.id for head in heads], lambda: super(FaultyStore, self).touch(heads))
 
     def delete(self, heads: Sequence[Head]) -> None:
-        self._effect("delete", [head.id for head in heads], lambda: super(Backend, self).delete(heads))
+        self._effect("delete", [head.id for head in heads], lambda: super(FaultyStore, self).delete(heads))
 
     def _effect(self, name: str, ids: Sequence[str], do: Callable[[], None]) -> None:
-        if self.fail.get(name):
-            raise self.fail[name].pop(0)
+        faults = self._faults
+        if faults.fail.get(name):
+            raise faults.fail[name].pop(0)
         before = self.heads(ids)
         do()
-        self.effects.append(f"{name} {' '.join(ids)}")
-        if self.torn and name != "touch":
+        faults.effects.append(f"{name} {' '.join(ids)}")
+        if faults.torn and name != "touch":
             # Power cut between the rows and their heads: the rows are changed, the heads are not.
             super().touch(list(before.values()))
             raise Stop("power cut")
@@ -91,12 +115,23 @@ class Words:
         self.effects.append(f"words delete {' '.join(ids)}")
 
 
-def ingest(messages: Sequence[Message], backend: MemoryBackend, batch_size: int = 100) -> Report:
-    return run(ListSource(messages, batch_size), Encoder(), backend, COLLECTION)
+def run_dense(source: Source, encoder: AnyEncoder, backend: AnyBackend, collection: Collection, **more: Any) -> Report:
+    """The pipeline with one tower, for the only leg."""
+    (leg,) = collection.legs
+    return run(source, {leg.name: encoder}, backend, collection, **more)
 
 
-def stored(backend: MemoryBackend) -> dict[str, str]:
+def ingest(messages: Sequence[Message], backend: AnyBackend, batch_size: int = 100) -> Report:
+    return run_dense(ListSource(messages, batch_size), Encoder(), backend, COLLECTION)
+
+
+def stored(backend: AnyBackend, collection: Collection = COLLECTION) -> dict[str, str]:
     """Everything a search can find: id → text."""
-    hits = backend.search("dense", ENCODER.encode(["anything"], "query"), EVERYTHING)[0]
+    store = backend.open(collection)
+    hits = store.search("dense", ENCODER.encode(["anything"], "query"), EVERYTHING)[0]
     assert len({hit.id for hit in hits}) == len(hits), "a document is there twice"
     return {hit.id: str(hit.fields["text"]) for hit in hits}
+
+
+def heads(backend: AnyBackend, ids: Sequence[str]) -> Mapping[str, Head]:
+    return backend.open(COLLECTION).heads(ids)

@@ -1,7 +1,7 @@
 """What the tests of the stream share: a source in memory, random changes, and the dictionary they must end up as."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,8 +19,9 @@ FIELDS = (
 )
 
 
-def collection_for(spec: TowerSpec, name: str = "docs") -> Collection:
-    return Collection(name=name, legs=(Leg.of(spec),), fields=FIELDS)
+def collection_for(*specs: TowerSpec, name: str = "docs") -> Collection:
+    """A leg for each tower, called as its kind."""
+    return Collection(name=name, legs=tuple(Leg.of(spec) for spec in specs), fields=FIELDS)
 
 
 def message(id: str, text: str | None, version: int, **more: Any) -> Message:
@@ -39,9 +40,30 @@ class ListSource:
     committed: int = 0
     dead: list[tuple[str, str]] = field(default_factory=list)
 
-    def batches(self) -> Iterator[Batch]:
-        for start in range(self.committed, len(self.messages), self.batch_size):
-            yield Batch(messages=tuple(self.messages[start : start + self.batch_size]))
+    given: int | None = None
+
+    @property
+    def dead_letters(self) -> str:
+        return "the list of the dead"
+
+    @property
+    def ended(self) -> bool:
+        return self._at >= len(self.messages)
+
+    @property
+    def _at(self) -> int:
+        return self.committed if self.given is None else self.given
+
+    def backlog(self) -> int:
+        return len(self.messages) - self._at
+
+    def poll(self, timeout: float) -> Batch | None:
+        start = self._at
+        self.given = min(start + self.batch_size, len(self.messages))
+        return Batch(messages=tuple(self.messages[start : self.given])) if start < self.given else None
+
+    def owns(self, batch: Batch) -> bool:
+        return True
 
     def commit(self, batch: Batch) -> None:
         assert batch.messages[0] is self.messages[self.committed], "batches must be committed in order"
@@ -51,7 +73,8 @@ class ListSource:
         self.dead.append((message.position, reason))
 
     def close(self) -> None:
-        pass
+        """What was given and not committed comes again."""
+        self.given = None
 
 
 @dataclass(frozen=True)

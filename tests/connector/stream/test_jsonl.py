@@ -3,8 +3,10 @@
 import base64
 import json
 import os
+import shutil
+import time
 import tracemalloc
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -12,8 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bartizan_connector.base.errors import Stop, WrongUse
+from bartizan_connector.stream.fence import sequence
 from bartizan_connector.stream.jsonl import JsonlSource
-from bartizan_connector.stream.source import Message, Source
+from bartizan_connector.stream.source import Batch, Message, Source
+from bartizan_connector.stream.versions import latest
 from bartizan_connector.testing.source import DeadLetter, Medium, SourceSuite
 
 
@@ -28,7 +32,7 @@ class JsonlMedium:
         return JsonlSource(self.path, batch_size=batch_size)
 
     def dead_letters(self) -> Sequence[DeadLetter]:
-        letters = [json.loads(line) for line in JsonlSource(self.path).dead_letters.read_bytes().splitlines()]
+        letters = [json.loads(line) for line in Path(JsonlSource(self.path).dead_letters).read_bytes().splitlines()]
         return [
             DeadLetter(
                 position=letter["position"],
@@ -44,8 +48,13 @@ class TestJsonlSource(SourceSuite):
         return JsonlMedium(folder)
 
 
+def batches(source: JsonlSource) -> Iterator[Batch]:
+    while (batch := source.poll(0.0)) is not None:
+        yield batch
+
+
 def read(source: JsonlSource) -> list[Message]:
-    return [message for batch in source.batches() for message in batch.messages]
+    return [message for batch in batches(source) for message in batch.messages]
 
 
 def test_a_position_names_the_file_and_the_line_and_blank_lines_are_no_messages(tmp_path: Path) -> None:
@@ -59,7 +68,7 @@ def test_a_folder_is_read_in_order_of_name_without_dead_letters_of_earlier_runs(
         (tmp_path / name).write_text(f"{name}\n")
     source = JsonlSource(tmp_path)
     assert [message.position for message in read(source)] == ["a.jsonl:1", "b.jsonl:1"]
-    assert source.dead_letters == tmp_path.with_name(f"{tmp_path.name}.dead.jsonl")
+    assert source.dead_letters == str(tmp_path.with_name(f"{tmp_path.name}.dead.jsonl"))
 
 
 def test_versions_grow_with_the_edits_of_the_file_and_with_its_lines(tmp_path: Path) -> None:
@@ -124,8 +133,8 @@ def test_a_batch_is_bounded_by_bytes_too(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr("bartizan_connector.stream.jsonl.MAX_BATCH_BYTES", 10)
     path = tmp_path / "corpus.jsonl"
     path.write_text("1234\n1234\n1234\n12345678901234\n1\n")
-    batches = [[len(message.value or b"") for message in batch.messages] for batch in JsonlSource(path).batches()]
-    assert batches == [[4, 4], [4], [14], [1]]
+    lengths = [[len(message.value or b"") for message in batch.messages] for batch in batches(JsonlSource(path))]
+    assert lengths == [[4, 4], [4], [14], [1]]
 
 
 def test_each_run_replaces_the_dead_letters_of_the_one_before(tmp_path: Path) -> None:
@@ -133,23 +142,23 @@ def test_each_run_replaces_the_dead_letters_of_the_one_before(tmp_path: Path) ->
     path.write_text("one\ntwo\n")
     for _ in range(2):
         source = JsonlSource(path)
-        for batch in source.batches():
+        for batch in batches(source):
             source.dead_letter(batch.messages[0], "no")
             source.commit(batch)
         source.close()
-    assert source.dead_letters.read_text().count("\n") == 1
-    list(source.batches())
-    assert source.dead_letters.read_text() == ""
+    assert Path(source.dead_letters).read_text().count("\n") == 1
+    read(JsonlSource(path))
+    assert Path(source.dead_letters).read_text() == ""
 
 
 def test_there_is_no_dead_letter_file_when_there_are_no_dead_letters(tmp_path: Path) -> None:
     path = tmp_path / "corpus.jsonl"
     path.write_text("one\n")
     source = JsonlSource(path)
-    for batch in source.batches():
+    for batch in batches(source):
         source.commit(batch)
     source.close()
-    assert not source.dead_letters.exists()
+    assert not Path(source.dead_letters).exists()
 
 
 def test_a_full_disk_under_the_dead_letters_stops_with_the_way_out(tmp_path: Path) -> None:
@@ -157,7 +166,7 @@ def test_a_full_disk_under_the_dead_letters_stops_with_the_way_out(tmp_path: Pat
     path.write_text("one\n")
     letters.symlink_to("/dev/full")
     source = JsonlSource(path, dead_letters=letters)
-    batch = next(source.batches())
+    batch = next(batches(source))
     source.dead_letter(batch.messages[0], "no")
     with pytest.raises(
         Stop, match=r"cannot write the dead letters to .*dead\.jsonl: No space left on device\. Make room"
@@ -173,7 +182,7 @@ def test_a_place_that_cannot_be_written_stops_with_the_way_out(tmp_path: Path) -
     path.write_text("one\n")
     source = JsonlSource(path, dead_letters=path / "dead.jsonl")
     with pytest.raises(Stop, match=r"set \[source\] dead_letters to another place"):
-        source.dead_letter(next(source.batches()).messages[0], "no")
+        source.dead_letter(next(batches(source)).messages[0], "no")
 
 
 def test_a_missing_source_is_wrong_use(tmp_path: Path) -> None:
@@ -192,7 +201,45 @@ def test_dead_letters_never_overwrite_the_source(tmp_path: Path) -> None:
             JsonlSource(path, dead_letters=letters)
 
 
-def test_lines_are_counted_for_the_progress_bar(tmp_path: Path) -> None:
-    (tmp_path / "a.jsonl").write_text("1\n2\n")
-    (tmp_path / "b.jsonl").write_text("3\n")
-    assert JsonlSource(tmp_path).count() == 3
+def test_the_backlog_counts_the_lines_that_are_left(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text("1\n2\n\n3\n")
+    (tmp_path / "b.jsonl").write_text("4\n")
+    source = JsonlSource(tmp_path, batch_size=2)
+    left = [source.backlog(), *(source.backlog() for _ in batches(source)), source.backlog()]
+    assert left == [5, 3, 1, 0, 0]
+    assert source.ended
+
+
+def test_a_batch_holds_lines_of_one_file_and_each_file_is_a_partition(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text("1\n2\n3\n")
+    (tmp_path / "b.jsonl").write_text("4\n")
+    given = [(batch.partition, len(batch.messages)) for batch in batches(JsonlSource(tmp_path, batch_size=2))]
+    assert given == [("a.jsonl", 2), ("a.jsonl", 1), ("b.jsonl", 1)]
+
+
+def test_a_file_from_the_future_counts_as_of_now(tmp_path: Path) -> None:
+    path = tmp_path / "corpus.jsonl"
+    path.write_text("one\n")
+    in_a_year = time.time() + 365 * 86_400
+    os.utime(path, (in_a_year, in_a_year))
+    (message,) = read(JsonlSource(path))
+    assert message.version <= latest(time.time())
+    (again,) = read(JsonlSource(path))
+    assert (again.origin, again.offset) == (message.origin, message.offset), "the same line of the same state"
+
+
+def test_the_origin_is_the_file_in_its_present_state(tmp_path: Path) -> None:
+    path, copy = tmp_path / "corpus.jsonl", tmp_path / "copy.jsonl"
+    path.write_text("one\n")
+    (before,) = read(JsonlSource(path))
+    assert read(JsonlSource(path)) == [before]
+    shutil.copy2(path, copy)
+    (other,) = read(JsonlSource(copy))
+    assert sequence(other.origin) != sequence(before.origin)
+    state = path.stat()
+    path.write_text("two\n")
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))  # of the same size, too
+    (edited,) = read(JsonlSource(path))
+    assert edited.version == before.version
+    assert edited.origin != before.origin
+    assert sequence(edited.origin) == sequence(before.origin)

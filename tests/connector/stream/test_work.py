@@ -6,11 +6,12 @@ from hypothesis import strategies as st
 
 from bartizan_connector.base.errors import SpaceMismatch, WrongUse
 from bartizan_connector.store.collection import Collection, Leg
-from bartizan_connector.store.memory import MemoryBackend
+from bartizan_connector.store.memory import MemoryBackend, MemoryStore
+from bartizan_connector.stream.report import MAX_NAMED_KEYS, OTHER_KEYS, Report
 from bartizan_connector.stream.source import Message
-from bartizan_connector.stream.work import MAX_NAMED_KEYS, OTHER_KEYS, Report, run
+from bartizan_connector.stream.work import run
 from bartizan_connector.testing.encoder_fake import HashEncoder
-from tests.connector.stream.faults import COLLECTION, ENCODER, Backend, Encoder, Words, ingest, stored
+from tests.connector.stream.faults import COLLECTION, ENCODER, Backend, Encoder, Words, heads, ingest, run_dense, stored
 from tests.connector.stream.streams import (
     IDS,
     Change,
@@ -27,16 +28,16 @@ def test_documents_are_written_with_vectors_fields_and_heads() -> None:
     backend = MemoryBackend()
     report = ingest([message("a", "one", 3, title="T", year=2020)], backend)
     vectors = ENCODER.encode(["T one"], "query")
-    (hit,) = backend.search("dense", vectors, 10)[0]
+    (hit,) = backend.open(COLLECTION).search("dense", vectors, 10)[0]
     assert (hit.id, hit.fields) == ("a", {"title": "T", "text": "one", "year": 2020})
     assert hit.score == pytest.approx(1.0, abs=1e-6)
-    assert backend.heads(["a"])["a"].version == 3
+    assert heads(backend, ["a"])["a"].version == 3
     assert (report.read, report.written) == (1, 1)
 
 
 def test_the_effects_come_in_their_order() -> None:
     backend, words = Backend(), Words()
-    run(ListSource([message("b", "old", 1), message("c", "old", 1), message("d", "same", 1)]), ENCODER, backend,
+    run_dense(ListSource([message("b", "old", 1), message("c", "old", 1), message("d", "same", 1)]), ENCODER, backend,
         COLLECTION, words=words)  # fmt: skip
     backend.effects = words.effects = effects = []
 
@@ -45,17 +46,17 @@ def test_the_effects_come_in_their_order() -> None:
             effects.append("commit")
 
     change = [message("a", "new", 2), message("b", "new", 2), message("c", None, 2), message("d", "same", 2)]
-    run(Witness(change), ENCODER, backend, COLLECTION, words=words)
+    run_dense(Witness(change), ENCODER, backend, COLLECTION, words=words)
     assert effects == ["touch d b c", "upsert a b", "delete c", "words upsert a b", "words delete c", "commit"]
 
 
 def test_a_second_run_writes_and_encodes_nothing() -> None:
     messages = [message("a", "one", 1), message("b", "two", 1), message("c", None, 1), message("b", "three", 2)]
     backend, words = Backend(), Words()
-    run(ListSource(messages, 2), ENCODER, backend, COLLECTION, words=words)
+    run_dense(ListSource(messages, 2), ENCODER, backend, COLLECTION, words=words)
     backend.effects, words.effects = [], []
     encoder = Encoder()
-    report = run(ListSource(messages, 2), encoder, backend, COLLECTION, words=words)
+    report = run_dense(ListSource(messages, 2), encoder, backend, COLLECTION, words=words)
     assert (backend.effects, words.effects, encoder.encoded) == ([], [], [])
     assert (report.read, report.unchanged, report.stale) == (4, 3, 1)
 
@@ -63,9 +64,9 @@ def test_a_second_run_writes_and_encodes_nothing() -> None:
 def test_a_new_version_of_the_same_content_is_not_encoded_but_fences_what_is_older() -> None:
     backend, encoder = MemoryBackend(), Encoder()
     ingest([message("a", "one", 1)], backend)
-    report = run(ListSource([message("a", "one", 5)]), encoder, backend, COLLECTION)
+    report = run_dense(ListSource([message("a", "one", 5)]), encoder, backend, COLLECTION)
     assert (report.unchanged, report.written, encoder.encoded) == (1, 0, [])
-    assert backend.heads(["a"])["a"].version == 5
+    assert heads(backend, ["a"])["a"].version == 5
     report = ingest([message("a", "late", 4)], backend)
     assert (report.stale, stored(backend)) == (1, {"a": "one"})
 
@@ -98,20 +99,20 @@ def test_a_delete_of_an_unknown_id_stops_the_puts_that_are_older() -> None:
 
 def test_each_distinct_content_is_encoded_once_a_batch() -> None:
     encoder, backend = Encoder(), MemoryBackend()
-    run(ListSource([message("a", "one", 1), message("b", "one", 1)]), encoder, backend, COLLECTION)
+    run_dense(ListSource([message("a", "one", 1), message("b", "one", 1)]), encoder, backend, COLLECTION)
     assert encoder.encoded == ["one"]
     assert stored(backend) == {"a": "one", "b": "one"}
 
 
 def test_a_tower_of_another_space_is_refused_before_anything_is_opened_or_read() -> None:
     class Untouched(MemoryBackend):
-        def ensure(self, collection: Collection, *, create: bool = True) -> None:
+        def open(self, collection: Collection, *, create: bool = True) -> MemoryStore:
             raise AssertionError("must not be reached")
 
     source = ListSource([message("a", "one", 1)])
     other = HashEncoder(dim=8, seed=1)
     with pytest.raises(SpaceMismatch) as caught:
-        run(source, other, Untouched(), COLLECTION)
+        run_dense(source, other, Untouched(), COLLECTION)
     assert caught.value.exit_code == 3
     assert other.spec.space_id in str(caught.value)
     assert ENCODER.spec.space_id in str(caught.value)
@@ -123,7 +124,7 @@ def test_a_collection_that_was_made_for_another_space_is_refused_before_anything
     ingest([message("a", "one", 1)], backend)
     other = HashEncoder(dim=8, seed=1)
     with pytest.raises(SpaceMismatch):
-        run(source, other, backend, collection_for(other.spec))
+        run_dense(source, other, backend, collection_for(other.spec))
     assert (source.committed, stored(backend)) == (0, {"a": "one"})
 
 
@@ -132,14 +133,19 @@ def test_a_tower_that_encodes_queries_only_is_refused() -> None:
     roles = {"query": encoder.spec.roles["query"]}
     encoder.spec = encoder.spec.model_copy(update={"roles": roles, "space": ENCODER.spec.space_id})
     with pytest.raises(WrongUse, match="encodes query only"):
-        run(ListSource([]), encoder, MemoryBackend(), COLLECTION)
+        run_dense(ListSource([]), encoder, MemoryBackend(), COLLECTION)
 
 
 def test_a_collection_with_a_leg_that_nobody_fills_is_refused() -> None:
     sparse = Leg(name="sparse", kind="sparse", dim=100, space_id="tw-other")
     two = COLLECTION.model_copy(update={"legs": (*COLLECTION.legs, sparse)})
-    with pytest.raises(WrongUse, match="has the legs dense, sparse, but one tower fills one leg"):
-        run(ListSource([]), ENCODER, MemoryBackend(), two)
+    with pytest.raises(WrongUse, match="no tower fills sparse of collection 'docs', which has the legs dense, sparse"):
+        run(ListSource([]), {"dense": ENCODER}, MemoryBackend(), two)
+
+
+def test_a_tower_for_which_there_is_no_leg_is_refused() -> None:
+    with pytest.raises(WrongUse, match="a tower is given for sparse, but collection 'docs' has the legs dense"):
+        run(ListSource([]), {"dense": ENCODER, "sparse": ENCODER}, MemoryBackend(), COLLECTION)
 
 
 def test_the_report_names_what_was_cut_off_and_what_was_not_declared() -> None:
@@ -149,7 +155,7 @@ def test_the_report_names_what_was_cut_off_and_what_was_not_declared() -> None:
         message("c", "one two three four", 1),
     ]
     shares: list[Report] = []
-    report = run(ListSource(messages, 1), ENCODER, MemoryBackend(), COLLECTION, on_batch=shares.append)
+    report = run_dense(ListSource(messages, 1), ENCODER, MemoryBackend(), COLLECTION, on_batch=shares.append)
     assert (report.truncated, report.undeclared) == (2, {"metadata": 1, "url": 2})
     assert set(report.stages) == {"read", "fence", "encode", "write", "commit"}
     assert sum((share.seconds for share in shares), 0.0) == pytest.approx(report.seconds)
@@ -183,13 +189,13 @@ def test_any_stream_ends_as_a_dictionary_would_and_every_message_is_counted_once
     backend, words = Backend(), Words()
     backend.refused = frozenset(refused)
     source = ListSource(messages, batch_size)
-    report = run(source, ENCODER, backend, COLLECTION, words=words if with_words else None)
+    report = run_dense(source, ENCODER, backend, COLLECTION, words=words if with_words else None)
 
     expected = state_after(each for each in log if isinstance(each, Change) and each.record.get("text") not in refused)
     alive = {id: f"fruit {change.content}" for id, change in expected.items() if change.content is not None}
     assert stored(backend) == alive
-    heads = backend.heads(IDS)
-    assert {id: (head.version, head.deleted, bool(head.hash)) for id, head in heads.items()} == {
+    kept = heads(backend, IDS)
+    assert {id: (head.version, head.deleted, bool(head.hash)) for id, head in kept.items()} == {
         id: (change.version, change.content is None, change.content is not None) for id, change in expected.items()
     }
     if with_words:

@@ -4,9 +4,9 @@ import pytest
 
 from bartizan_connector.base.errors import Reject, Retry, Stop
 from bartizan_connector.store.memory import MemoryBackend
+from bartizan_connector.stream.patience import Patience
 from bartizan_connector.stream.source import Message
-from bartizan_connector.stream.work import Patience, Report, run
-from tests.connector.stream.faults import COLLECTION, ENCODER, Backend, Encoder, Words, ingest, stored
+from tests.connector.stream.faults import COLLECTION, ENCODER, Backend, Encoder, Words, heads, ingest, run_dense, stored
 from tests.connector.stream.streams import ListSource, message
 
 
@@ -16,7 +16,7 @@ def test_retry_waits_as_asked_and_then_everything_is_written_and_committed_once(
     backend.fail = {"upsert": [Retry("busy", after=7.0)], "touch": [Retry("busy", after=0.0)]}
     encoder = Encoder(Retry("away", after=2.5), Retry("away", after=0.1))
     source = ListSource([message("a", "one", 1)])
-    report = run(source, encoder, backend, COLLECTION, patience=Patience(sleep=waits.append))
+    report = run_dense(source, encoder, backend, COLLECTION, patience=Patience(sleep=waits.append))
     assert waits == [2.5, 1.0, 7.0]
     assert (report.written, source.committed, stored(backend)) == (1, 1, {"a": "one"})
 
@@ -24,16 +24,13 @@ def test_retry_waits_as_asked_and_then_everything_is_written_and_committed_once(
 def test_patience_ends_with_the_last_retry_and_the_next_run_goes_on() -> None:
     backend = MemoryBackend()
     source = ListSource([message("a", "one", 1), message("b", "two", 1)], batch_size=1)
-    flaky = Encoder()
+    flaky = Encoder(away={"two": [Retry(f"failure {number}") for number in range(3)]})
     run_once = Patience(attempts=3, sleep=lambda seconds: None)
-
-    def fail_from_now_on(_: Report) -> None:
-        flaky.failures = [Retry(f"failure {number}") for number in range(3)]
-
     with pytest.raises(Retry, match="failure 2"):
-        run(source, flaky, backend, COLLECTION, patience=run_once, on_batch=fail_from_now_on)
+        run_dense(source, flaky, backend, COLLECTION, patience=run_once)
     assert (source.committed, stored(backend)) == (1, {"a": "one"})
-    run(source, flaky, backend, COLLECTION)
+    source.close()
+    run_dense(source, flaky, backend, COLLECTION)
     assert stored(backend) == {"a": "one", "b": "two"}
 
 
@@ -41,7 +38,7 @@ def test_patience_is_bounded_in_time_too() -> None:
     waits: list[float] = []
     always = Encoder(*[Retry("away", after=60.0) for _ in range(10)])
     with pytest.raises(Retry):
-        run(ListSource([message("a", "one", 1)]), always, MemoryBackend(), COLLECTION,
+        run_dense(ListSource([message("a", "one", 1)]), always, MemoryBackend(), COLLECTION,
             patience=Patience(seconds=59.0, sleep=waits.append))  # fmt: skip
     assert waits == []
 
@@ -50,7 +47,7 @@ def test_rejected_ids_are_set_aside_and_the_rest_goes_on() -> None:
     backend = Backend()
     backend.refused = frozenset({"bad"})
     source = ListSource([message("a", "one", 1), message("b", "bad", 1), message("c", "two", 1)])
-    report = run(source, ENCODER, backend, COLLECTION)
+    report = run_dense(source, ENCODER, backend, COLLECTION)
     assert source.dead == [("list:b@1", "the store refuses it")]
     assert (report.read, report.written, report.dead, source.committed) == (3, 2, 1, 3)
     assert stored(backend) == {"a": "one", "c": "two"}
@@ -60,7 +57,7 @@ def test_when_the_newest_is_rejected_the_one_before_it_counts() -> None:
     backend, words = Backend(), Words()
     backend.refused = frozenset({"bad"})
     source = ListSource([message("a", "good", 1), message("a", "bad", 3), message("a", "better", 2)])
-    report = run(source, ENCODER, backend, COLLECTION, words=words)
+    report = run_dense(source, ENCODER, backend, COLLECTION, words=words)
     assert [position for position, _ in source.dead] == ["list:a@3"]
     assert (report.written, report.stale, report.dead) == (1, 1, 1)
     assert stored(backend) == {"a": "better"}
@@ -69,11 +66,11 @@ def test_when_the_newest_is_rejected_the_one_before_it_counts() -> None:
 
 def test_a_rejected_update_leaves_what_was_stored() -> None:
     backend, words = Backend(), Words()
-    run(ListSource([message("a", "good", 1)]), ENCODER, backend, COLLECTION, words=words)
-    head = backend.heads(["a"])
+    run_dense(ListSource([message("a", "good", 1)]), ENCODER, backend, COLLECTION, words=words)
+    before = heads(backend, ["a"])
     backend.refused = frozenset({"bad"})
-    run(ListSource([message("a", "bad", 2)]), ENCODER, backend, COLLECTION, words=words)
-    assert backend.heads(["a"]) == head
+    run_dense(ListSource([message("a", "bad", 2)]), ENCODER, backend, COLLECTION, words=words)
+    assert heads(backend, ["a"]) == before
     assert (stored(backend), words.held["a"].fields["text"]) == ({"a": "good"}, "good")
 
 
@@ -81,7 +78,7 @@ def test_a_batch_of_which_nothing_is_left_is_committed() -> None:
     backend = Backend()
     backend.refused = frozenset({"bad"})
     source = ListSource([message("a", "bad", 1), Message(position="list:2", value=b"{", version=1)])
-    report = run(source, ENCODER, backend, COLLECTION)
+    report = run_dense(source, ENCODER, backend, COLLECTION)
     assert (report.dead, source.committed, stored(backend)) == (2, 2, {})
 
 
@@ -89,7 +86,7 @@ def test_a_text_that_the_encoder_rejects_is_found_among_the_others() -> None:
     texts = [f"text {number}" for number in range(20)]
     encoder, backend = Encoder(poison="text 13"), MemoryBackend()
     source = ListSource([message(text[5:], text, 1) for text in texts])
-    report = run(source, encoder, backend, COLLECTION)
+    report = run_dense(source, encoder, backend, COLLECTION)
     assert source.dead == [("list:13@1", "this text cannot be encoded")]
     assert (report.written, report.dead) == (19, 1)
     assert sorted(encoder.encoded) == sorted(set(texts) - {"text 13"}), "each of the others is encoded once"
@@ -99,7 +96,7 @@ def test_a_rejection_of_something_else_stops() -> None:
     backend = Backend()
     backend.fail = {"upsert": [Reject(("nobody",), "no")]}
     with pytest.raises(Stop, match=r"rejected that is not in the batch \(nobody\): no"):
-        run(ListSource([message("a", "one", 1)]), ENCODER, backend, COLLECTION)
+        run_dense(ListSource([message("a", "one", 1)]), ENCODER, backend, COLLECTION)
 
 
 def test_stop_ends_the_run_without_a_commit_and_the_next_one_goes_on() -> None:
@@ -107,9 +104,10 @@ def test_stop_ends_the_run_without_a_commit_and_the_next_one_goes_on() -> None:
     backend.fail = {"upsert": [Stop("disk full")]}
     source = ListSource([message("a", "one", 1)])
     with pytest.raises(Stop, match="disk full"):
-        run(source, ENCODER, backend, COLLECTION)
+        run_dense(source, ENCODER, backend, COLLECTION)
     assert source.committed == 0
-    run(source, ENCODER, backend, COLLECTION)
+    source.close()
+    run_dense(source, ENCODER, backend, COLLECTION)
     assert (source.committed, stored(backend)) == (1, {"a": "one"})
 
 
@@ -119,9 +117,9 @@ def test_what_returns_to_its_old_content_after_a_crash_halfway_is_written_again(
     ingest([message("a", "one", 1)], backend)
     backend.torn = True
     with pytest.raises(Stop, match="power cut"):
-        run(ListSource([halfway]), ENCODER, backend, COLLECTION)
+        run_dense(ListSource([halfway]), ENCODER, backend, COLLECTION)
     backend.torn = False
-    report = run(ListSource([halfway, message("a", "one", 3)]), ENCODER, backend, COLLECTION)
+    report = run_dense(ListSource([halfway, message("a", "one", 3)]), ENCODER, backend, COLLECTION)
     assert (report.written, stored(backend)) == (1, {"a": "one"})
 
 
@@ -130,7 +128,7 @@ def test_an_id_whose_write_never_ended_is_repaired_by_its_own_version() -> None:
     ingest([message("a", "one", 1)], backend)
     backend.torn = True
     with pytest.raises(Stop):
-        run(ListSource([message("a", None, 2)]), ENCODER, backend, COLLECTION)
+        run_dense(ListSource([message("a", None, 2)]), ENCODER, backend, COLLECTION)
     backend.torn = False
     assert stored(backend) == {}
     ingest([message("a", "one", 1)], backend)
@@ -141,14 +139,14 @@ def test_a_word_index_that_is_added_later_is_filled_without_encoding() -> None:
     backend, words, encoder = MemoryBackend(), Words(), Encoder()
     messages = [message("a", "one", 1), message("b", "two", 1), message("c", "three", 1), message("c", None, 2)]
     ingest(messages, backend)
-    report = run(ListSource(messages), encoder, backend, COLLECTION, words=words)
+    report = run_dense(ListSource(messages), encoder, backend, COLLECTION, words=words)
     assert (sorted(words.held), encoder.encoded, report.written) == (["a", "b"], [], 0)
 
 
 def test_a_word_index_that_a_crash_left_behind_is_brought_up_by_the_replay() -> None:
     backend, words = MemoryBackend(), Words()
     old, new = message("a", "one", 1), message("a", "two", 2)
-    run(ListSource([old, message("b", "b", 1)]), ENCODER, backend, COLLECTION, words=words)
+    run_dense(ListSource([old, message("b", "b", 1)]), ENCODER, backend, COLLECTION, words=words)
     ingest([new, message("b", None, 2)], backend)  # as if the crash came before the words
-    run(ListSource([new, message("b", None, 2)]), ENCODER, backend, COLLECTION, words=words)
+    run_dense(ListSource([new, message("b", None, 2)]), ENCODER, backend, COLLECTION, words=words)
     assert {id: row.fields["text"] for id, row in words.held.items()} == {"a": "two"}

@@ -5,15 +5,15 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from bartizan_connector.base.errors import SpaceMismatch, Stop, WrongUse
+from bartizan_connector.base.errors import SpaceMismatch, Stop
 from bartizan_connector.space.spec import Role
 from bartizan_connector.space.vectors import SparseVector, Vectors
 from bartizan_connector.store.collection import Collection, Leg
 from bartizan_connector.store.memory import MemoryBackend
 from bartizan_connector.stream.work import run
 from bartizan_connector.testing.encoder_fake import HashEncoder
-from tests.connector.stream.faults import COLLECTION, ENCODER, stored
-from tests.connector.stream.streams import FIELDS, ListSource, message
+from tests.connector.stream.faults import COLLECTION, ENCODER, run_dense, stored
+from tests.connector.stream.streams import FIELDS, ListSource, collection_for, message
 from tests.connector.testing.sparse_fake import WordEncoder
 
 
@@ -56,7 +56,7 @@ REASON = "the tower gives NaN or infinity for this text; change the text, or ing
 def test_a_text_without_a_finite_vector_is_set_aside_and_the_rest_goes_on(value: float) -> None:
     texts = [f"text {number}" for number in range(20)]
     source, backend = ListSource([message(text[5:], text, 1) for text in texts]), MemoryBackend()
-    report = run(source, Overflowing("text 13", "text 4", value=value), backend, COLLECTION)
+    report = run_dense(source, Overflowing("text 13", "text 4", value=value), backend, COLLECTION)
     assert sorted(source.dead) == [("list:13@1", REASON), ("list:4@1", REASON)]
     assert (report.written, report.dead, source.committed) == (18, 2, 20)
     assert set(stored(backend)) == {text[5:] for text in texts} - {"13", "4"}
@@ -64,11 +64,11 @@ def test_a_text_without_a_finite_vector_is_set_aside_and_the_rest_goes_on(value:
 
 def test_a_sparse_tower_is_treated_alike() -> None:
     encoder, backend = OverflowingWords(), MemoryBackend()
-    collection = Collection(name="docs", legs=(Leg.of(encoder.spec),), fields=FIELDS)
+    collection = collection_for(encoder.spec)
     source = ListSource([message("a", "one", 1), message("b", "thirteen", 1), message("c", "two", 1)])
-    report = run(source, encoder, backend, collection)
+    report = run_dense(source, encoder, backend, collection)
     assert (source.dead, report.written) == ([("list:b@1", REASON)], 2)
-    assert set(backend.heads(["a", "b", "c"])) == {"a", "c"}
+    assert set(backend.open(collection).heads(["a", "b", "c"])) == {"a", "c"}
 
 
 def test_the_next_run_meets_the_bad_text_alone_and_sets_it_aside_again() -> None:
@@ -76,7 +76,7 @@ def test_the_next_run_meets_the_bad_text_alone_and_sets_it_aside_again() -> None
     messages = [message("a", "one", 1), message("b", "bad", 1)]
     for _ in range(2):
         source = ListSource(messages)
-        assert run(source, encoder, backend, COLLECTION).dead == 1
+        assert run_dense(source, encoder, backend, COLLECTION).dead == 1
         assert [position for position, _ in source.dead] == ["list:b@1"]
     assert stored(backend) == {"a": "one"}
 
@@ -84,7 +84,7 @@ def test_the_next_run_meets_the_bad_text_alone_and_sets_it_aside_again() -> None
 def test_a_tower_that_gives_nothing_finite_stops_the_run_and_no_document_is_blamed() -> None:
     source, backend = ListSource([message("a", "one", 1), message("b", "two", 1)]), MemoryBackend()
     with pytest.raises(Stop, match=r"tower 'hash-0' \(tw-\w+\) is broken: .*NaN or infinity\. Export it again") as stop:
-        run(source, Overflowing(everything=True), backend, COLLECTION)
+        run_dense(source, Overflowing(everything=True), backend, COLLECTION)
     assert stop.value.exit_code == 1
     assert (source.dead, source.committed, stored(backend)) == ([], 0, {})
 
@@ -106,7 +106,7 @@ def test_a_tower_that_does_not_keep_its_spec_stops_the_run(answer: Vectors, how:
 
     source, backend = ListSource([message("a", "one", 1), message("b", "two", 1)]), MemoryBackend()
     with pytest.raises(Stop, match=how) as stop:
-        run(source, Wrong(dim=8, max_tokens=3), backend, COLLECTION)
+        run_dense(source, Wrong(dim=8, max_tokens=3), backend, COLLECTION)
     assert "tower 'hash-0'" in str(stop.value)
     assert stop.value.exit_code == 1
     assert (source.dead, source.committed, stored(backend)) == ([], 0, {})
@@ -115,18 +115,20 @@ def test_a_tower_that_does_not_keep_its_spec_stops_the_run(answer: Vectors, how:
 def test_a_tower_fills_the_leg_of_its_kind_and_space_whatever_it_is_called() -> None:
     backend = MemoryBackend()
     body = Collection(name="docs", legs=(Leg.of(ENCODER.spec, "body"),), fields=FIELDS)
-    run(ListSource([message("a", "one", 1)]), ENCODER, backend, body)
-    (hits,) = backend.search("body", ENCODER.encode(["one"], "query"), 5)
+    run_dense(ListSource([message("a", "one", 1)]), ENCODER, backend, body)
+    (hits,) = backend.open(body).search("body", ENCODER.encode(["one"], "query"), 5)
     assert [hit.id for hit in hits] == ["a"]
 
 
-def test_a_tower_of_another_kind_or_a_second_leg_is_refused_before_anything_is_written() -> None:
+def test_a_tower_of_another_kind_or_space_is_refused_before_anything_is_written() -> None:
     backend, words = MemoryBackend(), WordEncoder()
-    with pytest.raises(SpaceMismatch, match="sparse tower 'words' cannot fill") as refusal:
-        run(ListSource([message("a", "one", 1)]), words, backend, COLLECTION)
+    with pytest.raises(SpaceMismatch, match=r"tower 'words' cannot fill the dense leg of .*is sparse") as refusal:
+        run_dense(ListSource([message("a", "one", 1)]), words, backend, COLLECTION)
     assert (refusal.value.expected, refusal.value.came) == (ENCODER.spec.space_id, words.spec.space_id)
-    both = Collection(name="both", legs=(Leg.of(ENCODER.spec), Leg.of(words.spec)), fields=FIELDS)
-    with pytest.raises(WrongUse, match="the legs dense, sparse, but one tower fills one leg; give each tower"):
-        run(ListSource([message("a", "one", 1)]), ENCODER, backend, both)
-    with pytest.raises(WrongUse, match="ensure"):
-        backend.heads(["a"])
+    both = collection_for(ENCODER.spec, words.spec)
+    with pytest.raises(SpaceMismatch, match="tower 'words' cannot fill the dense leg of collection 'docs'"):
+        run(ListSource([]), {"dense": words, "sparse": ENCODER}, backend, both)
+    other = HashEncoder(dim=8, seed=1)
+    with pytest.raises(SpaceMismatch, match="tower 'hash-1' cannot fill the dense leg of collection 'docs'"):
+        run(ListSource([]), {"dense": other, "sparse": words}, backend, both)
+    assert backend.collections() == {}

@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from importlib import import_module
@@ -21,10 +21,10 @@ from typing import Any, cast
 import pymilvus
 
 from bartizan_connector.search.words import WordIndex
-from bartizan_connector.store.backend import SearchBackend
+from bartizan_connector.store.backend import Backend, Store
 from bartizan_connector.store.milvus import MilvusBackend
 from bartizan_connector.stream.jsonl import JsonlSource
-from bartizan_connector.stream.source import Batch, Source
+from bartizan_connector.stream.source import Batch, Message, Source
 from bartizan_connector.stream.work import run
 from bartizan_connector.testing.encoder_fake import HashEncoder
 from tests.connector.store.memory_host import host_at
@@ -33,7 +33,7 @@ from tests.connector.stream.streams import CONTENTS, collection_for
 ENCODER = HashEncoder(dim=8)
 QUERIES = ("fruit", "apple banana cherry")
 EVERYTHING = 1000
-_EFFECTS = frozenset({"ensure", "upsert", "touch", "delete", "close", "dead_letter", "commit"})
+_EFFECTS = frozenset({"upsert", "touch", "delete", "close", "dead_letter", "commit"})
 _MILVUS = (
     "create_collection", "drop_collection", "create_index", "alter_collection_properties",
     "insert", "upsert", "delete", "flush",
@@ -51,6 +51,7 @@ class Job:
     cursor: bool
     """Whether the source remembers what was committed, as a broker does; JsonlSource does not."""
     batch_size: int = 100
+    in_flight: int = 4
     collection: str
     words: str
     memory: str | None = None
@@ -74,11 +75,25 @@ class LogSource:
         self._batch_size = batch_size
         self._cursor = cursor_of(log)
 
-    def batches(self) -> Iterator[Batch]:
-        start = int(self._cursor.read_text()) if self._cursor.exists() else 0
-        messages = [message for batch in self._inner.batches() for message in batch.messages]
-        for first in range(start, len(messages), self._batch_size):
-            yield Batch(messages=tuple(messages[first : first + self._batch_size]))
+        self._given = 0
+        self._messages: list[Message] | None = None
+
+    dead_letters = "beside the log"
+
+    @property
+    def ended(self) -> bool:
+        return self._given >= len(self._all())
+
+    def backlog(self) -> int:
+        return len(self._all()) - self._given
+
+    def poll(self, timeout: float) -> Batch | None:
+        messages = self._all()[self._given : self._given + self._batch_size]
+        self._given += len(messages)
+        return Batch(messages=tuple(messages), partition="log") if messages else None
+
+    def owns(self, batch: Batch) -> bool:
+        return True
 
     def commit(self, batch: Batch) -> None:
         self._inner.commit(batch)
@@ -86,8 +101,17 @@ class LogSource:
         aside.write_text(batch.messages[-1].position.rpartition(":")[2])
         aside.replace(self._cursor)
 
-    def dead_letter(self, message: Any, reason: str) -> None:
+    def dead_letter(self, message: Message, reason: str) -> None:
         self._inner.dead_letter(message, reason)
+
+    def _all(self) -> list[Message]:
+        """Every line of the log; the first time, what was committed counts as given."""
+        if self._messages is None:
+            self._messages = []
+            while (batch := self._inner.poll(0.0)) is not None:
+                self._messages += batch.messages
+            self._given = int(self._cursor.read_text()) if self._cursor.exists() else 0
+        return self._messages
 
     def close(self) -> None:
         self._inner.close()
@@ -107,6 +131,8 @@ class Bombed:
 
     def __getattr__(self, name: str) -> Any:
         attribute = getattr(self._inner, name)
+        if name == "open":
+            return lambda *args, **more: Bombed(Bombed.counting(attribute)(*args, **more))
         return Bombed.counting(attribute) if name in _EFFECTS else attribute
 
     @classmethod
@@ -131,29 +157,30 @@ def work(job: Job) -> None:
     log = Path(job.log)
     source: Source = LogSource(log, job.batch_size) if job.cursor else JsonlSource(log, batch_size=job.batch_size)
     backend, words = _open(job), WordIndex(Path(job.words), job.collection)
-    collection = collection_for(ENCODER.spec, job.collection)
+    collection = collection_for(ENCODER.spec, name=job.collection)
     counted = Bombed(backend) if job.memory else backend  # in Milvus, each part of an effect counts by itself
-    run(Bombed(source), ENCODER, counted, collection, words=Bombed(words))
+    run(Bombed(source), {"dense": ENCODER}, counted, collection, words=Bombed(words), in_flight=job.in_flight)
     if job.observe is not None:
-        Path(job.result).write_text(json.dumps(_observation(backend, words, job.observe)))
+        seen = _observation(backend.open(collection, create=False), words, job.observe)
+        Path(job.result).write_text(json.dumps(seen))
     source.close()
     words.close()
     backend.close()
 
 
-def _open(job: Job) -> SearchBackend:
+def _open(job: Job) -> Backend:
     if job.milvus is not None:
         return MilvusBackend(job.milvus, consistency="Strong", index="flat")
     assert job.memory is not None
     host = host_at(job.memory)
     host.connect()
-    return cast(SearchBackend, host.backend(job.collection))  # type: ignore[attr-defined]
+    return cast(Backend, host.backend(job.collection))  # type: ignore[attr-defined]
 
 
-def _observation(backend: SearchBackend, words: WordIndex, ids: Sequence[str]) -> dict[str, Any]:
-    hits = backend.search("dense", ENCODER.encode(QUERIES, "query"), EVERYTHING)
+def _observation(store: Store, words: WordIndex, ids: Sequence[str]) -> dict[str, Any]:
+    hits = store.search("dense", ENCODER.encode(QUERIES, "query"), EVERYTHING)
     found = [[[hit.id, dict(hit.fields), hit.score] for hit in each if hit.id in ids] for each in hits]
-    heads = {id: [head.version, head.hash, head.deleted] for id, head in backend.heads(ids).items()}
+    heads = {id: [head.version, head.hash, head.deleted] for id, head in store.heads(ids).items()}
     held = any(words.hashes(ids))  # an index that never held a word refuses to be searched
     by_word = {
         word: [hit.id for hit in words.search(word, EVERYTHING)] if held else [] for word in ("fruit", *CONTENTS)

@@ -50,12 +50,13 @@ def test_the_towers_of_a_run_are_printed(bench: Path) -> None:
 
 def test_the_resolved_recipe_is_the_one_that_was_run(bench: Path) -> None:
     run = Recipe.load(shipped()["scalingnote"], tower=bench / "tower", data=bench / "data")
-    assert Recipe.load(bench / "run/recipe.toml") == run
+    assert Recipe.load(bench / "run/recipe.toml") == run.identified()
+    assert run.identified().identities == {"tower": TowerSpec.read(bench / "tower").tower_id}
 
 
 def test_the_copy_of_a_shipped_recipe_finds_what_lies_beside_it(bench: Path) -> None:
     (bench / "mine.toml").write_text(shipped()["scalingnote"].read_text())
-    assert Recipe.load(bench / "mine.toml") == Recipe.load(bench / "run/recipe.toml")
+    assert Recipe.load(bench / "mine.toml").identified() == Recipe.load(bench / "run/recipe.toml")
 
 
 @pytest.mark.parametrize(
@@ -82,7 +83,7 @@ def test_a_shipped_recipe_says_what_it_needs(bench: Path, tmp_path: Path, option
 
 def test_what_the_last_stage_lacks_is_named_before_the_first_begins(bench: Path) -> None:
     path = toy.recipe(bench, toy.CONTRASTIVE, toy.REFINE.replace('"data"', '"nowhere"'))
-    with pytest.raises(WrongUse, match=r"the recipe's stages\.1\.data\.path names .*/nowhere, which is not there"):
+    with pytest.raises(WrongUse, match=r"the recipe's steps\.1\.data\.path names .*/nowhere, which is not there"):
         CliRunner().invoke(program(), [str(path), "--out", str(bench / "later")], catch_exceptions=False)
     assert not (bench / "later").exists()
 

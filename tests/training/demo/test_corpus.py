@@ -11,11 +11,11 @@ import pytest
 
 from bartizan_connector.store.collection import MAX_ID_BYTES, MAX_STRING_BYTES
 from bartizan_training.data.collections import BeirData
-from bartizan_training.data.pairs import read_texts
+from bartizan_training.data.texts import read_texts
 from bartizan_training.demo import corpus as corpora
-from bartizan_training.demo import judgements, lessons, recipes
+from bartizan_training.demo import judgements, recipes, training_data
 from bartizan_training.demo.corpus import Corpus
-from bartizan_training.demo.lessons import normal
+from bartizan_training.demo.training_data import normal
 from bartizan_training.recipe import Recipe
 
 SPLITS = ("train", "dev", "test")
@@ -30,7 +30,7 @@ def corpus() -> Corpus:
 def folder(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("demo")
     corpus.write(made / "corpus")
-    lessons.write(corpus, made / "lessons")
+    training_data.write(corpus, made / "training-data")
     return made
 
 
@@ -124,13 +124,13 @@ def test_a_query_keeps_its_split_whatever_else_is_judged() -> None:
 
 
 @pytest.mark.parametrize("from_scratch", [False, True])
-def test_no_held_out_query_is_among_the_lessons(corpus: Corpus, folder: Path, from_scratch: bool) -> None:
+def test_no_held_out_query_is_in_the_training_data(corpus: Corpus, folder: Path, from_scratch: bool) -> None:
     held_out = {normal(query.text) for query in corpus.queries if query.split != "train"}
-    data = BeirData.read(folder / "lessons")
+    data = BeirData.read(folder / "training-data")
     (folder / "recipe.toml").write_text(recipes.text(seed=0, quick=False, from_scratch=from_scratch))
     recipe = Recipe.load(folder / "recipe.toml")
-    distilled = read_texts(recipe.stages[1].texts, seed=(0, 2))  # type: ignore[union-attr]
-    lines = (folder / "lessons" / "texts.txt").read_text(encoding="utf-8").split("\n")
+    distilled = read_texts(recipe.steps[1].texts, seed=(0, 2))  # type: ignore[union-attr]
+    lines = (folder / "training-data" / "texts.txt").read_text(encoding="utf-8").split("\n")
     for texts in (data.queries.values(), lines, distilled):
         assert not held_out & {normal(text) for text in texts}
     assert data.splits == ("train",)
@@ -139,12 +139,12 @@ def test_no_held_out_query_is_among_the_lessons(corpus: Corpus, folder: Path, fr
 
 
 def test_a_derived_query_is_not_left_in_its_document(folder: Path) -> None:
-    data = BeirData.read(folder / "lessons")
+    data = BeirData.read(folder / "training-data")
     kept = [
         (data.queries[query], data.corpus[document])
         for query, documents in data.qrels("train").items()
         for document in documents
-        if document.endswith(lessons.REST)
+        if document.endswith(training_data.REST)
     ]
     assert len(kept) > 3000
     assert sum(query in text for query, text in kept) < 0.02 * len(kept)  # some docstrings say a thing twice
@@ -152,9 +152,9 @@ def test_a_derived_query_is_not_left_in_its_document(folder: Path) -> None:
 
 def test_halves_are_the_first_sentence_and_the_rest() -> None:
     text = "Return the size of a\nfile. Raise OSError.\n\nNew in 3.2."
-    assert lessons.halves(text) == ("Return the size of a file", "Raise OSError. New in 3.2.")
-    assert lessons.halves("Pause.") == ("Pause", "")
-    assert lessons.in_words({"_id": "http.server.BaseHTTPRequestHandler.send_error"}) == (
+    assert training_data.halves(text) == ("Return the size of a file", "Raise OSError. New in 3.2.")
+    assert training_data.halves("Pause.") == ("Pause", "")
+    assert training_data.in_words({"_id": "http.server.BaseHTTPRequestHandler.send_error"}) == (
         "http server Base HTTPRequest Handler send error"
     )
 
@@ -174,6 +174,6 @@ def test_the_recipe_is_read_with_the_seed_that_was_asked_for(tmp_path: Path, qui
     (tmp_path / "recipe.toml").write_text(text, encoding="utf-8")
     recipe = Recipe.load(tmp_path / "recipe.toml")
     assert recipe.seed == 7
-    assert [stage.kind for stage in recipe.stages][:2] == ["contrastive", "distil_query"]
+    assert [step.kind for step in recipe.steps][:2] == ["contrastive", "distil_query"]
     full = tomllib.loads(recipes.text(seed=7, quick=False, from_scratch=from_scratch))
-    assert recipe.stages[0].steps == full["stages"][0]["steps"] // (10 if quick else 1)
+    assert recipe.steps[0].steps == full["steps"][0]["steps"] // (10 if quick else 1)

@@ -14,10 +14,10 @@ from bartizan_connector.base.errors import WrongUse
 from bartizan_connector.config import Config
 from bartizan_connector.space.spec import TowerSpec
 from bartizan_encoders.importing import Wishes, import_tower
-from bartizan_training.demo import scratch
-from bartizan_training.demo.ending import suggestions
+from bartizan_training.demo import untrained
 from bartizan_training.demo.layout import Layout
-from bartizan_training.demo.story import program, typed
+from bartizan_training.demo.shell import program, typed
+from bartizan_training.demo.summary import suggestions
 from bartizan_training.evaluate.results import Result
 
 NEXT = "What to type next"
@@ -46,7 +46,7 @@ def test_a_demo_gives_way_to_the_next_but_for_files_of_other_names(tmp_path: Pat
 
 
 def test_a_failing_step_ends_the_demo_with_its_exit_code(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    script = f"from bartizan_training.demo.story import Story; Story().run('tower', 'show', {str(tmp_path)!r})"
+    script = f"from bartizan_training.demo.shell import Shell; Shell().run('tower', 'show', {str(tmp_path)!r})"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 1  # typer.Exit outside a command
     assert f"tower show {tmp_path}" in done.stdout
@@ -78,11 +78,11 @@ def test_the_configuration_names_what_the_demo_makes(tmp_path: Path) -> None:
 def test_an_untrained_model_is_the_same_for_the_same_seed_and_reads_any_word(tmp_path: Path) -> None:
     texts = ["Pause the program for a while.", "Compare two files, line by line.", "näïve 日本 text"]
     for name, seed in (("one", 0), ("same", 0), ("other", 1)):
-        scratch.write(texts, tmp_path / name, seed=seed)
+        untrained.write(texts, tmp_path / name, seed=seed)
         import_tower(str(tmp_path / name), Wishes(name="t", pooling="mean")).save(tmp_path / f"t-{name}")
     towers = {name: TowerSpec.read(tmp_path / f"t-{name}").tower_id for name in ("one", "same", "other")}
     assert towers["one"] == towers["same"] != towers["other"]
-    pieces = scratch.Tokenizer.from_file(str(tmp_path / "one" / "tokenizer.json"))
+    pieces = untrained.Tokenizer.from_file(str(tmp_path / "one" / "tokenizer.json"))
     assert pieces.encode("Pause while comparing").tokens == [
         *("[CLS]", "pause", "while", "compa", "##r", "##i", "##n", "##g", "[SEP]")
     ]

@@ -1,4 +1,4 @@
-"""`bartizan train`: runs a recipe, stage by stage."""
+"""`bartizan train`: runs a recipe, step by step."""
 
 from pathlib import Path
 from typing import Annotated
@@ -21,10 +21,11 @@ def train(
 ) -> None:
     """Train two towers and distil a small query tower, as a recipe says.
 
-    A recipe is a TOML file with a name, a seed, a tower to start from and a list of stages: `contrastive` trains
+    A recipe is a TOML file with a name, a seed, a tower to start from and a list of steps: `contrastive` trains
     query and document tower on judged pairs, `distil_query` makes a small query tower out of the large one, `refine`
-    trains it further against the frozen documents. Each stage starts from what the stage before made. Every key of
-    every kind, with its default, stands in docs/train.md; relative paths are relative to the recipe's file.
+    trains it further against the frozen documents, `mine` looks for hard negatives. Each step takes the newest towers,
+    or what it names of an earlier step. Every key of every kind, with its default, stands in docs/train.md; relative
+    paths are relative to the recipe's file.
 
     To begin: bartizan train scalingnote --tower TOWER --data BEIR_FOLDER --out RUN
 
@@ -56,7 +57,15 @@ def train(
         torch.set_num_threads(threads)
     run(Recipe.load(path, tower=tower, data=data), out, resume=resume)
     if PartialState().is_main_process:
-        for role in ("document", "query"):
-            spec = TowerSpec.read(out / "towers" / role)
-            stdout.print(f"{role:<8}  {out / 'towers' / role}  {spec.tower_id}", markup=False)
-        stdout.print(f"space     {spec.space_id}", markup=False)
+        _show(out)
+
+
+def _show(out: Path) -> None:
+    """Where the towers are, or what else the run made."""
+    if not (out / "towers").is_dir():
+        stdout.print(f"no step gives towers; what the steps made lies in {out / 'artefacts'}", markup=False)
+        return
+    for role in ("document", "query"):
+        spec = TowerSpec.read(out / "towers" / role)
+        stdout.print(f"{role:<8}  {out / 'towers' / role}  {spec.tower_id}", markup=False)
+    stdout.print(f"space     {spec.space_id}", markup=False)

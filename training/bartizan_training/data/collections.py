@@ -7,7 +7,7 @@ qrels/test.tsv   query-id ⇥ corpus-id ⇥ score                  one file a sp
 
 import json
 from codecs import BOM_UTF8
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -74,6 +74,37 @@ class BeirData:
         qrels = self.qrels(split)
         queries = {query: self.queries[query] for query in qrels}
         return digest_of({"corpus": self.corpus, "queries": queries, "qrels": qrels}, domain=_HASH_DOMAIN)
+
+
+def write_collection(
+    folder: Path,
+    documents: Iterable[Mapping[str, Any]],
+    queries: Iterable[Mapping[str, Any]],
+    splits: Mapping[str, Iterable[tuple[str, str]]],
+) -> None:
+    """Save a BEIR folder; a split's judgements are pairs of a query and a document that answers it."""
+    (folder / "qrels").mkdir(parents=True, exist_ok=True)
+    write_lines(folder / "corpus.jsonl", documents)
+    write_lines(folder / "queries.jsonl", queries)
+    for split, judged in splits.items():
+        lines = ["\t".join(_QRELS_HEADER), *(f"{query}\t{document}\t1" for query, document in judged)]
+        (folder / "qrels" / f"{split}.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def write_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
+    """One JSON object a line."""
+    path.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records), encoding="utf-8")
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file that are not blank."""
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")  # splitlines() would also cut at U+2028 inside a text
+        return [line for line in lines if line.strip()]
+    except OSError as error:
+        raise WrongUse(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise WrongUse(f"{path} is not UTF-8: {error}") from error
 
 
 def _records(path: Path) -> Iterator[tuple[str, dict[str, Any], str]]:

@@ -1,11 +1,13 @@
 """Texts tokenised once, and packed so that little of a batch is padding.
 
 Sorting a batch by length and cutting it into pieces that are padded to their own longest text takes the padding of a
-batch of passages from about 2.1 times the tokens to about 1.2 times.
+batch of passages from about 2.1 times the tokens to about 1.2 times. Everything is done on flat arrays: no Python
+object stands for a token.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Self
 
 import numpy as np
@@ -13,34 +15,63 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from bartizan_connector.encode.batches import by_length, padded
 from bartizan_connector.space.spec import Role
-from bartizan_connector.space.tokens import Tokenized, Tokens
-from bartizan_training.data.samplers import Indices
+from bartizan_connector.space.tokens import PADDING_ID, Tokens
+from bartizan_training.data.ragged import Indices, joined_ranges
 
 _BLOCK = 4096
+
+Ids = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TokenIds:
+    """The token ids of some texts, one text after the other."""
+
+    flat: Ids
+    lengths: Indices
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[Ids]:
+        return iter(np.split(self.flat, np.cumsum(self.lengths)[:-1]))
+
+    @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
+        """The texts of all parts in order."""
+        return cls(
+            np.concatenate([part.flat for part in parts]),
+            np.concatenate([part.lengths for part in parts]),
+        )
 
 
 class TokenTable:
     """The token ids of many texts, four bytes a token."""
 
     def __init__(self, tokens: Tokens, role: Role, texts: Sequence[str]) -> None:
-        pieces: list[npt.NDArray[np.int32]] = [np.zeros(0, dtype=np.int32)]
-        ends = [0]
+        pieces: list[Ids] = [np.zeros(0, dtype=np.int32)]
+        lengths: list[int] = []
         for start in range(0, len(texts), _BLOCK):
-            for text in tokens.encode(texts[start : start + _BLOCK], role):
-                pieces.append(np.array(text.ids, dtype=np.int32))
-                ends.append(ends[-1] + len(text.ids))
+            block = [text.ids for text in tokens.encode(texts[start : start + _BLOCK], role)]
+            lengths.extend(map(len, block))
+            pieces.append(np.fromiter(chain.from_iterable(block), dtype=np.int32))
         self._ids = np.concatenate(pieces)
-        self._ends = np.array(ends, dtype=np.int64)
+        self._lengths = np.array(lengths, dtype=np.int64)
+        self._starts = np.cumsum(self._lengths) - self._lengths
 
     def __len__(self) -> int:
-        return len(self._ends) - 1
+        return len(self._lengths)
 
-    def pick(self, indices: Indices) -> list[Tokenized]:
+    @property
+    def tokens(self) -> int:
+        """Of all texts."""
+        return len(self._ids)
+
+    def pick(self, indices: Indices) -> TokenIds:
         """The texts of these numbers."""
-        picked = (self._ids[self._ends[i] : self._ends[i + 1]].tolist() for i in indices)
-        return [Tokenized(ids, len(ids)) for ids in picked]
+        lengths = self._lengths[indices]
+        return TokenIds(self._ids[joined_ranges(self._starts[indices], lengths)], lengths)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,15 +86,19 @@ class Packed:
     """Without padding."""
 
     @classmethod
-    def of(cls, texts: Sequence[Tokenized], budget: int) -> Self:
-        """Pack the texts into pieces of at most `budget` tokens with padding."""
-        groups = list(by_length(texts, budget))
-        went = np.argsort(np.concatenate(groups))
-        return cls(
-            pieces=tuple(_tensors([texts[position] for position in group]) for group in groups),
-            back=torch.from_numpy(went),
-            tokens=sum(len(text.ids) for text in texts),
-        )
+    def of(cls, texts: TokenIds, budget: int) -> Self:
+        """Pack the texts into pieces of at most `budget` tokens with padding, or of one text; the longest come first,
+        so that memory peaks at once."""
+        order = np.argsort(-texts.lengths, kind="stable")
+        starts = np.cumsum(texts.lengths) - texts.lengths
+        pieces = []
+        begin = 0
+        while begin < len(order):
+            longest = max(1, int(texts.lengths[order[begin]]))
+            piece = order[begin : begin + max(1, budget // longest)]
+            pieces.append(_padded(texts.flat, starts[piece], texts.lengths[piece], longest))
+            begin += len(piece)
+        return cls(pieces=tuple(pieces), back=torch.from_numpy(np.argsort(order)), tokens=len(texts.flat))
 
     def to(self, device: torch.device) -> Self:
         """The same on that device."""
@@ -72,7 +107,14 @@ class Packed:
         )
         return type(self)(pieces, self.back.to(device, non_blocking=True), self.tokens)
 
+    def pinned(self) -> Self:
+        """The same in pinned memory."""
+        pieces = tuple((ids.pin_memory(), mask.pin_memory()) for ids, mask in self.pieces)
+        return type(self)(pieces, self.back.pin_memory(), self.tokens)
 
-def _tensors(texts: Sequence[Tokenized]) -> tuple[Tensor, Tensor]:
-    ids, mask = padded(texts)
-    return torch.from_numpy(ids), torch.from_numpy(mask)
+
+def _padded(flat: Ids, starts: Indices, lengths: Indices, width: int) -> tuple[Tensor, Tensor]:
+    own = np.arange(width) < lengths[:, None]
+    ids = np.full(own.shape, PADDING_ID, dtype=np.int64)
+    ids[own] = flat[joined_ranges(starts, lengths)]
+    return torch.from_numpy(ids), torch.from_numpy(own.astype(np.int64))

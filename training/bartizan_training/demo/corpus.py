@@ -6,12 +6,12 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from bartizan_connector.base.errors import Stop
+from bartizan_training.data.collections import write_collection
 from bartizan_training.demo import judgements
 from bartizan_training.demo.judgements import Query
 
@@ -35,12 +35,12 @@ class Corpus:
 
     def write(self, folder: Path) -> None:
         """Save it in BEIR layout."""
-        (folder / "qrels").mkdir(parents=True, exist_ok=True)
-        write_lines(folder / "corpus.jsonl", self.documents)
-        write_lines(folder / "queries.jsonl", ({"_id": query.id, "text": query.text} for query in self.queries))
-        for split in ("train", "dev", "test"):
-            judged = [(query.id, name) for query in self.split(split) for name in query.relevant]
-            write_qrels(folder / "qrels" / f"{split}.tsv", judged)
+        queries = ({"_id": query.id, "text": query.text} for query in self.queries)
+        splits = {
+            split: [(query.id, name) for query in self.split(split) for name in query.relevant]
+            for split in ("train", "dev", "test")
+        }
+        write_collection(folder, self.documents, queries, splits)
 
 
 def build(*, documents: int | None = None) -> Corpus:
@@ -79,17 +79,6 @@ def gather() -> list[Document]:
         except (OSError, subprocess.TimeoutExpired) as error:
             raise Stop(f"the documentation of this Python cannot be gathered: {error}") from error
     return [json.loads(line) for line in lines]
-
-
-def write_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
-    """One JSON object a line."""
-    path.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records), encoding="utf-8")
-
-
-def write_qrels(path: Path, judged: Sequence[tuple[str, str]]) -> None:
-    """Judgements: each of these documents answers its query."""
-    lines = ["query-id\tcorpus-id\tscore", *(f"{query}\t{document}\t1" for query, document in judged)]
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def _hash(text: str) -> str:

@@ -10,7 +10,7 @@ from bartizan_connector.base.errors import Stop, WrongUse
 MARKER = "demo.json"
 """Says that a demo made the folder, and with which options."""
 _MADE = {
-    *("corpus", "lessons", "scratch", "towers", "recipe.toml", "run"),
+    *("corpus", "training-data", "untrained", "towers", "recipe.toml", "run"),
     *("export", "bartizan.toml", "index.db*", "words", "results"),
 }
 
@@ -27,14 +27,14 @@ class Layout:
         return self.root / "corpus"
 
     @property
-    def lessons(self) -> Path:
+    def training_data(self) -> Path:
         """What the towers learn from, a BEIR folder too."""
-        return self.root / "lessons"
+        return self.root / "training-data"
 
     @property
-    def scratch(self) -> Path:
-        """The untrained model of `--from-scratch`."""
-        return self.root / "scratch"
+    def untrained(self) -> Path:
+        """The model of `--from-scratch`, which has learned nothing yet."""
+        return self.root / "untrained"
 
     @property
     def start(self) -> Path:

@@ -18,6 +18,6 @@ def text(*, seed: int, quick: bool, from_scratch: bool) -> str:
     if not quick:
         return chosen
     tables = tomllib.loads(chosen)
-    for stage in tables["stages"]:
-        stage["steps"] = max(1, stage["steps"] // _QUICK)
+    for step in tables["steps"]:
+        step["steps"] = max(1, step["steps"] // _QUICK)
     return toml.dump(tables)

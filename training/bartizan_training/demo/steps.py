@@ -7,10 +7,10 @@ from pathlib import Path
 from bartizan_connector.base.console import out
 from bartizan_connector.space.spec import TowerSpec
 from bartizan_training.demo import corpus as corpora
-from bartizan_training.demo import ending, lessons, recipes
+from bartizan_training.demo import recipes, summary, training_data
 from bartizan_training.demo.corpus import Corpus
 from bartizan_training.demo.layout import Layout
-from bartizan_training.demo.story import Story
+from bartizan_training.demo.shell import Shell
 
 QUERIES = (
     "pause the program for a while",
@@ -35,75 +35,75 @@ class Demo:
     from_scratch: bool
 
     def run(self) -> None:
-        """Tell the whole story."""
-        story, layout = Story(), Layout(self.out)
+        """From the corpus to answers."""
+        shell, layout = Shell(), Layout(self.out)
         if layout.clear({"seed": self.seed, "quick": self.quick, "from_scratch": self.from_scratch}):
-            story.remark(f"replacing what an earlier demo made in {self.out}")
-        corpus = self._corpus(story, layout)
-        self._start(story, layout, corpus)
-        self._train(story, layout)
-        self._export(story, layout)
-        self._ingest(story, layout)
-        self._judge(story, layout, corpus)
-        self._search(story, layout)
-        ending.tell(story, layout)
+            shell.remark(f"replacing what an earlier demo made in {self.out}")
+        corpus = self._corpus(shell, layout)
+        self._start(shell, layout, corpus)
+        self._train(shell, layout)
+        self._export(shell, layout)
+        self._ingest(shell, layout)
+        self._judge(shell, layout, corpus)
+        self._search(shell, layout)
+        summary.show_next(shell, layout)
 
-    def _corpus(self, story: Story, layout: Layout) -> Corpus:
-        story.step("The corpus: what this Python says about its own standard library")
+    def _corpus(self, shell: Shell, layout: Layout) -> Corpus:
+        shell.step("The corpus: what this Python says about its own standard library")
         corpus = corpora.build(documents=QUICK_DOCUMENTS if self.quick else None)
         corpus.write(layout.corpus)
-        lessons.write(corpus, layout.lessons)
+        training_data.write(corpus, layout.training_data)
         count = {split: len(corpus.split(split)) for split in ("train", "dev", "test")}
-        story.say(
+        shell.say(
             f"{len(corpus.documents):,} documents, and {len(corpus.queries)} queries written and judged by hand: "
             f"{count['test']} held out for the test, {count['dev']} to choose settings by, "
             f"{count['train']} to learn from"
         )
         if corpus.missing:
-            story.say(f"(this Python has no {', '.join(corpus.missing)})", style="dim")
+            shell.say(f"(this Python has no {', '.join(corpus.missing)})", style="dim")
         return corpus
 
-    def _start(self, story: Story, layout: Layout, corpus: Corpus) -> None:
+    def _start(self, shell: Shell, layout: Layout, corpus: Corpus) -> None:
         if self.from_scratch:
-            from bartizan_training.demo import scratch
+            from bartizan_training.demo import untrained
 
-            story.step("A tower to start from: a tiny encoder that has learned nothing yet")
+            shell.step("A tower to start from: a tiny encoder that has learned nothing yet")
             texts = (f"{document['title']} {document['text']}" for document in corpus.documents)
-            scratch.write(texts, layout.scratch, seed=self.seed)
-            story.run("tower", "import", layout.scratch, "--pooling", "mean", "--out", layout.start)
+            untrained.write(texts, layout.untrained, seed=self.seed)
+            shell.run("tower", "import", layout.untrained, "--pooling", "mean", "--out", layout.start)
         else:
-            story.step("A tower to start from: MiniLM, six layers")
-            story.run("tower", "import", "minilm", "--max-tokens", str(MAX_TOKENS), "--out", layout.start)
+            shell.step("A tower to start from: MiniLM, six layers")
+            shell.run("tower", "import", "minilm", "--max-tokens", str(MAX_TOKENS), "--out", layout.start)
 
-    def _train(self, story: Story, layout: Layout) -> None:
-        story.step("Train the document tower, then distil a small query tower out of it")
+    def _train(self, shell: Shell, layout: Layout) -> None:
+        shell.step("Train the document tower, then distil a small query tower out of it")
         layout.recipe.write_text(
             recipes.text(seed=self.seed, quick=self.quick, from_scratch=self.from_scratch), encoding="utf-8"
         )
         # For a tiny model a second thread would only wait for the first.
-        story.run("train", layout.recipe, "--out", layout.run, *(("--threads", "1") if self.from_scratch else ()))
+        shell.run("train", layout.recipe, "--out", layout.run, *(("--threads", "1") if self.from_scratch else ()))
 
-    def _export(self, story: Story, layout: Layout) -> None:
-        story.step("Export both to ONNX; the query tower in int8")
-        story.run("export", layout.run / "towers/document", "--out", layout.document)
-        story.run("export", layout.run / "towers/query", "--precision", "int8", "--out", layout.query)
-        story.say(f"one space for both: {TowerSpec.read(layout.query).space_id}")
+    def _export(self, shell: Shell, layout: Layout) -> None:
+        shell.step("Export both to ONNX; the query tower in int8")
+        shell.run("export", layout.run / "towers/document", "--out", layout.document)
+        shell.run("export", layout.run / "towers/query", "--precision", "int8", "--out", layout.query)
+        shell.say(f"one space for both: {TowerSpec.read(layout.query).space_id}")
 
-    def _ingest(self, story: Story, layout: Layout) -> None:
-        story.step("Ingest the corpus: a Milvus Lite file and a word index")
+    def _ingest(self, shell: Shell, layout: Layout) -> None:
+        shell.step("Ingest the corpus: a Milvus Lite file and a word index")
         config = files("bartizan_training").joinpath("demo/bartizan.toml").read_text(encoding="utf-8")
         layout.config.write_text(config, encoding="utf-8")
-        story.run("ingest", layout.config)
+        shell.run("ingest", layout.config)
 
-    def _judge(self, story: Story, layout: Layout, corpus: Corpus) -> None:
-        story.step("Judge both query towers on the held-out queries")
+    def _judge(self, shell: Shell, layout: Layout, corpus: Corpus) -> None:
+        shell.step("Judge both query towers on the held-out queries")
         teacher, distilled = layout.result("teacher"), layout.result("distilled")
         judge = ("eval", layout.corpus, "--tower", layout.document, "--keep", layout.vectors)
-        story.run(*judge, "--out", teacher)
-        story.run(*judge, "--query-tower", layout.query, "--baseline", teacher, "--out", distilled)
-        out.print(ending.figures(layout, [query.text for query in corpus.split("test")]))
+        shell.run(*judge, "--out", teacher)
+        shell.run(*judge, "--query-tower", layout.query, "--baseline", teacher, "--out", distilled)
+        out.print(summary.figures(layout, [query.text for query in corpus.split("test")]))
 
-    def _search(self, story: Story, layout: Layout) -> None:
-        story.step("Ask")
+    def _search(self, shell: Shell, layout: Layout) -> None:
+        shell.step("Ask")
         for query in QUERIES[: 2 if self.quick else None]:
-            story.run("search", query, "--config", layout.config, "-k", "3")
+            shell.run("search", query, "--config", layout.config, "-k", "3")

@@ -6,15 +6,15 @@ from contextlib import closing, contextmanager
 from importlib.metadata import entry_points
 from pathlib import Path
 
-from bartizan_connector.opening import load_encoder
-
 from bartizan_connector.base import console
 from bartizan_connector.base.errors import WrongUse, require_installed
 from bartizan_connector.encode.encoder import Encoder
+from bartizan_connector.encode.export import MODEL_FILE
+from bartizan_connector.encode.settings import encoder_settings
 from bartizan_connector.space.spec import TowerSpec
 from bartizan_encoders import NEEDED
 
-_RUN_BY = {"onnx": "model.onnx", "torch": "model.safetensors"}
+_RUN_BY = {"onnx": MODEL_FILE, "torch": "model.safetensors"}
 """The file that each engine in this process needs; other engines know best themselves."""
 
 
@@ -22,6 +22,7 @@ _RUN_BY = {"onnx": "model.onnx", "torch": "model.safetensors"}
 def opened(folder: Path, engine: str, *, threads: int = 0) -> Iterator[Encoder]:
     """The tower or export in `folder`, run by `engine`."""
     spec = TowerSpec.read(folder)
+    settings = encoder_settings({"engine": engine} | ({"threads": threads} if threads else {}))
     needed = _RUN_BY.get(engine)
     with tempfile.TemporaryDirectory(prefix="bartizan-export-") as aside:
         place = folder
@@ -31,7 +32,7 @@ def opened(folder: Path, engine: str, *, threads: int = 0) -> Iterator[Encoder]:
             console.err.print(f"exporting tower '{spec.name}' to ONNX …", markup=False)
             place = Path(aside) / "export"
             _export(folder, place)
-        with closing(load_encoder(place, engine, threads=threads)) as encoder:
+        with closing(settings.open(place)) as encoder:
             yield encoder
 
 
@@ -42,6 +43,6 @@ def _export(folder: Path, out: Path) -> None:
         point.load()(folder, out, precision="fp32")
         return
     raise WrongUse(
-        f"{folder} holds no model.onnx, and no exporter is installed; export it first (bartizan export), "
+        f"{folder} holds no {MODEL_FILE}, and no exporter is installed; export it first (bartizan export), "
         "or use --engine torch"
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bartizan_connector.space.spec import TowerSpec
 from bartizan_training.data.collections import BeirData
-from bartizan_training.evaluate import vectors as kept
+from bartizan_training.evaluate import vectors
 from bartizan_training.evaluate.engines import opened
 from bartizan_training.evaluate.judging import judge, require_pair
 from bartizan_training.evaluate.measuring import measures, require_relevant
@@ -55,7 +55,7 @@ class Evaluation:
             query_encoder = (
                 encoder if same else stack.enter_context(opened(query_folder, self.engine, threads=self.threads))
             )
-            documents = kept.documents(data, encoder, self.engine, self.keep)
+            documents = vectors.documents(data, encoder, self.engine, self.keep)
             judged = judge(data, qrels, documents, query_encoder, relevant_from=self.relevant_from)
         result = Result(
             collection=data.name,

@@ -4,7 +4,6 @@
 decides the answers. Equal scores are in order of document id.
 """
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,6 +17,7 @@ from bartizan_connector.space.vectors import SparseVector, Vectors
 from bartizan_connector.store import exact
 from bartizan_training.data.collections import BeirData, Qrels
 from bartizan_training.evaluate.measuring import DEPTH, Measured, measure
+from bartizan_training.evaluate.timing import take_turns
 
 _CHUNK = 128
 """Texts encoded between two steps of the progress bar."""
@@ -110,21 +110,17 @@ def search(queries: Vectors, documents: Documents, k: int = DEPTH) -> list[list[
 
 def time_queries(texts: Sequence[str], documents: Documents, encoder: Encoder) -> Latency:
     """Encode and search a sample of the queries one by one, as a service would; the first few only warm up."""
-    count = min(_TIMED_QUERIES, len(texts))
-    sample = np.random.default_rng(0).permutation(len(texts))[:count]
-    encode, find = [], []
-    for position in [*sample[:_WARM_UP], *sample]:
-        begun = time.perf_counter()
-        vectors = encoder.encode([texts[position]], "query")
-        encoded = time.perf_counter()
-        search(vectors, documents)
-        encode.append((encoded - begun) * 1000)
-        find.append((time.perf_counter() - encoded) * 1000)
-    (encode_p50, encode_p95), (search_p50, search_p95) = (
-        (float(value) for value in np.quantile(times[-count:], [0.5, 0.95])) for times in (encode, find)
-    )
+    sample = np.random.default_rng(0).permutation(len(texts))[:_TIMED_QUERIES]
+    block = [texts[position] for position in [*sample[:_WARM_UP], *sample]]
+    vectors: list[Vectors] = []
+    encode = {"encode": lambda text: vectors.append(encoder.encode([text], "query"))}
+    find = {"search": lambda query: search(query, documents)}
+    warm_up = len(block) - len(sample)
+    times = take_turns(encode, [block], warm_up=warm_up) | take_turns(find, [vectors], warm_up=warm_up)
+    quantiles = {name: np.quantile(taken.wall, [0.5, 0.95]) for name, taken in times.items()}
+    (encode_p50, encode_p95), (search_p50, search_p95) = (map(float, quantiles[name]) for name in ("encode", "search"))
     return Latency(
-        queries=count, encode_p50=encode_p50, encode_p95=encode_p95, search_p50=search_p50, search_p95=search_p95
+        queries=len(sample), encode_p50=encode_p50, encode_p95=encode_p95, search_p50=search_p50, search_p95=search_p95
     )
 
 

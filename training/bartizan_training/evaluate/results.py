@@ -1,14 +1,14 @@
 """What an evaluation leaves behind: one JSON file, which a later evaluation can be compared with."""
 
 import os
-import tempfile
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from bartizan_connector.base.errors import Stop, WrongUse
+from bartizan_connector.base.aside import write_aside
+from bartizan_connector.base.errors import WrongUse
 from bartizan_training.evaluate.judging import Latency
 from bartizan_training.evaluate.significance import Difference, compare
 
@@ -75,19 +75,7 @@ class Result(BaseModel):
 
     def write(self, path: Path) -> None:
         """Save the result, whole or not at all."""
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False) as file:
-                try:
-                    file.write(self.model_dump_json(indent=2) + "\n")
-                    file.flush()
-                    os.fsync(file.fileno())
-                    os.replace(file.name, path)
-                except OSError:
-                    os.unlink(file.name)
-                    raise
-        except OSError as error:
-            raise Stop(f"cannot write the result {path}: {error.strerror}") from error
+        write_aside(path, self.model_dump_json(indent=2) + "\n")
 
     def require_same_task(
         self, *, collection: str, digest: str, split: str, queries: Collection[str], measures: Sequence[str]

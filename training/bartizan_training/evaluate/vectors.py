@@ -1,13 +1,12 @@
 """Document vectors kept between evaluations: to judge another query tower, the documents need not be encoded again."""
 
-import os
-import tempfile
 import zipfile
 from pathlib import Path
 
 import numpy as np
 
-from bartizan_connector.base.errors import Stop, WrongUse
+from bartizan_connector.base.aside import file_aside
+from bartizan_connector.base.errors import WrongUse
 from bartizan_connector.encode.encoder import Encoder
 from bartizan_connector.space.canonical import digest_of
 from bartizan_connector.space.vectors import Vectors
@@ -23,9 +22,9 @@ def documents(data: BeirData, encoder: Encoder, engine: str, path: Path | None) 
         return encode_documents(data, encoder)
     facts = {"documents": data.corpus, "tower_id": encoder.spec.tower_id, "engine": engine}
     key = digest_of(facts, domain=_DOMAIN)
-    kept = _read(path, key, encoder)
-    if kept is not None:
-        return Documents(tuple(sorted(data.corpus)), kept, encoder.spec.dim)
+    found = _read(path, key, encoder)
+    if found is not None:
+        return Documents(tuple(sorted(data.corpus)), found, encoder.spec.dim)
     made = encode_documents(data, encoder)
     _write(path, key, made.vectors)
     return made
@@ -54,15 +53,5 @@ def _write(path: Path, key: str, vectors: Vectors) -> None:
     """Whole or not at all."""
     if not isinstance(vectors.values, np.ndarray):
         raise WrongUse("sparse vectors are not kept between evaluations; leave --keep out")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-            try:
-                np.savez(file, key=key, values=vectors.values, tokens=vectors.tokens, truncated=vectors.truncated)
-                file.close()
-                os.replace(file.name, path)
-            except OSError:
-                os.unlink(file.name)
-                raise
-    except OSError as error:
-        raise Stop(f"cannot keep the documents' vectors in {path}: {error.strerror}") from error
+    with file_aside(path) as aside, aside.open("wb") as file:
+        np.savez(file, key=key, values=vectors.values, tokens=vectors.tokens, truncated=vectors.truncated)

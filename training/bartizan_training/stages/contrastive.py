@@ -1,32 +1,36 @@
 """Contrastive stage: two towers from one checkpoint learn that a query lies nearest to its own document."""
 
 import copy
-from typing import Literal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar, Literal, Self
 
 import torch
+from pydantic import model_validator
 from torch import Tensor, nn
 
 from bartizan_connector.base.errors import WrongUse
 from bartizan_encoders.tower import Tower
-from bartizan_training.data.packing import Packed, TokenTable
+from bartizan_training.artefacts import Kind
+from bartizan_training.data.packing import Packed, TokenIds, TokenTable
 from bartizan_training.data.pairs import read_pairs
 from bartizan_training.data.samplers import PairSampler, share
-from bartizan_training.settings import InfoNce, PairsTable, Training
-from bartizan_training.stages.stage import (
-    Batch,
-    Place,
-    Stage,
-    Towers,
-    Trained,
-    capped,
+from bartizan_training.embedding import capped, encode
+from bartizan_training.settings import InfoNce, PairsTable
+from bartizan_training.stages.contrast import (
+    check_pairs,
     contrast,
-    encode,
     from_all,
-    playing_only,
+    mined,
+    pairs_with,
+    require_one_source,
 )
+from bartizan_training.stages.stage import Batch, Embedded, Stage, TrainingStep, playing_only
+from bartizan_training.step import FromTowers, Place, Reference, Taken
+from bartizan_training.towers import PlannedTower, Towers, TrainedTowers
 
 
-class Contrastive(Training):
+class Contrastive(FromTowers, TrainingStep):
     """Its table in a recipe."""
 
     kind: Literal["contrastive"]
@@ -35,23 +39,51 @@ class Contrastive(Training):
     """Whether queries and documents share one tower, or each train a copy of it."""
     data: PairsTable
     """Judged queries and their documents."""
+    negatives: Reference | None = None
+    """Hard negatives that a `mine` step before has found, by its name, in place of a file in `data`."""
     loss: InfoNce = InfoNce()
     """InfoNCE with in-batch negatives, over all processes."""
 
-    def build(self, start: Towers, place: Place) -> "ContrastiveStage":
+    gives: ClassVar[Kind] = "towers"
+    takes: ClassVar[Mapping[str, Kind]] = {**FromTowers.takes, "negatives": "negatives"}
+
+    @model_validator(mode="after")
+    def _one_source_of_negatives(self) -> Self:
+        require_one_source(self.data, self.negatives)
+        return self
+
+    def plan(self, name: str, towers: Mapping[str, PlannedTower]) -> Mapping[str, PlannedTower]:
+        """Towers of a new space."""
+        document, query = towers["document"], towers["query"]
+        if self.tied and query.tower != document.tower:
+            raise _not_one(query.spec.name, document.spec.name)
+        if self.tied:
+            tower = document.trained_in(name, space=name, roles=("document", "query"))
+            return {"document": tower, "query": tower}
+        return {
+            "document": document.trained_in(name, space=name, roles=("document",)),
+            "query": query.trained_in(name, space=name, roles=("query",)),
+        }
+
+    def check_data(self, seed: tuple[int, int], processes: int) -> None:
+        """Pairs that fill a batch."""
+        check_pairs(self, self.data, seed, processes)
+
+    def stage(self, taken: Taken, place: Place) -> "ContrastiveStage":
         """The stage itself."""
-        return ContrastiveStage(self, start, place)
+        return ContrastiveStage(self, Towers.load(taken["document"], taken["query"]), place, mined(taken))
 
 
 class ContrastiveStage(Stage):
     """Trains both towers; the document tower founds a new space and the query tower joins it."""
 
-    def __init__(self, table: Contrastive, start: Towers, place: Place) -> None:
+    def __init__(self, table: Contrastive, start: Towers, place: Place, negatives: Path | None = None) -> None:
         super().__init__()
         self._table, self._place = table, place
-        pairs = read_pairs(table.data)
+        data = pairs_with(table.data, negatives)
+        pairs = read_pairs(data)
         self.fingerprint = pairs.fingerprint
-        self._sampler = PairSampler(pairs, table.data, table.batch_size, seed=place.seed)
+        self._sampler = PairSampler(pairs, data, table.batch_size, seed=place.seed)
         self.batches_per_epoch = self._sampler.batches_per_epoch
         self._queries = TokenTable(capped(start.query, table), "query", pairs.queries)
         self._documents = TokenTable(capped(start.document, table), "document", pairs.documents)
@@ -65,21 +97,26 @@ class ContrastiveStage(Stage):
         rank, processes = accelerator.process_index, accelerator.num_processes
         queries = self._queries.pick(share(drawn.queries, rank, processes))
         own, hard = drawn.documents[: len(drawn.queries)], drawn.documents[len(drawn.queries) :]
-        documents = [text for part in (own, hard) for text in self._documents.pick(share(part, rank, processes))]
-        groups = [queries + documents] if self._table.tied else [queries, documents]
+        documents = TokenIds.joined([self._documents.pick(share(part, rank, processes)) for part in (own, hard)])
+        groups = [TokenIds.joined([queries, documents])] if self._table.tied else [queries, documents]
         return Batch(tuple(Packed.of(group, budget) for group in groups), (torch.from_numpy(drawn.known),))
 
-    def forward(self, batch: Batch) -> Tensor:
-        """The loss of the whole batch, the same in each process."""
+    def embed(self, batch: Batch) -> Embedded:
+        """Queries, their own documents, and hard negatives."""
         (known_BN,) = batch.beside
         pairs = zip(self._towers, batch.texts, strict=True)
-        vectors = torch.cat([encode(tower, packed, self._table) for tower, packed in pairs])
+        vectors = torch.cat([encode(tower, packed, precision=self._table.precision) for tower, packed in pairs])
         size = len(known_BN) // self._place.accelerator.num_processes
-        parts = vectors[:size], vectors[size : 2 * size], vectors[2 * size :]
+        return {"query": vectors[:size], "own": vectors[size : 2 * size], "hard": vectors[2 * size :]}
+
+    def loss(self, embedded: Embedded, batch: Batch) -> Tensor:
+        """The loss of the whole batch, the same in each process."""
+        (known_BN,) = batch.beside
+        parts = (embedded[name] for name in ("query", "own", "hard"))
         q_BD, own_BD, hard_HD = (from_all(part, self._place.accelerator) for part in parts)
         return contrast(q_BD, torch.cat([own_BD, hard_HD]), known_BN, self._table.loss)
 
-    def finish(self) -> Trained:
+    def finish(self) -> TrainedTowers:
         """Tied towers play both roles; apart, each keeps the one it was trained for."""
         query, document = self._towers[0], self._towers[-1]
         if self._table.tied:
@@ -88,16 +125,20 @@ class ContrastiveStage(Stage):
             playing_only(document, "document", self._place.name)
             playing_only(query, "query", f"{self._place.name}-query")
             query.spec = query.spec.aligned_to(document.spec)
-        return Trained(query=query, document=document)
+        return TrainedTowers(query, document)
 
 
 def _tied(start: Towers) -> Tower:
     if start.query is not start.document:
-        raise WrongUse(
-            f"tied = true needs one tower to start from, but the query tower '{start.query.spec.name}' is not the "
-            f"document tower '{start.document.spec.name}'; set tied = false"
-        )
+        raise _not_one(start.query.spec.name, start.document.spec.name)
     return start.document
+
+
+def _not_one(query: str, document: str) -> WrongUse:
+    return WrongUse(
+        f"tied = true needs one tower to start from, but the query tower '{query}' is not the document tower "
+        f"'{document}'; set tied = false"
+    )
 
 
 def _apart(start: Towers) -> Tower:

@@ -6,25 +6,33 @@ makes can be searched for in the index that the document tower built.
 
 import hashlib
 import json
-from typing import Annotated, Literal, Self
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from bartizan_connector.base.errors import WrongUse
+from bartizan_connector.space.spec import TowerSpec
 from bartizan_encoders.design import Design
 from bartizan_encoders.tower import Tower
+from bartizan_training.artefacts import Kind
 from bartizan_training.data.packing import Packed, TokenTable
-from bartizan_training.data.pairs import read_texts
-from bartizan_training.data.samplers import Order, share
+from bartizan_training.data.samplers import Order, require_even, share
+from bartizan_training.data.texts import read_texts
+from bartizan_training.embedding import arithmetic, capped, encode
+from bartizan_training.frozen import Frozen, freeze
 from bartizan_training.losses import alignment, token_gap
-from bartizan_training.settings import Alignment, RecipePath, TextSource, Training
-from bartizan_training.stages.frozen import Frozen, freeze
-from bartizan_training.stages.stage import Batch, Place, Stage, Towers, Trained, arithmetic, capped, encode
+from bartizan_training.settings import Alignment, RecipePath, TextSource
+from bartizan_training.stages.stage import Batch, Embedded, Stage, TrainingStep
+from bartizan_training.step import FromTowers, Place, Taken, under_key
+from bartizan_training.towers import PlannedTower, Towers, TrainedTowers
 
 
-class DistilQuery(Training):
+class DistilQuery(FromTowers, TrainingStep):
     """Its table in a recipe."""
 
     kind: Literal["distil_query"]
@@ -38,24 +46,61 @@ class DistilQuery(Training):
     loss: Alignment = Alignment()
     """How far the student is from the teacher."""
 
+    gives: ClassVar[Kind] = "towers"
+
     @model_validator(mode="after")
     def _one_student(self) -> Self:
         if (self.layers is None) == (self.student is None):
             raise ValueError("give either layers or student")
         return self
 
-    def build(self, start: Towers, place: Place) -> "DistilQueryStage":
+    def plan(self, name: str, towers: Mapping[str, PlannedTower]) -> Mapping[str, PlannedTower]:
+        """The document tower as it was, and a student of its space."""
+        document, teacher = towers["document"], towers["query"]
+        teacher.spec.role("query")
+        origin = PlannedTower.read(self.student) if self.student else self._cut(teacher)
+        with under_key("student"):
+            student = origin.trained_in(name, space=document.space, roles=("query",))
+        if self.loss.w_tokens:
+            with under_key("loss.w_tokens"):
+                _require_same_tokens(student, teacher)
+        return {"document": document, "query": student}
+
+    def _cut(self, teacher: PlannedTower) -> PlannedTower:
+        kept = list(self.layers or ())
+        if not kept or kept != sorted(set(kept)) or kept[-1] >= teacher.layers:
+            raise WrongUse(
+                f"layers = {kept}: cannot keep the layers {kept} of a tower that has {teacher.layers}: expected rising "
+                f"numbers from 0 to {teacher.layers - 1}"
+            )
+        return replace(teacher, layers=len(kept))
+
+    def check_data(self, seed: tuple[int, int], processes: int) -> None:
+        """Texts that fill a batch."""
+        with under_key("texts"):
+            texts = read_texts(self.texts, seed=seed)
+        with under_key("batch_size"):
+            Order(len(texts), self.batch_size, seed=seed)
+            require_even(self.batch_size, processes)
+
+    def made_from(self) -> dict[str, Any]:
+        """The settings, and which tower the student is."""
+        student = {"student_id": TowerSpec.read(self.student).tower_id} if self.student else {}
+        return super().made_from() | student
+
+    def stage(self, taken: Taken, place: Place) -> "DistilQueryStage":
         """The stage itself."""
-        return DistilQueryStage(self, start, place)
+        start = Towers.load(taken["document"], taken["query"])
+        return DistilQueryStage(self, start, place, taken["document"])
 
 
 class DistilQueryStage(Stage):
     """Trains the student alone. Where the teacher puts every text is computed once; only a comparison token by token
     has the teacher run beside the student, on the same batches."""
 
-    def __init__(self, table: DistilQuery, start: Towers, place: Place) -> None:
+    def __init__(self, table: DistilQuery, start: Towers, place: Place, document: Path) -> None:
         super().__init__()
-        self._table, self._place = table, place
+        self._table, self._place, self._document = table, place, document
         self._space = start.document.spec
         self.student = _student(table, start)
         texts = read_texts(table.texts, seed=place.seed)
@@ -64,10 +109,11 @@ class DistilQueryStage(Stage):
         self.batches_per_epoch = self._order.batches_per_epoch
         self._tokens = TokenTable(capped(self.student, table), "query", texts)
         if table.loss.w_tokens:
-            _require_same_tokens(self.student, start.query)
+            _require_same_tokens(_form(self.student), _form(start.query))
             self._beside = (start.query.to(place.accelerator.device).eval(),)  # in a tuple it is no part of the stage
         else:
-            self._teacher = freeze(Frozen(tower=start.query, role="query", texts=texts, raw=True), table, place)
+            frozen = Frozen(tower=start.query, role="query", texts=texts, raw=True, precision=table.precision)
+            self._teacher = freeze(frozen, place)
 
     def batch(self, number: int) -> Batch:
         """This process's texts, and where the teacher puts them."""
@@ -76,21 +122,25 @@ class DistilQueryStage(Stage):
         packed = Packed.of(self._tokens.pick(mine), self._place.budget(self._table))
         return Batch((packed,), () if self._table.loss.w_tokens else (self._teacher.pick(mine),))
 
-    def forward(self, batch: Batch) -> Tensor:
-        """The mean over this process's texts."""
-        (packed,), how = batch.texts, self._table.loss
-        vectors_are = how.model_dump(exclude={"w_tokens"})
-        if not how.w_tokens:
-            (teacher_BD,) = batch.beside
-            return alignment(encode(self.student, packed, self._table, raw=True), teacher_BD, **vectors_are)
-        student_BD, teacher_BD, gap_B = self._side_by_side(packed)
-        return alignment(student_BD, teacher_BD, **vectors_are) + how.w_tokens * gap_B.mean()
+    def embed(self, batch: Batch) -> Embedded:
+        """The student's vectors; token by token, the teacher's too, and how far apart their tokens are."""
+        (packed,) = batch.texts
+        if self._table.loss.w_tokens:
+            return self._side_by_side(packed)
+        return {"student": encode(self.student, packed, precision=self._table.precision, raw=True)}
 
-    def _side_by_side(self, packed: Packed) -> tuple[Tensor, Tensor, Tensor]:
-        """The student's vectors, the teacher's, and how far apart their tokens are; texts in any one order."""
+    def loss(self, embedded: Embedded, batch: Batch) -> Tensor:
+        """The mean over this process's texts."""
+        how = self._table.loss
+        teacher_BD = embedded["teacher"] if how.w_tokens else batch.beside[0]
+        loss = alignment(embedded["student"], teacher_BD, **how.model_dump(exclude={"w_tokens"}))
+        return loss + how.w_tokens * embedded["token_gap"].mean() if how.w_tokens else loss
+
+    def _side_by_side(self, packed: Packed) -> Embedded:
+        """Of student and teacher on the same texts, in any one order."""
         (teacher,) = self._beside
         found: list[tuple[Tensor, Tensor, Tensor]] = []
-        with arithmetic(packed, self._table):
+        with arithmetic(packed, self._table.precision):
             for ids, mask in packed.pieces:
                 hidden_BLD = self.student.hidden(ids, mask)
                 with torch.no_grad():
@@ -98,20 +148,31 @@ class DistilQueryStage(Stage):
                     target_BD = teacher.pooled(target_BLD, mask)
                 gap_B = token_gap(hidden_BLD.float(), target_BLD.float(), mask)
                 found.append((self.student.pooled(hidden_BLD, mask), target_BD, gap_B))
-        student_BD, teacher_BD, gap_B = (torch.cat(parts).float() for parts in zip(*found, strict=True))
-        return student_BD, teacher_BD, gap_B
+        parts = (torch.cat(part).float() for part in zip(*found, strict=True))
+        return dict(zip(("student", "teacher", "token_gap"), parts, strict=True))
 
-    def finish(self) -> Trained:
+    def finish(self) -> TrainedTowers:
         """The student joins the document tower's space."""
         spec = self.student.spec.model_copy(update={"name": f"{self._place.name}-query"})
         self.student.spec = spec.aligned_to(self._space)
-        return Trained(query=self.student)
+        return TrainedTowers(self.student, self._document)
 
 
-def _require_same_tokens(student: Tower, teacher: Tower) -> None:
+def _form(tower: Tower) -> PlannedTower:
+    config, spec = tower.backbone.config, tower.spec
+    return PlannedTower(
+        spec=spec,
+        tower=spec.tower_id,
+        space=spec.space_id,
+        layers=config.num_hidden_layers,
+        width=config.hidden_size,
+    )
+
+
+def _require_same_tokens(student: PlannedTower, teacher: PlannedTower) -> None:
     """Token by token, only towers can be compared that cut a text alike, with hidden states of one width."""
     facts = [
-        (tower.tokens.hash, tower.spec.special_tokens, tower.spec.role("query"), tower.backbone.config.hidden_size)
+        (tower.spec.tokenizer_hash, tower.spec.special_tokens, tower.spec.role("query"), tower.width)
         for tower in (student, teacher)
     ]
     if facts[0] != facts[1]:

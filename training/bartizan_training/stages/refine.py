@@ -1,56 +1,88 @@
 """Refinement: the distilled query tower learns from judged pairs, against document vectors that stay as they are."""
 
-from typing import Literal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar, Literal, Self
 
 import torch
+from pydantic import model_validator
 from torch import Tensor
 
+from bartizan_training.artefacts import Kind
 from bartizan_training.data.packing import Packed, TokenTable
 from bartizan_training.data.pairs import read_pairs
 from bartizan_training.data.samplers import PairSampler, share
-from bartizan_training.settings import InfoNce, PairsTable, Training
-from bartizan_training.stages.frozen import Frozen, freeze
-from bartizan_training.stages.stage import (
-    Batch,
-    Place,
-    Stage,
-    Towers,
-    Trained,
-    capped,
+from bartizan_training.embedding import capped, encode
+from bartizan_training.frozen import Frozen, freeze
+from bartizan_training.settings import InfoNce, PairsTable
+from bartizan_training.stages.contrast import (
+    check_pairs,
     contrast,
-    encode,
     from_all,
-    playing_only,
+    mined,
+    pairs_with,
+    require_one_source,
 )
+from bartizan_training.stages.stage import Batch, Embedded, Stage, TrainingStep, playing_only
+from bartizan_training.step import FromTowers, Place, Reference, Taken
+from bartizan_training.towers import PlannedTower, Towers, TrainedTowers
 
 
-class Refine(Training):
+class Refine(FromTowers, TrainingStep):
     """Its table in a recipe."""
 
     kind: Literal["refine"]
     """`refine`"""
     data: PairsTable
     """Judged queries and their documents."""
+    negatives: Reference | None = None
+    """Hard negatives that a `mine` step before has found, by its name, in place of a file in `data`."""
     loss: InfoNce = InfoNce()
     """InfoNCE of the query tower against the frozen document vectors."""
 
-    def build(self, start: Towers, place: Place) -> "RefineStage":
+    gives: ClassVar[Kind] = "towers"
+    takes: ClassVar[Mapping[str, Kind]] = {**FromTowers.takes, "negatives": "negatives"}
+
+    @model_validator(mode="after")
+    def _one_source_of_negatives(self) -> Self:
+        require_one_source(self.data, self.negatives)
+        return self
+
+    def plan(self, name: str, towers: Mapping[str, PlannedTower]) -> Mapping[str, PlannedTower]:
+        """The document tower as it was, and a query tower of its space."""
+        document = towers["document"]
+        document.spec.role("document")
+        return {
+            "document": document,
+            "query": towers["query"].trained_in(name, space=document.space, roles=("query",)),
+        }
+
+    def check_data(self, seed: tuple[int, int], processes: int) -> None:
+        """Pairs that fill a batch."""
+        check_pairs(self, self.data, seed, processes)
+
+    def stage(self, taken: Taken, place: Place) -> "RefineStage":
         """The stage itself."""
-        return RefineStage(self, start, place)
+        start = Towers.load(taken["document"], taken["query"])
+        return RefineStage(self, start, place, taken["document"], mined(taken))
 
 
 class RefineStage(Stage):
     """Trains the query tower alone; an index of the document tower stays valid."""
 
-    def __init__(self, table: Refine, start: Towers, place: Place) -> None:
+    def __init__(
+        self, table: Refine, start: Towers, place: Place, document: Path, negatives: Path | None = None
+    ) -> None:
         super().__init__()
-        self._table, self._place = table, place
+        self._table, self._place, self._document = table, place, document
         self._space = start.document.spec
-        pairs = read_pairs(table.data)
+        data = pairs_with(table.data, negatives)
+        pairs = read_pairs(data)
         self.fingerprint = pairs.fingerprint
-        self._sampler = PairSampler(pairs, table.data, table.batch_size, seed=place.seed)
+        self._sampler = PairSampler(pairs, data, table.batch_size, seed=place.seed)
         self.batches_per_epoch = self._sampler.batches_per_epoch
-        self._documents = freeze(Frozen(tower=start.document, role="document", texts=pairs.documents), table, place)
+        frozen = Frozen(tower=start.document, role="document", texts=pairs.documents, precision=table.precision)
+        self._documents = freeze(frozen, place)
         self._queries = TokenTable(capped(start.query, table), "query", pairs.queries)
         self.query = start.query
 
@@ -62,14 +94,18 @@ class RefineStage(Stage):
         packed = Packed.of(self._queries.pick(mine), self._place.budget(self._table))
         return Batch((packed,), (self._documents.pick(drawn.documents), torch.from_numpy(drawn.known)))
 
-    def forward(self, batch: Batch) -> Tensor:
+    def embed(self, batch: Batch) -> Embedded:
+        """Queries."""
+        return {"query": encode(self.query, batch.texts[0], precision=self._table.precision)}
+
+    def loss(self, embedded: Embedded, batch: Batch) -> Tensor:
         """The loss of the whole batch, the same in each process."""
         d_ND, known_BN = batch.beside
-        q_BD = from_all(encode(self.query, batch.texts[0], self._table), self._place.accelerator)
+        q_BD = from_all(embedded["query"], self._place.accelerator)
         return contrast(q_BD, d_ND, known_BN, self._table.loss)
 
-    def finish(self) -> Trained:
+    def finish(self) -> TrainedTowers:
         """The query tower stays in the document tower's space."""
         playing_only(self.query, "query", f"{self._place.name}-query")
         self.query.spec = self.query.spec.aligned_to(self._space)
-        return Trained(query=self.query)
+        return TrainedTowers(self.query, self._document)

@@ -1,74 +1,22 @@
-"""What a stage gives the loop: batches by number, a loss, and towers at the end."""
+"""What a stage gives the loop: batches by number, embeddings of a batch, their loss, and towers at the end."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Protocol, Self
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 
-from bartizan_connector.space.spec import Role, TowerSpec, require_same_space
-from bartizan_connector.space.tokens import Tokens
+from bartizan_connector.space.spec import Role
 from bartizan_encoders.tower import Tower
 from bartizan_training.data.packing import Packed
-from bartizan_training.losses import info_nce
-from bartizan_training.settings import InfoNce, Training
+from bartizan_training.settings import Training
+from bartizan_training.step import Place, Step, Taken
 
-_ON_A_CPU, _ON_A_GPU = 384, 4096
-"""A CPU would rather do more pieces than more padding: 32 short texts train in 0.8 of the time that one piece takes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Towers:
-    """A document tower and a query tower of one space; one object when they are tied."""
-
-    document: Tower
-    query: Tower
-
-    @classmethod
-    def load(cls, document: Path, query: Path) -> Self:
-        """Read both; towers of two spaces are refused."""
-        specs = TowerSpec.read(document), TowerSpec.read(query)
-        require_same_space(
-            f"the query tower {query} does not belong to the document tower {document}",
-            expected=specs[0].space_id,
-            came=specs[1].space_id,
-            way_out="Give a query tower that was trained with this document tower, or leave it out.",
-        )
-        tower = Tower.load(document)
-        return cls(tower, tower if specs[0] == specs[1] else Tower.load(query))
-
-
-@dataclass(frozen=True, slots=True)
-class Trained:
-    """What a stage made: the query tower, and the document tower unless it stayed frozen."""
-
-    query: Tower
-    document: Tower | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """Where a stage runs."""
-
-    accelerator: Accelerator
-    folder: Path
-    name: str
-    """For the towers."""
-    number: int
-    """The stage's own, counted from 1."""
-    recipe_seed: int
-
-    @property
-    def seed(self) -> tuple[int, int]:
-        """Differs from stage to stage."""
-        return self.recipe_seed, self.number
-
-    def budget(self, table: Training) -> int:
-        """Tokens, padding included, that go through a tower at once: as the recipe says, or as suits the device."""
-        return table.padded_tokens or (_ON_A_CPU if self.accelerator.device.type == "cpu" else _ON_A_GPU)
+Embedded = Mapping[str, Tensor]
+"""What came out of the towers for one process's part of a batch, by name; the first dimension counts texts."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,9 +38,26 @@ class Batch:
             tuple(tensor.to(device, non_blocking=True) for tensor in self.beside),
         )
 
+    def pinned(self) -> Self:
+        """The same in memory that a GPU can copy from while the program goes on."""
+        return type(self)(
+            tuple(packed.pinned() for packed in self.texts), tuple(tensor.pin_memory() for tensor in self.beside)
+        )
+
+
+class Saved(Protocol):
+    """What a stage made."""
+
+    def save(self, folder: Path) -> None:
+        """Write it into the artefact's folder."""
+
 
 class Stage(nn.Module, ABC):
-    """Its parameters are what is trained. A batch is a pure function of its number, the seed and the rank."""
+    """Its parameters are what is trained.
+
+    A batch is a pure function of its number, the seed and the rank; it is made in another thread. All that needs the
+    towers is in `embed`, and the loss is a function of what `embed` gives: so gradients can be cached between the two.
+    """
 
     batches_per_epoch: int
     fingerprint: str
@@ -103,70 +68,28 @@ class Stage(nn.Module, ABC):
         """This process's part of a batch, counted from 0 over all epochs."""
 
     @abstractmethod
-    def forward(self, batch: Batch) -> Tensor:
+    def embed(self, batch: Batch) -> Embedded:
+        """This process's embeddings."""
+
+    @abstractmethod
+    def loss(self, embedded: Embedded, batch: Batch) -> Tensor:
         """The loss; its mean over the processes is the loss of the whole batch."""
 
     @abstractmethod
-    def finish(self) -> Trained:
-        """The towers with their specs as they shall be saved."""
+    def finish(self) -> Saved:
+        """What was trained, as it shall be saved."""
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Embed, then compare."""
+        return self.loss(self.embed(batch), batch)
 
 
-def encode(tower: Tower, packed: Packed, table: Training, *, raw: bool = False) -> Tensor:
-    """Vectors [texts, D] in fp32, in the texts' order; `raw`: before normalisation."""
-    run = tower.raw if raw else tower
-    with arithmetic(packed, table):
-        vectors = [run(ids, mask) for ids, mask in packed.pieces]
-    return torch.cat(vectors).float()[packed.back]
+class TrainingStep(Step, Training):
+    """A step that trains: its table makes a stage."""
 
-
-def arithmetic(packed: Packed, table: Training) -> torch.autocast:
-    """Within it, towers compute in the recipe's precision."""
-    return torch.autocast(packed.back.device.type, dtype=torch.bfloat16, enabled=table.precision == "bf16")
-
-
-def from_all(vectors: Tensor, accelerator: Accelerator) -> Tensor:
-    """Every process's vectors in order of rank; gradients flow as if one process had encoded them all."""
-    if accelerator.num_processes == 1:
-        return vectors
-    gathered: Tensor = _FromAll.apply(vectors, accelerator)
-    return gathered
-
-
-class _FromAll(torch.autograd.Function):
-    """Each process computes the same loss from the gathered vectors, so that the gradient of its own rows is already
-    here; it counts once for each process, because gradients of parameters are averaged over the processes."""
-
-    @staticmethod
-    def forward(ctx: Any, vectors: Tensor, accelerator: Accelerator) -> Tensor:
-        ctx.accelerator, ctx.rows = accelerator, len(vectors)
-        gathered: Tensor = accelerator.gather(vectors)
-        return gathered
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        start = ctx.accelerator.process_index * ctx.rows
-        return gradient[start : start + ctx.rows] * ctx.accelerator.num_processes, None
-
-
-def contrast(q_BD: Tensor, d_ND: Tensor, known_BN: Tensor, table: InfoNce) -> Tensor:
-    """InfoNCE as the recipe sets it."""
-    return info_nce(
-        q_BD,
-        d_ND,
-        temperature=table.temperature,
-        known_BN=known_BN if table.mask_known else None,
-        margin=table.mask_margin,
-        bidirectional=table.bidirectional,
-    )
-
-
-def capped(tower: Tower, table: Training) -> Tokens:
-    """The tower's tokenizer as it is used in training: with the shorter of both limits."""
-    roles = {
-        role: spec.model_copy(update={"max_tokens": min(spec.max_tokens, table.max_tokens or spec.max_tokens)})
-        for role, spec in tower.spec.roles.items()
-    }
-    return tower.tokens.serving(roles, tower.spec.special_tokens)
+    @abstractmethod
+    def stage(self, taken: Taken, place: Place) -> Stage:
+        """The stage itself, ready to be trained."""
 
 
 def playing_only(tower: Tower, role: Role, name: str) -> None:

@@ -33,8 +33,13 @@ class Connection:
     @property
     def client(self) -> MilvusClient:
         if self._client is None:
-            raise WrongUse("call ensure(collection) before anything else")
+            raise WrongUse(f"the back-end at {self.place} was closed; open it again")
         return self._client
+
+    @property
+    def is_absent(self) -> bool:
+        """Whether it is a file that nobody has made yet."""
+        return self.file is not None and not self.file.exists()
 
     def open(self, *, create: bool) -> None:
         """Connect, unless that has been done. `create=False` makes no new file."""

@@ -50,7 +50,7 @@ def _rendered(filter: Filter, types: Mapping[str, FieldType]) -> _Part:
         case In(_, ()):
             return _Part(1, NEVER)
         case In(field, values):
-            return _Part(1, f"{field} in {_constants(values, types[field])}")
+            return _Part(1, f"{field} in {_constants(_both_zeros(values, types[field]), types[field])}")
         case And(parts):
             return _joined("and", [_rendered(part, types) for part in parts] or [_Part(1, ALWAYS)])
         case Or(parts):
@@ -69,9 +69,19 @@ def _joined(word: str, parts: list[_Part]) -> _Part:
     return parts[0]
 
 
+def _both_zeros(values: tuple[Scalar, ...], kind: FieldType) -> tuple[Scalar, ...]:
+    """Milvus Lite tells 0.0 and -0.0 apart in a list, and nowhere else."""
+    return (*values, 0.0, -0.0) if kind == "float" and 0.0 in values else values
+
+
 def one_of(field: str, texts: Iterable[str]) -> str:
     """The expression for rows whose string field is one of the texts."""
     return f"{field} in {_constants(texts, 'string')}"
+
+
+def quoted(text: str) -> str:
+    """The text as a constant."""
+    return _constant(text, "string")
 
 
 def check_names(collection: Collection) -> None:

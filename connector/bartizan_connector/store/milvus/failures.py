@@ -16,6 +16,8 @@ _BUSY_RANGES = (range(400, 700), range(900, 1000))
 """Replicas, channels, segments and nodes that are moving, as after a restart."""
 _INVALID_CODES = frozenset({6, 1100, 1101, 1102})
 """A parameter or a row is invalid: 6 in Milvus Lite, 11xx in a server."""
+_MISSING_CODES = frozenset({100})
+"""There is no such collection."""
 _STRANGER_CODES = frozenset({1400, grpc.StatusCode.UNAUTHENTICATED})
 _DENIED_CODES = frozenset({1401, grpc.StatusCode.PERMISSION_DENIED})
 """The server knows the user, and does not let it do this."""
@@ -29,6 +31,10 @@ _BUSY_WORDS = (
 _CONNECT_WORDS = "fail connecting"
 """What pymilvus says whatever the reason; the call that it made knows which: nothing listens, or the token is wrong."""
 _FULL_WORDS = ("no space left", "file too large", "disk quota", "disk full")
+_OVERSIZE_WORDS = ("message larger than max", "exceed the limit size")
+"""gRPC's words for a message, and a server's for an answer, that is too long to be sent."""
+_TAKEN_CODES = frozenset({1602})
+_TAKEN_WORDS = "already exist"
 _STRANGER_WORDS = ("auth check failure", "unauthenticated", "not authenticated")
 _DENIED_WORDS = ("permission deny",)
 
@@ -49,6 +55,22 @@ def calling(place: str, *, ids: Sequence[str] = ()) -> Iterator[None]:
         code = error.code() if isinstance(error, grpc.Call) else None
         details = error.details() if isinstance(error, grpc.Call) else None
         raise _meaning(place, code, details or str(error), ids, error) from error
+
+
+def is_missing(error: BartizanError) -> bool:
+    """Whether the call failed since there is no such collection."""
+    return isinstance(error.__cause__, MilvusException) and error.__cause__.code in _MISSING_CODES
+
+
+def is_oversize(error: BartizanError) -> bool:
+    """Whether the call failed since what it would send or get is too long for one message."""
+    return any(word in str(error) for word in _OVERSIZE_WORDS)
+
+
+def is_taken(error: BartizanError) -> bool:
+    """Whether an alias was not made since there is one of that name."""
+    cause = error.__cause__
+    return isinstance(cause, MilvusException) and (cause.code in _TAKEN_CODES or _TAKEN_WORDS in str(cause.message))
 
 
 def _call_behind(error: MilvusException) -> grpc.Call | None:
@@ -72,6 +94,9 @@ def _meaning(place: str, code: object, message: str, ids: Sequence[str], error: 
             f"Milvus at {place} does not let this user do it: {told}. Grant that user the privilege, or set "
             "[backend] token or token_file to another's"
         )
+    if any(word in words for word in _OVERSIZE_WORDS):
+        told = f"{told}. Write or ask for less at a time"
+        return Reject(ids, f"Milvus at {place} refuses rows: {told}") if ids else Stop(f"Milvus at {place}: {told}")
     if code == grpc.StatusCode.UNAVAILABLE:
         return Retry(f"Milvus at {place} is unreachable: {told}. Is it running, and is [backend] uri its address?")
     if code in _BUSY_STATUS or code in _BUSY_CODES or any(code in codes for codes in _BUSY_RANGES):

@@ -4,6 +4,7 @@ Apart from the rows, an unchanged document's version moves on without its vector
 out of the vector index, and no search has to filter them out (docs/decisions/002).
 """
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -13,8 +14,9 @@ from pymilvus import CollectionSchema, DataType, MilvusClient
 from bartizan_connector.store.checks import MAX_HASH_BYTES
 from bartizan_connector.store.collection import MAX_ID_BYTES, Head
 from bartizan_connector.store.milvus.connection import Connection
-from bartizan_connector.store.milvus.expression import one_of
+from bartizan_connector.store.milvus.expression import one_of, quoted
 from bartizan_connector.store.milvus.failures import calling
+from bartizan_connector.store.narrowing import refused_of
 
 T = TypeVar("T")
 
@@ -23,6 +25,10 @@ _UNKNOWN = -1
 """The version of an id whose rows were announced and perhaps written, but not yet completed."""
 _DUMMY = [0.0, 0.0]
 """Milvus keeps nothing without a vector."""
+_MORE = "more"
+_MAX_MORE_BYTES = 8192
+_IN_ORDER = {"iterator": "True", "reduce_stop_for_best": "True"}
+"""Makes both Milvus give the smallest keys first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +48,27 @@ class Entry:
         return cls(Head(id=id, version=_UNKNOWN), chunks)
 
 
-class Ledger:
-    """Reads and writes entries, each id once; sees its own writes at once."""
+def ledger_name(physical: str) -> str:
+    """What the ledger of those rows is called."""
+    return f"{physical}__heads"
 
-    def __init__(self, connection: Connection, rows_name: str) -> None:
-        self.name = f"{rows_name}__heads"
+
+class Ledger:
+    """Reads and writes entries, each id once; sees its own writes at once.
+
+    What a head has beside version, hash and deletion stands as JSON in the field `more`, so that a later fact needs no
+    new field. A ledger of 0.1.0 lacks it (`has_more=False`): its heads come back without origin and offset."""
+
+    def __init__(self, connection: Connection, physical: str, *, has_more: bool = True) -> None:
+        self.name = ledger_name(physical)
         self._connection = connection
+        self._has_more = has_more
+        self._fields = ["id", "version", "hash", "deleted", "chunks", *([_MORE] if has_more else [])]
+
+    @classmethod
+    def described(cls, connection: Connection, physical: str, description: Mapping[str, Any]) -> "Ledger":
+        """The ledger with the fields that it was made with."""
+        return cls(connection, physical, has_more=_MORE in {field["name"] for field in description["fields"]})
 
     def schema(self) -> CollectionSchema:
         schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
@@ -56,6 +77,7 @@ class Ledger:
         schema.add_field("hash", DataType.VARCHAR, max_length=MAX_HASH_BYTES)
         schema.add_field("deleted", DataType.BOOL)
         schema.add_field("chunks", DataType.INT64)
+        schema.add_field(_MORE, DataType.VARCHAR, max_length=_MAX_MORE_BYTES)
         schema.add_field("dummy", DataType.FLOAT_VECTOR, dim=len(_DUMMY))
         return schema
 
@@ -66,33 +88,60 @@ class Ledger:
         """The entries of these ids, as of now."""
         entries: dict[str, Entry] = {}
         for some in in_portions(sorted(set(ids)), _AT_ONCE):
-            with calling(self._connection.place):
-                found = self._connection.client.query(
-                    self.name,
-                    filter=one_of("id", some),
-                    output_fields=["id", "version", "hash", "deleted", "chunks"],
-                    consistency_level="Strong",
-                    timeout=self._connection.timeout,
-                )
-            entries |= {one["id"]: _entry(one) for one in found}
+            entries |= {entry.head.id: entry for entry in self._query(one_of("id", some))}
         return entries
 
-    def write(self, entries: Sequence[Entry]) -> None:
-        """Replace the entries of these ids."""
+    def pages(self, condition: str, size: int) -> Iterator[list[Entry]]:
+        """The entries for which the condition holds, by rising id, each page read as of when it is asked for."""
+        last = ""
+        while page := self._query(f"{condition} and {_after(last)}", limit=size, **_IN_ORDER):
+            yield page
+            last = page[-1].head.id
+
+    def write(self, entries: Sequence[Entry]) -> dict[str, str]:
+        """Replace the entries of these ids; the answer is id → reason of those that are refused."""
+        refused: dict[str, str] = {}
         for some in in_portions(entries, _AT_ONCE):
-            data = [
-                {
-                    "id": entry.head.id,
-                    "version": entry.head.version,
-                    "hash": entry.head.hash,
-                    "deleted": entry.head.deleted,
-                    "chunks": entry.chunks,
-                    "dummy": _DUMMY,
-                }
-                for entry in some
-            ]
-            with calling(self._connection.place, ids=[entry.head.id for entry in some]):
-                self._connection.client.upsert(self.name, data, timeout=self._connection.timeout)
+            refused |= refused_of(some, self._send, lambda entry: entry.head.id)
+        return refused
+
+    def forget(self, before: int) -> int:
+        """Remove the entries of deleted ids with a version below that, and say how many."""
+        condition, count = f"deleted == true and version < {min(before, 2**63 - 1)}", 0
+        for page in self.pages(condition, _AT_ONCE):
+            expression = f"{one_of('id', [entry.head.id for entry in page])} and {condition}"
+            with calling(self._connection.place):
+                self._connection.client.delete(self.name, filter=expression, timeout=self._connection.timeout)
+            count += len(page)
+        return count
+
+    def _query(self, expression: str, **options: Any) -> list[Entry]:
+        with calling(self._connection.place):
+            found = self._connection.client.query(
+                self.name,
+                filter=expression,
+                output_fields=self._fields,
+                consistency_level="Strong",
+                timeout=self._connection.timeout,
+                **options,
+            )
+        return sorted(map(_entry, found), key=lambda entry: entry.head.id)
+
+    def _send(self, entries: Sequence[Entry]) -> None:
+        data = [
+            {
+                "id": entry.head.id,
+                "version": entry.head.version,
+                "hash": entry.head.hash,
+                "deleted": entry.head.deleted,
+                "chunks": entry.chunks,
+                "dummy": _DUMMY,
+                **({_MORE: _more_of(entry.head)} if self._has_more else {}),
+            }
+            for entry in entries
+        ]
+        with calling(self._connection.place, ids=[entry.head.id for entry in entries]):
+            self._connection.client.upsert(self.name, data, timeout=self._connection.timeout)
 
 
 def in_portions(values: Sequence[T], size: int) -> Iterator[Sequence[T]]:
@@ -100,6 +149,25 @@ def in_portions(values: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     return (values[start : start + size] for start in range(0, len(values), size))
 
 
+def _after(id: str) -> str:
+    """Milvus takes no comparison with an empty text for granted, and an id is never empty."""
+    return f"id > {quoted(id)}" if id else 'id != ""'
+
+
+def _more_of(head: Head) -> str:
+    facts = {"origin": head.origin, "offset": head.offset}
+    more = {name: value for name, value in facts.items() if value}
+    return json.dumps(more, ensure_ascii=False) if more else ""
+
+
 def _entry(found: Mapping[str, Any]) -> Entry:
-    head = Head(id=found["id"], version=found["version"], hash=found["hash"], deleted=found["deleted"])
+    more = json.loads(found.get(_MORE) or "{}")
+    head = Head(
+        id=found["id"],
+        version=found["version"],
+        hash=found["hash"],
+        deleted=found["deleted"],
+        origin=more.get("origin", ""),
+        offset=more.get("offset", 0),
+    )
     return Entry(head, found["chunks"])

@@ -2,36 +2,41 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from bartizan_connector.base.errors import Retry
+from bartizan_connector.base.errors import Retry, Stop
 from bartizan_connector.store.checks import MAX_RESULTS
 from bartizan_connector.store.collection import Collection, Hit, Leg
 from bartizan_connector.store.milvus.connection import Connection
-from bartizan_connector.store.milvus.failures import calling
+from bartizan_connector.store.milvus.failures import calling, is_oversize
 from bartizan_connector.store.milvus.ledger import in_portions
-from bartizan_connector.store.milvus.schema import search_parameters
+from bartizan_connector.store.milvus.preparation import Prepared
+from bartizan_connector.store.milvus.reading import Reader
+from bartizan_connector.store.milvus.schema import primary_key, search_parameters
 
 _ROWS_AT_ONCE = 20_000
-"""Rows of one answer, which carry their texts; a server refuses to send more than some hundred megabytes."""
+"""Rows of one answer, which carry their texts."""
 
 
 class Search:
     """One search of one leg: where, with which filter, until when."""
 
     def __init__(
-        self, connection: Connection, collection: Collection, leg: Leg, index_type: str, consistency: str, filter: str
+        self, connection: Connection, prepared: Prepared, leg: Leg, index_type: str, consistency: str, filter: str
     ) -> None:
         self._connection = connection
-        self._collection = collection
+        self._physical = prepared.found.physical
+        self._collection: Collection = prepared.found.contract
+        self._reader = Reader(connection, prepared)
         self._leg = leg
         self._index_type = index_type
         self._consistency = consistency
         self._filter = filter
 
-    def run(self, queries: Sequence[Any], k: int, timeout: float) -> list[list[Hit]]:
+    def run(self, queries: Sequence[Any], k: int, deadline: float) -> list[list[Hit]]:
         """The k best for each query, ties in order of (id, chunk)."""
-        return self._best(queries, k, min(k + 1, MAX_RESULTS), time.monotonic() + timeout)
+        return self._best(queries, k, min(k + 1, MAX_RESULTS), deadline)
 
     def _best(self, queries: Sequence[Any], k: int, limit: int, deadline: float) -> list[list[Hit]]:
         """Asks for `limit` > k rows; a query whose k-th score reaches to the end of them is asked again, for more."""
@@ -46,32 +51,59 @@ class Search:
     def _ask(self, queries: Sequence[Any], limit: int, deadline: float) -> list[list[Hit]]:
         answers: list[list[Hit]] = []
         for some in in_portions(queries, max(1, _ROWS_AT_ONCE // limit)):
-            left = deadline - time.monotonic()
-            if left <= 0:
-                raise Retry(f"Milvus at {self._connection.place} had not answered by the deadline", after=0.0)
-            with calling(self._connection.place):
-                found = self._connection.client.search(
-                    self._collection.name,
-                    data=list(some),
-                    anns_field=self._leg.name,
-                    limit=limit,
-                    filter=self._filter,
-                    output_fields=["id", "chunk", *(spec.name for spec in self._collection.fields)],
-                    search_params=search_parameters(self._index_type, limit),
-                    consistency_level=self._consistency,
-                    timeout=left,
-                )
-            answers.extend(sorted(map(self._hit, hits), key=_place) for hits in found)
-        return answers
+            answers.extend(self._answers(some, limit, deadline))
+        return [sorted(hits, key=_place) for hits in answers]
 
-    def _hit(self, found: Mapping[str, Any]) -> Hit:
-        entity = found["entity"]
-        return Hit(
-            id=entity["id"],
-            chunk=entity["chunk"],
-            score=found["distance"],
-            fields={spec.name: entity[spec.name] for spec in self._collection.fields},
-        )
+    def _answers(self, queries: Sequence[Any], limit: int, deadline: float) -> list[list[Hit]]:
+        """Where they are too long for one message, half of the queries at a time; where one query's is, its hits first
+        and their fields, which have the length, after that."""
+        fields = [spec.name for spec in self._collection.fields]
+        try:
+            return self._found(queries, limit, deadline, fields)
+        except Stop as error:
+            if not is_oversize(error) or not fields:
+                raise
+        if len(queries) == 1:
+            (bare,) = self._found(queries, limit, deadline, [])
+            keys = [primary_key(hit.id, hit.chunk) for hit in bare]
+            stored = self._reader.fields_of(keys, fields, self._left(deadline))
+            pairs = ((hit, stored.get(key)) for key, hit in zip(keys, bare, strict=True))
+            return [[replace(hit, fields={name: row[name] for name in fields}) for hit, row in pairs if row]]
+        middle = len(queries) // 2
+        first = self._answers(queries[:middle], limit, deadline)
+        return first + self._answers(queries[middle:], limit, deadline)
+
+    def _found(self, queries: Sequence[Any], limit: int, deadline: float, fields: Sequence[str]) -> list[list[Hit]]:
+        left = self._left(deadline)
+        with calling(self._connection.place):
+            found = self._connection.client.search(
+                self._physical,
+                data=list(queries),
+                anns_field=self._leg.name,
+                limit=limit,
+                filter=self._filter,
+                output_fields=["id", "chunk", *fields],
+                search_params=search_parameters(self._index_type, limit),
+                consistency_level=self._consistency,
+                timeout=left,
+            )
+        return [[_hit(hit, fields) for hit in hits] for hits in found]
+
+    def _left(self, deadline: float) -> float:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise Retry(f"Milvus at {self._connection.place} had not answered by the deadline", after=0.0)
+        return left
+
+
+def _hit(found: Mapping[str, Any], fields: Sequence[str]) -> Hit:
+    entity = found["entity"]
+    return Hit(
+        id=entity["id"],
+        chunk=entity["chunk"],
+        score=found["distance"],
+        fields={name: entity[name] for name in fields},
+    )
 
 
 def _place(hit: Hit) -> tuple[float, str, int]:

@@ -1,41 +1,30 @@
 """WordIndex: the lexical leg, BM25 over title and text in a Tantivy index on disk.
 
-A query is cut into words by the analyzer that cut the documents, and never parsed: no text can be a syntax error, and
-none can reach another field. Filters are evaluated here, on the stored fields, by the same code as everywhere else.
+Filters are evaluated here, on the stored fields, by the same code as everywhere else.
 """
 
-import errno
-import json
 import time
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from importlib.util import find_spec
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from threading import RLock
-from typing import Any
+from threading import Lock
 
-from bartizan_connector.base.claim import claim, owner_of
-from bartizan_connector.base.errors import BartizanError, Reject, Retry, Stop, WrongUse, missing_extra
+from bartizan_connector.base.errors import Reject, Retry, Stop, WrongUse
+from bartizan_connector.search.words.analysis import ANALYZER, analyzer, query_for
+from bartizan_connector.search.words.documents import document_of, hit_of, schema, stored_at
+from bartizan_connector.search.words.engine import tantivy
+from bartizan_connector.search.words.failures import calling
+from bartizan_connector.search.words.ownership import owner_of, take
 from bartizan_connector.store.collection import MAX_ID_BYTES, Hit, Row, is_of_type
 from bartizan_connector.store.filters import Filter, matches
 
-if find_spec("tantivy") is None:
-    raise missing_extra("tantivy", "local")
-
-import tantivy
-from tantivy import Occur, Query
-
-_ANALYZER = "english_words"
-_LONGEST_WORD = 40
-_MAX_QUERY_WORDS = 256
-"""Different words of one query that are looked up: far more than a question has, few enough to stay fast."""
 _WRITER_BYTES = 32_000_000
 _GROWTH = 4
 
 
 class WordIndex:
-    """Words of one collection's documents, in a folder of their own. Safe to share between threads.
+    """Words of one collection's documents, in a folder of their own. Safe to share between threads; a search never
+    waits for a write.
 
     A folder of another collection is refused at once. One process writes at a time; others see what was written at
     their next search."""
@@ -43,27 +32,30 @@ class WordIndex:
     def __init__(self, folder: Path, collection: str) -> None:
         self._folder = folder
         self._collection = collection
-        self._lock = RLock()
+        self._opening = Lock()
+        """Held while `_index` is looked at or set, never while something is written."""
         self._index: tantivy.Index | None = None
+        self._writing = Lock()
+        """Held by whoever writes, to the end of the commit."""
         self._writer: tantivy.IndexWriter | None = None
-        self._analyzer = _analyzer()
-        with self._calling():
+        self._analyzer = analyzer()
+        with calling(folder):
             self._is_ours(owner_of(folder))
 
     def hashes(self, ids: Sequence[str]) -> Mapping[str, str]:
         """The hash of each of these ids that is indexed."""
-        index = self._opened(create=False)
-        if index is None:
-            return {}
-        with self._calling():
+        with calling(self._folder):
+            index = self._opened(create=False)
+            if index is None:
+                return {}
             index.reload()
             searcher = index.searcher()
             found: dict[str, str] = {}
             for id in ids:
                 if is_of_type(id, "string"):
-                    query = Query.term_query(index.schema, "id", id)
+                    query = tantivy.Query.term_query(index.schema, "id", id)
                     for _, address in searcher.search(query, 1, count=False).hits:
-                        found[id] = str(_stored(searcher, address)["hash"])
+                        found[id] = str(stored_at(searcher, address)["hash"])
             return found
 
     def upsert(self, rows: Sequence[Row]) -> None:
@@ -80,29 +72,26 @@ class WordIndex:
         if k < 1:
             raise WrongUse(f"k = {k}: ask for at least one result")
         deadline = None if timeout is None else time.monotonic() + timeout
-        index = self._opened(create=False)
-        if index is None:
-            raise WrongUse(f"there is no word index in {self._folder}; ingest documents with [backend] lexical set")
-        with self._calling():
-            query = self._query(index, text)
+        with calling(self._folder):
+            index = self._opened(create=False)
+            if index is None:
+                raise WrongUse(f"there is no word index in {self._folder}; ingest documents with [backend] lexical set")
+            query = query_for(text, self._analyzer, index.schema)
             index.reload()
             hits = self._ranked(index.searcher(), query, k, filter, deadline)
         return sorted(hits, key=lambda hit: (-hit.score, hit.id, hit.chunk))[:k]
 
     def close(self) -> None:
         """Let other processes write. Closing twice is fine."""
-        with self._lock, self._calling():
-            writer, self._writer, self._index = self._writer, None, None
+        with self._writing, calling(self._folder):
+            writer, self._writer = self._writer, None
             if writer is not None:
                 writer.wait_merging_threads()
-
-    def _query(self, index: tantivy.Index, text: str) -> Query:
-        counts = Counter(self._analyzer.analyze(_clean(text))).most_common(_MAX_QUERY_WORDS)
-        words = [(Query.term_query(index.schema, "words", word, "freq"), count) for word, count in counts]
-        return Query.boolean_query([(Occur.Should, Query.boost_query(query, count)) for query, count in words])
+        with self._opening:
+            self._index = None
 
     def _ranked(
-        self, searcher: tantivy.Searcher, query: Query, k: int, filter: Filter | None, deadline: float | None
+        self, searcher: tantivy.Searcher, query: tantivy.Query, k: int, filter: Filter | None, deadline: float | None
     ) -> list[Hit]:
         """Page after page until k rows pass and the k-th score does not go on beyond the page."""
         hits: list[Hit] = []
@@ -110,7 +99,7 @@ class WordIndex:
         while True:
             page = searcher.search(query, limit, count=False, offset=offset).hits
             for score, address in page:
-                hit = _hit(_stored(searcher, address), score)
+                hit = hit_of(stored_at(searcher, address), score)
                 if filter is None or self._passes(filter, hit):
                     hits.append(hit)
             if len(page) < limit or (len(hits) >= k and page[-1][0] < hits[k - 1].score):
@@ -135,38 +124,46 @@ class WordIndex:
             raise Reject(refused, f"an id must be a UTF-8 text of 1 to {MAX_ID_BYTES} bytes, not {refused[0][:80]!r}")
         if not gone:
             return
-        with self._lock, self._calling():
-            writer = self._writing()
+        with self._writing, calling(self._folder):
+            writer = self._open_writer()
             try:
                 for id in gone:
                     writer.delete_documents_by_term("id", id)
                 for row in rows:
-                    writer.add_document(_document(row))
+                    writer.add_document(document_of(row))
                 writer.commit()
             except BaseException:
-                writer.rollback()
+                self._writer = None
+                with suppress(ValueError):  # what failed first is told
+                    writer.rollback()
+                    writer.wait_merging_threads()
                 raise
 
-    def _writing(self) -> tantivy.IndexWriter:
+    def _open_writer(self) -> tantivy.IndexWriter:
+        """The writer, its number of changes beyond every file that a commit left which did not come to its end: such a
+        file has the name of the next deletion's, and would make that fail for ever. An empty commit clears them away.
+        """
         if self._writer is None:
             index = self._opened(create=True)
             assert index is not None
-            self._writer = index.writer(heap_size=_WRITER_BYTES, num_threads=1)
+            writer = index.writer(heap_size=_WRITER_BYTES, num_threads=1)
+            writer.commit()
+            self._writer = writer
         return self._writer
 
     def _opened(self, *, create: bool) -> tantivy.Index | None:
         """The index; None where there is none yet and none is to be made."""
-        with self._lock, self._calling():
+        with self._opening:
             if not self._is_ours(owner_of(self._folder)):
                 self._index = None  # it was never there, or has been taken away since
                 if not create:
                     return None
-                self._is_ours(claim(self._folder, self._collection))
+                self._is_ours(take(self._folder, self._collection))
             if self._index is None:
                 if not create and not self._is_made():
                     return None
-                self._index = tantivy.Index(_schema(), path=str(self._folder))
-                self._index.register_tokenizer(_ANALYZER, self._analyzer)
+                self._index = tantivy.Index(schema(), path=str(self._folder))
+                self._index.register_tokenizer(ANALYZER, self._analyzer)
             return self._index
 
     def _is_made(self) -> bool:
@@ -186,73 +183,3 @@ class WordIndex:
                 f"'{owner}' is no longer searched, remove that folder and ingest again"
             )
         return owner is not None
-
-    @contextmanager
-    def _calling(self) -> Iterator[None]:
-        """Tantivy reports everything as ValueError."""
-        try:
-            yield
-        except (ValueError, OSError) as error:
-            raise self._meaning(error) from error
-
-    def _meaning(self, error: ValueError | OSError) -> BartizanError:
-        place, told = f"the word index in {self._folder}", str(error)
-        if "LockBusy" in told:
-            return Retry(f"{place} is being written by another process; wait until it has ended", after=2.0)
-        if _is_full(error):
-            return Stop(f"{place} has no room to write: {told}. Make room and run again: what was stored is kept")
-        if isinstance(error, OSError):
-            return Stop(f"{place} cannot be used: {error.strerror or error}")
-        return Stop(
-            f"{place} cannot be used: {told}; if it is damaged or from another version, "
-            "remove that folder and ingest again"
-        )
-
-
-def _is_full(error: ValueError | OSError) -> bool:
-    if isinstance(error, OSError):
-        return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    return any(words in str(error).lower() for words in ("no space left", "file too large", "quota exceeded"))
-
-
-def _schema() -> tantivy.Schema:
-    builder = tantivy.SchemaBuilder()
-    builder.add_text_field("id", tokenizer_name="raw", index_option="basic")
-    builder.add_text_field("words", tokenizer_name=_ANALYZER, index_option="freq")
-    builder.add_bytes_field("row", stored=True, indexed=False)
-    return builder.build()
-
-
-def _analyzer() -> tantivy.TextAnalyzer:
-    """Runs of letters and digits, in lower case, without accents, English endings cut."""
-    return (
-        tantivy.TextAnalyzerBuilder(tantivy.Tokenizer.simple())
-        .filter(tantivy.Filter.remove_long(_LONGEST_WORD))
-        .filter(tantivy.Filter.lowercase())
-        .filter(tantivy.Filter.ascii_fold())
-        .filter(tantivy.Filter.stemmer("english"))
-        .build()
-    )
-
-
-def _document(row: Row) -> tantivy.Document:
-    kept = {"id": row.id, "chunk": row.chunk, "hash": row.hash, "fields": dict(row.fields)}
-    document = tantivy.Document()
-    document.add_text("id", row.id)
-    document.add_text("words", _clean(f"{row.fields.get('title', '')} {row.fields.get('text', '')}"))
-    document.add_bytes("row", json.dumps(kept).encode())
-    return document
-
-
-def _stored(searcher: tantivy.Searcher, address: tantivy.DocAddress) -> dict[str, Any]:
-    row: dict[str, Any] = json.loads(bytes(searcher.doc(address)["row"][0]))
-    return row
-
-
-def _hit(row: Mapping[str, Any], score: float) -> Hit:
-    return Hit(id=row["id"], chunk=row["chunk"], score=score, fields=row["fields"])
-
-
-def _clean(text: str) -> str:
-    """Half a surrogate pair is no word, and no library in Rust takes it."""
-    return text.encode(errors="replace").decode()

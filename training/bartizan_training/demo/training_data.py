@@ -9,7 +9,8 @@ import re
 import string
 from pathlib import Path
 
-from bartizan_training.demo.corpus import Corpus, Document, write_lines, write_qrels
+from bartizan_training.data.collections import write_collection
+from bartizan_training.demo.corpus import Corpus, Document
 
 MIN_WORDS = 3
 MAX_WORDS = 16
@@ -41,10 +42,8 @@ def write(corpus: Corpus, folder: Path) -> None:
     queries += [{"_id": f"first-{number}", "text": first} for number, (_, first, _) in enumerate(derived)]
     pairs = [(query.id, name) for query in train for name in query.relevant]
     pairs += [(f"first-{number}", f"{document['_id']}{REST}") for number, (document, _, _) in enumerate(derived)]
-    (folder / "qrels").mkdir(parents=True, exist_ok=True)
-    write_lines(folder / "corpus.jsonl", [*({k: d[k] for k in ("_id", "title", "text")} for d in whole), *rests])
-    write_lines(folder / "queries.jsonl", queries)
-    write_qrels(folder / "qrels" / "train.tsv", pairs)
+    documents = [*({key: document[key] for key in ("_id", "title", "text")} for document in whole), *rests]
+    write_collection(folder, documents, queries, {"train": pairs})
     short = dict.fromkeys(text for document in corpus.documents for text in [in_words(document), *spans(document)])
     lines = [text for text in short if normal(text) not in held_out]
     (folder / "texts.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -7,12 +7,12 @@ from uuid import uuid4
 
 from bartizan_connector.base.errors import Stop
 
-CLAIM_FILE = "collection.json"
+OWNER_FILE = "collection.json"
 
 
 def owner_of(folder: Path) -> str | None:
-    """The collection that has claimed the folder; None where nobody has."""
-    path = folder / CLAIM_FILE
+    """The collection that the folder belongs to; None where it is nobody's."""
+    path = folder / OWNER_FILE
     try:
         told = json.loads(path.read_bytes())
         name = told["collection"]
@@ -23,19 +23,19 @@ def owner_of(folder: Path) -> str | None:
     return str(name)
 
 
-def claim(folder: Path, collection: str) -> str:
+def take(folder: Path, collection: str) -> str:
     """Make the folder this collection's, unless somebody else's it is already; the answer is whose it is now.
 
-    The file is written aside, flushed and linked in, so that it is there whole or not at all, and of two who claim at
+    The file is written aside, flushed and linked in, so that it is there whole or not at all, and of two who take it at
     the same time one is first."""
     folder.mkdir(parents=True, exist_ok=True)
-    aside = folder / f".{CLAIM_FILE}.{uuid4().hex}"
+    aside = folder / f".{OWNER_FILE}.{uuid4().hex}"
     try:
         with aside.open("x", encoding="utf-8") as file:
             json.dump({"collection": collection}, file)
             file.flush()
             os.fsync(file.fileno())
-        _link(aside, folder / CLAIM_FILE)
+        _link(aside, folder / OWNER_FILE)
     finally:
         aside.unlink(missing_ok=True)
     return owner_of(folder) or collection

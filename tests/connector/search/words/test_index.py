@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bartizan_connector.base.claim import claim
 from bartizan_connector.base.errors import Reject, Retry, Stop, WrongUse
-from bartizan_connector.search.words import WordIndex
+from bartizan_connector.search.words.index import WordIndex
+from bartizan_connector.search.words.ownership import take
 from bartizan_connector.store.collection import Row, Scalar
 from bartizan_connector.store.filters import matches, parse
 from bartizan_connector.testing.rows import HOSTILE
@@ -148,7 +148,7 @@ def test_what_was_written_is_there_after_kill_9_and_the_lock_is_free(tmp_path: P
 import os, signal
 from pathlib import Path
 from bartizan_connector.store.collection import Row
-from bartizan_connector.search.words import WordIndex
+from bartizan_connector.search.words.index import WordIndex
 index = WordIndex(Path({str(tmp_path / "words")!r}), "docs")
 index.upsert([Row(id=f"d{{i}}", vectors={{}}, fields={{"text": "word"}}, version=1, hash="h") for i in range(50)])
 index.delete(["d0"])
@@ -168,7 +168,7 @@ import random, resource, signal, sys
 from pathlib import Path
 from bartizan_connector.store.collection import Row
 from bartizan_connector.base.errors import Stop
-from bartizan_connector.search.words import WordIndex
+from bartizan_connector.search.words.index import WordIndex
 def write(id, text):
     index.upsert([Row(id=id, vectors={{}}, fields={{"text": text}}, version=1, hash="h")])
 index = WordIndex(Path({str(tmp_path / "words")!r}), "docs")
@@ -224,7 +224,7 @@ def test_a_reader_makes_no_index_and_says_what_is_missing(tmp_path: Path) -> Non
 
 
 def test_a_folder_that_is_no_word_index_is_refused_with_the_way_out(tmp_path: Path, index: WordIndex) -> None:
-    claim(tmp_path / "words", "docs")
+    take(tmp_path / "words", "docs")
     (tmp_path / "words" / "meta.json").write_text('{"broken')
     for use in (lambda: ids(index, "word"), lambda: index.upsert([row("a", "word")]), lambda: index.hashes(["a"])):
         with pytest.raises(Stop, match="remove that folder"):

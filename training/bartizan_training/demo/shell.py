@@ -1,4 +1,4 @@
-"""The demo as it is told: numbered steps on stdout, each a real command that is shown and then run."""
+"""Prints the demo's numbered steps on stdout, and runs their commands: each is shown as typed, then run."""
 
 import os
 import shlex
@@ -15,7 +15,7 @@ from rich.markup import escape
 from bartizan_connector.base.console import err, out
 
 
-class Story:
+class Shell:
     """Counts the steps and runs their commands as processes of their own."""
 
     def __init__(self) -> None:
@@ -32,7 +32,7 @@ class Story:
         out.print(f"   {escape(text)}", style=style)
 
     def remark(self, text: str) -> None:
-        """Beside the story."""
+        """Say it on stderr."""
         err.print(text, markup=False, style="yellow")
 
     def run(self, *arguments: str | Path) -> None:
@@ -47,7 +47,7 @@ class Story:
 
     @property
     def elapsed(self) -> str:
-        """Since the story began."""
+        """Since the demo began."""
         minutes, seconds = divmod(round(time.monotonic() - self._begun), 60)
         return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
 

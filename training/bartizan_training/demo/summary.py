@@ -1,19 +1,24 @@
 """What the demo found, and what to type next."""
 
-from collections.abc import Sequence
+import statistics
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 from rich.markup import escape
 from rich.table import Table
 
 from bartizan_connector.base.console import out
+from bartizan_connector.encode.settings import OnnxSettings
 from bartizan_connector.space.spec import TowerSpec
-from bartizan_training.demo import speed
 from bartizan_training.demo.layout import Layout
-from bartizan_training.demo.story import Story, typed
+from bartizan_training.demo.shell import Shell, typed
 from bartizan_training.evaluate.results import Result
+from bartizan_training.evaluate.timing import one_query, take_turns
 
 MEASURE = "nDCG@10"
+_ROUNDS = 5
+_WARM_UP = 5
 _PYTHON = """\
 from bartizan_connector import Retriever
 
@@ -26,7 +31,7 @@ def figures(layout: Layout, queries: Sequence[str]) -> Table:
     """Teacher and distilled tower beside each other."""
     exports = {"teacher": layout.document, "distilled": layout.query}
     found = {name: Result.read(layout.result(name)).metrics[MEASURE] for name in exports}
-    taken = dict(zip(exports, speed.milliseconds(list(exports.values()), queries), strict=True))
+    taken = milliseconds(exports, queries)
     table = Table("query tower", "tower_id", f"{MEASURE}, held out", "one query", "on disk")
     for name, export in exports.items():
         spec = TowerSpec.read(export)
@@ -38,9 +43,20 @@ def figures(layout: Layout, queries: Sequence[str]) -> Table:
     return table
 
 
-def tell(story: Story, layout: Layout) -> None:
+def milliseconds(exports: Mapping[str, Path], queries: Sequence[str]) -> dict[str, float]:
+    """The median for one query in each export: one thread, ONNX Runtime."""
+    with ExitStack() as stack:
+        engines = {
+            name: one_query(stack.enter_context(closing(OnnxSettings(threads=1).open(export))))
+            for name, export in exports.items()
+        }
+        times = take_turns(engines, [[*queries[:_WARM_UP], *queries]] * _ROUNDS, warm_up=_WARM_UP)
+    return {name: statistics.median(taken.wall) for name, taken in times.items()}
+
+
+def show_next(shell: Shell, layout: Layout) -> None:
     """What to type next; each line works from where the user is."""
-    story.step(f"Done in {story.elapsed}. What to type next")
+    shell.step(f"Done in {shell.elapsed}. What to type next")
     for arguments, remark in suggestions(layout):
         out.print(f"   [bold]{escape(typed(arguments))}[/bold]\n       [dim]{escape(remark)}[/dim]")
     out.print("\n   In Python:\n")

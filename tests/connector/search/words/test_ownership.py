@@ -12,9 +12,9 @@ from threading import Barrier
 import pytest
 import tantivy
 
-from bartizan_connector.base.claim import CLAIM_FILE, claim, owner_of
 from bartizan_connector.base.errors import Stop, WrongUse
-from bartizan_connector.search.words import WordIndex
+from bartizan_connector.search.words.index import WordIndex
+from bartizan_connector.search.words.ownership import OWNER_FILE, owner_of, take
 from bartizan_connector.store.collection import Row
 
 
@@ -90,7 +90,7 @@ def test_an_open_reader_never_answers_from_a_folder_that_was_given_to_another(fo
 
 def test_a_folder_that_an_older_version_filled_is_refused_with_the_way_out(folder: Path) -> None:
     fill(folder, "docs", "a")
-    (folder / CLAIM_FILE).unlink()
+    (folder / OWNER_FILE).unlink()
     with pytest.raises(Stop, match=r"older version\. Remove that folder and ingest again") as refusal:
         WordIndex(folder, "docs")
     assert refusal.value.exit_code == 1
@@ -102,8 +102,8 @@ def test_a_folder_that_an_older_version_filled_is_refused_with_the_way_out(folde
 @pytest.mark.parametrize("spoilt", ["", "{", "[]", "{}", "\x00"])
 def test_a_damaged_claim_is_named(folder: Path, spoilt: str) -> None:
     fill(folder, "docs", "a")
-    (folder / CLAIM_FILE).write_text(spoilt)
-    with pytest.raises(Stop, match=rf"{CLAIM_FILE} is damaged.*Remove that folder"):
+    (folder / OWNER_FILE).write_text(spoilt)
+    with pytest.raises(Stop, match=rf"{OWNER_FILE} is damaged.*Remove that folder"):
         WordIndex(folder, "docs")
 
 
@@ -113,12 +113,12 @@ def test_of_many_who_claim_at_once_one_is_first_and_the_others_are_told(folder: 
 
     def race(name: str) -> str:
         together.wait()
-        return claim(folder, name)
+        return take(folder, name)
 
     with ThreadPoolExecutor(len(names)) as pool:
         owners = set(pool.map(race, names))
     assert owners == {owner_of(folder)}
-    assert [path.name for path in folder.iterdir()] == [CLAIM_FILE]
+    assert [path.name for path in folder.iterdir()] == [OWNER_FILE]
 
 
 def test_a_file_system_without_links_will_do(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,8 +126,8 @@ def test_a_file_system_without_links_will_do(folder: Path, monkeypatch: pytest.M
         raise PermissionError("no links here")
 
     monkeypatch.setattr(os, "link", refuse)
-    assert claim(folder, "docs") == "docs"
-    assert claim(folder, "news") == "docs"
+    assert take(folder, "docs") == "docs"
+    assert take(folder, "news") == "docs"
     assert owner_of(folder) == "docs"
 
 
@@ -139,7 +139,7 @@ def test_a_death_at_any_step_of_making_it_leaves_it_usable(folder: Path, step: s
 import os, signal, tantivy
 from pathlib import Path
 from bartizan_connector.store.collection import Row
-from bartizan_connector.search import words
+from bartizan_connector.search.words import index as words
 def die(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)
 {step} = die

@@ -1,0 +1,12 @@
+"""Tantivy, or the line that installs it."""
+
+from importlib.util import find_spec
+
+from bartizan_connector.base.errors import missing_extra
+
+if find_spec("tantivy") is None:
+    raise missing_extra("tantivy", "local")
+
+import tantivy
+
+__all__ = ["tantivy"]

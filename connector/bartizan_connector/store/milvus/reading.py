@@ -1,0 +1,136 @@
+"""Reads one collection's documents by id, in turn, or counts their rows: always as of now."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from bartizan_connector.base.errors import Stop
+from bartizan_connector.space.vectors import SparseVector, Vector
+from bartizan_connector.store.collection import Document, Head, Leg, Row, Scalar, is_of_type
+from bartizan_connector.store.milvus.connection import Connection
+from bartizan_connector.store.milvus.expression import ALWAYS, one_of
+from bartizan_connector.store.milvus.failures import calling, is_oversize
+from bartizan_connector.store.milvus.ledger import Entry, in_portions
+from bartizan_connector.store.milvus.preparation import Prepared
+from bartizan_connector.store.milvus.schema import primary_key
+
+_ROWS_AT_ONCE = 500
+_IDS_AT_ONCE = 500
+
+
+class Reader:
+    """The ledger says which ids there are and how far their chunks reach, so rows are asked for by key."""
+
+    def __init__(self, connection: Connection, prepared: Prepared) -> None:
+        self._connection = connection
+        self._physical = prepared.found.physical
+        self._collection = prepared.found.contract
+        self._ledger = prepared.ledger
+
+    def get(self, ids: Sequence[str], vectors: bool) -> dict[str, Document]:
+        """The documents of these ids; ids without rows are left out."""
+        entries = self._ledger.read(id for id in ids if id and is_of_type(id, "string"))
+        return {document.id: document for document in self._documents(list(entries.values()), vectors)}
+
+    def scan(self, expression: str, vectors: bool) -> Iterator[Document]:
+        """Every document of which a row passes the expression ("": any), by rising id, a page of ids at a time."""
+        for entries in self._ledger.pages("deleted == false", _IDS_AT_ONCE):
+            yield from self._documents(self._passing(entries, expression), vectors)
+
+    def count(self, expression: str) -> int:
+        """How many rows pass the expression ("": any)."""
+        (counted,) = self._query(expression or ALWAYS, ["count(*)"])
+        return int(counted["count(*)"])
+
+    def fields_of(self, keys: Sequence[str], fields: Sequence[str], timeout: float) -> dict[str, Mapping[str, Any]]:
+        """Primary key → those fields, for the keys that are there."""
+        return {row["pk"]: row for row in self._rows(keys, ["pk", *fields], timeout=timeout)}
+
+    def _passing(self, entries: Sequence[Entry], expression: str) -> list[Entry]:
+        if not expression:
+            return list(entries)
+        passing: set[str] = set()
+        for keys in in_portions(_keys(entries), _ROWS_AT_ONCE):
+            passing.update(row["id"] for row in self._query(f"{one_of('pk', keys)} and ({expression})", ["id"]))
+        return [entry for entry in entries if entry.head.id in passing]
+
+    def _documents(self, entries: Sequence[Entry], vectors: bool) -> Iterator[Document]:
+        """The documents of these entries, of which no more are held at once than one request gives."""
+        for some in _together([entry for entry in entries if entry.is_known and not entry.head.deleted]):
+            found: dict[str, list[Row]] = {entry.head.id: [] for entry in some}
+            heads = {entry.head.id: entry.head for entry in some}
+            fields = ["id", "chunk", *(spec.name for spec in self._collection.fields)]
+            legs = [leg.name for leg in self._collection.legs] if vectors else []
+            for row in self._rows(_keys(some), [*fields, *legs]):
+                found[row["id"]].append(self._row(row, heads[row["id"]], vectors))
+            for id, rows in found.items():
+                if rows:
+                    yield Document(id=id, rows=tuple(sorted(rows, key=lambda row: row.chunk)), head=heads[id])
+
+    def _rows(
+        self, keys: Sequence[str], fields: Sequence[str], *, timeout: float | None = None
+    ) -> Iterator[Mapping[str, Any]]:
+        """The rows of these keys; where they are too long for one answer, of half of them at a time."""
+        for some in in_portions(keys, _ROWS_AT_ONCE):
+            try:
+                yield from self._query(one_of("pk", some), fields, timeout=timeout)
+            except Stop as error:
+                if not is_oversize(error) or len(some) == 1:
+                    raise
+                middle = len(some) // 2
+                yield from self._rows(some[:middle], fields, timeout=timeout)
+                yield from self._rows(some[middle:], fields, timeout=timeout)
+
+    def _query(
+        self, expression: str, fields: Iterable[str], *, timeout: float | None = None
+    ) -> Sequence[Mapping[str, Any]]:
+        with calling(self._connection.place):
+            found: Sequence[Mapping[str, Any]] = self._connection.client.query(
+                self._physical,
+                filter=expression,
+                output_fields=list(fields),
+                consistency_level="Strong",
+                timeout=timeout or self._connection.timeout,
+            )
+        return found
+
+    def _row(self, found: Mapping[str, Any], head: Head, vectors: bool) -> Row:
+        fields: dict[str, Scalar] = {spec.name: found[spec.name] for spec in self._collection.fields}
+        return Row(
+            id=head.id,
+            chunk=found["chunk"],
+            vectors={leg.name: _vector(leg, found[leg.name]) for leg in self._collection.legs} if vectors else {},
+            fields=fields,
+            version=head.version,
+            hash=head.hash,
+            origin=head.origin,
+            offset=head.offset,
+        )
+
+
+def _keys(entries: Iterable[Entry]) -> list[str]:
+    return [primary_key(entry.head.id, chunk) for entry in entries for chunk in range(entry.chunks)]
+
+
+def _together(entries: Sequence[Entry]) -> Iterator[list[Entry]]:
+    """The entries by as many as one request gives the rows of; one alone may have more."""
+    some: list[Entry] = []
+    rows = 0
+    for entry in entries:
+        if some and rows + entry.chunks > _ROWS_AT_ONCE:
+            yield some
+            some, rows = [], 0
+        some.append(entry)
+        rows += entry.chunks
+    if some:
+        yield some
+
+
+def _vector(leg: Leg, stored: Any) -> Vector:
+    """As it was given: an empty sparse vector is stored as a term beyond the vocabulary."""
+    if leg.kind == "dense":
+        return Vector(leg.space_id, np.array(stored, dtype=np.float32))
+    terms = sorted(int(term) for term in stored if int(term) < leg.dim)
+    weights = [stored[term] for term in terms]
+    return Vector(leg.space_id, SparseVector(np.array(terms, dtype=np.int32), np.array(weights, dtype=np.float32)))

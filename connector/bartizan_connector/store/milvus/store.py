@@ -1,0 +1,187 @@
+"""MilvusStore: one collection in a Milvus Lite file or on a Milvus server, opened by its physical name."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from threading import Event
+from typing import Any, Literal
+
+from bartizan_connector.base.errors import Retry, Stop, WrongUse
+from bartizan_connector.space.vectors import SparseVector, Vectors
+from bartizan_connector.store import filters
+from bartizan_connector.store.checks import checked_query, replaced
+from bartizan_connector.store.collection import Collection, Document, Head, Hit, Leg, Row
+from bartizan_connector.store.filters import Filter
+from bartizan_connector.store.milvus.connection import Connection
+from bartizan_connector.store.milvus.expression import render
+from bartizan_connector.store.milvus.failures import is_missing
+from bartizan_connector.store.milvus.names import Names
+from bartizan_connector.store.milvus.preparation import Preparation, Prepared
+from bartizan_connector.store.milvus.ranking import Search
+from bartizan_connector.store.milvus.reading import Reader
+from bartizan_connector.store.milvus.writing import Writer
+
+Consistency = Literal["Strong", "Session", "Bounded", "Eventually"]
+
+
+class MilvusStore:
+    """Safe to share between threads; writes take turns.
+
+    A physical name is used once, so Milvus itself says when the collection is gone. Where 0.1.0 took the name itself,
+    it is looked at again with every write and every search."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        name: str,
+        prepared: Prepared,
+        writer: Writer,
+        preparation: Preparation,
+        consistency: Consistency,
+        left: Callable[["MilvusStore"], None],
+    ) -> None:
+        self._connection = connection
+        self._name = name
+        self._prepared = prepared
+        self._found = prepared.found
+        self._writer = writer
+        self._reader = Reader(connection, prepared)
+        self._preparation = preparation
+        self._consistency = consistency
+        self._left = left
+        self._names = Names(connection)
+        self._is_closed = False
+        self._searchable = Event()
+        self._searchable.set()
+        self.collection: Collection = prepared.found.contract
+        self.physical_name = prepared.found.physical
+        self._index_types = preparation.index_types(prepared.found)
+        self.remarks: Sequence[str] = preparation.remarks(prepared.found, self._index_types)
+
+    def heads(self, ids: Sequence[str]) -> Mapping[str, Head]:
+        with self._pinned():
+            return self._writer.heads(ids)
+
+    def upsert(self, rows: Sequence[Row]) -> None:
+        with self._writing():
+            self._writer.upsert(rows)
+
+    def touch(self, heads: Sequence[Head]) -> None:
+        with self._writing():
+            self._writer.touch(heads)
+
+    def delete(self, heads: Sequence[Head]) -> None:
+        with self._writing():
+            self._writer.delete(heads)
+
+    def search(
+        self,
+        leg: str,
+        vectors: Vectors,
+        k: int,
+        filter: Filter | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> list[list[Hit]]:
+        chosen = checked_query(self.collection, leg, vectors, k, filter)
+        deadline = time.monotonic() + (self._connection.timeout if timeout is None else timeout)
+        with self._pinned():
+            self._writer.flush_before_search()
+            while True:
+                self._searchable.wait(max(0.0, deadline - time.monotonic()))
+                index_types = self._index_types
+                try:
+                    found = self._search(chosen, index_types[leg], vectors, k, self._rendered(filter), deadline)
+                    break
+                except Retry:
+                    if self._searchable.is_set() and index_types is self._index_types:
+                        raise
+                    if time.monotonic() > deadline:
+                        raise
+            self._require_unchanged()
+        return found
+
+    def get(self, ids: Sequence[str], *, vectors: bool = False) -> Mapping[str, Document]:
+        with self._pinned():
+            return self._reader.get(ids, vectors)
+
+    def scan(self, filter: Filter | None = None, *, vectors: bool = False) -> Iterator[Document]:
+        with self._pinned():
+            yield from self._reader.scan(self._rendered(filter), vectors)
+
+    def count(self, filter: Filter | None = None) -> int:
+        with self._pinned():
+            return self._reader.count(self._rendered(filter))
+
+    def purge(self, before: int) -> int:
+        with self._writing():
+            return self._writer.purge(before)
+
+    def reindex(self) -> None:
+        """Searches of this store wait until it is done; those of others are told to come again."""
+        with self._writing():
+            self._writer.flush()
+            self._searchable.clear()
+            try:
+                self._preparation.rebuild(self._found)
+                self._index_types = self._preparation.index_types(self._found)
+                self.remarks = self._preparation.remarks(self._found, self._index_types)
+            finally:
+                self._searchable.set()
+
+    def close(self) -> None:
+        if self._is_closed:
+            return
+        self._is_closed = True
+        try:
+            self._writer.leave()
+        finally:
+            self._left(self)
+
+    def _search(
+        self, leg: Leg, index_type: str, vectors: Vectors, k: int, expression: str, deadline: float
+    ) -> list[list[Hit]]:
+        search = Search(self._connection, self._prepared, leg, index_type, self._consistency, expression)
+        queries = {i: query for i, vector in enumerate(vectors) if (query := _query(vector.value)) is not None}
+        found = search.run(list(queries.values()), k, deadline)
+        hits = dict(zip(queries, found, strict=True))
+        return [hits.get(i, []) for i in range(len(vectors))]
+
+    def _rendered(self, filter: Filter | None) -> str:
+        if filter is None:
+            return ""
+        filters.check(filter, self.collection)
+        return render(filter, self.collection)
+
+    @contextmanager
+    def _pinned(self) -> Iterator[None]:
+        """What happens inside happens to the collection that was opened, or is refused."""
+        if self._is_closed:
+            raise WrongUse(f"this store of collection '{self._name}' was closed; open the collection again")
+        try:
+            yield
+        except Stop as error:
+            if is_missing(error):
+                raise self._replaced() from error
+            raise
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        with self._pinned(), self._writer.lock:
+            self._require_unchanged()
+            yield
+
+    def _require_unchanged(self) -> None:
+        if not self._found.is_unique and self._names.find(self._found.physical) != self._found:
+            raise self._replaced()
+
+    def _replaced(self) -> Stop:
+        now = self._names.find(self._name)
+        return replaced(self.collection, now.contract if now else None, self._connection.place)
+
+
+def _query(value: Any) -> Any:
+    """The vector as Milvus takes it; None where nothing can be found."""
+    if not isinstance(value, SparseVector):
+        return value
+    return dict(zip(value.indices.tolist(), value.weights.tolist(), strict=True)) or None

@@ -1,0 +1,208 @@
+"""Writes one collection's rows and ledger.
+
+The order of effects is the guarantee. A write goes: 1 announce in the ledger how far an id's chunks will reach, where
+that grows · 2 write the rows · 3 remove the chunks that are left over · 4 complete the ledger. Whoever is killed in
+between has not completed, so the documents come again, and the announcement tells what that write must remove.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from threading import RLock
+
+from bartizan_connector.base.errors import Stop
+from bartizan_connector.space.vectors import SparseVector
+from bartizan_connector.store.checks import checked_heads, checked_rows
+from bartizan_connector.store.collection import Document, Head, Row, is_of_type
+from bartizan_connector.store.milvus.connection import Connection
+from bartizan_connector.store.milvus.expression import one_of
+from bartizan_connector.store.milvus.failures import calling, is_missing
+from bartizan_connector.store.milvus.ledger import Entry, in_portions
+from bartizan_connector.store.milvus.preparation import Prepared
+from bartizan_connector.store.milvus.schema import entity_of, primary_key
+from bartizan_connector.store.narrowing import raise_refused, refused_of
+
+_ROWS_AT_ONCE = 500
+_BYTES_AT_ONCE = 8 << 20
+_BYTES_AT_MOST = 48 << 20
+"""A server takes at most 64 MiB in one request."""
+_SLOW_FROM = 500
+"""Rows that Milvus Lite has not flushed are compared one by one: 500 double a search's time, flushing takes 0.1 s."""
+_INDEXED_FROM = 1024
+"""A server makes no index over fewer rows, so flushing them gains nothing; its log keeps them anyway."""
+_MOST_FRESH = 50_000
+
+
+class Writer:
+    """One physical collection's only writer in this process: all stores of it share one, and writes take turns."""
+
+    def __init__(self, connection: Connection, prepared: Prepared) -> None:
+        self.lock = RLock()
+        self._connection = connection
+        self._physical = prepared.found.physical
+        self._collection = prepared.found.contract
+        self._ledger = prepared.ledger
+        self._unflushed = _SLOW_FROM if connection.file else 0  # what another run left is not known
+        self._fresh: OrderedDict[str, Entry] = OrderedDict()
+        """What `heads` has read. The write that follows takes it from here, once: a read costs a server 0.2 s, as much
+        as all the rest of a batch, and heads are read before a write anyway, by the collection's one writer."""
+
+    def heads(self, ids: Sequence[str]) -> Mapping[str, Head]:
+        with self.lock:
+            possible = [id for id in ids if id and is_of_type(id, "string")]
+            read = self._ledger.read(possible)
+            self._remember({id: Entry.unknown(id) for id in possible} | read)
+            return {id: entry.head for id, entry in read.items() if entry.is_known}
+
+    def upsert(self, rows: Sequence[Row]) -> None:
+        with self.lock:
+            documents = {document.id: document for document in checked_rows(self._collection, rows)}
+            before = self._read(list(documents))
+            after = {id: Entry(each.head, each.rows[-1].chunk + 1) for id, each in documents.items()}
+            refused = self._announce(before, after)
+            refused |= self._write_rows([each for id, each in documents.items() if id not in refused])
+            written = [id for id in documents if id not in refused]
+            kept = {primary_key(id, row.chunk) for id in written for row in documents[id].rows}
+            reach = {id: max(before[id].chunks, after[id].chunks) for id in written}
+            self._remove_rows([key for id in written for key in _keys(id, reach[id]) if key not in kept])
+            refused |= self._complete([after[id] for id in written])
+            self._raise(refused, list(documents))
+
+    def touch(self, heads: Sequence[Head]) -> None:
+        with self.lock:
+            checked = checked_heads(heads)
+            before = self._read([head.id for head in checked])
+            after = {head.id: Entry(head, before[head.id].chunks) for head in checked}
+            refused = self._complete(list(after.values()))
+            self._remember({id: entry for id, entry in after.items() if id not in refused})
+            self._raise(refused, list(after))
+
+    def delete(self, heads: Sequence[Head]) -> None:
+        with self.lock:
+            checked = checked_heads(heads)
+            before = self._read([head.id for head in checked])
+            self._remove_rows([key for head in checked for key in _keys(head.id, before[head.id].chunks)])
+            refused = self._complete([Entry(replace(head, deleted=True)) for head in checked])
+            self._raise(refused, [head.id for head in checked])
+
+    def purge(self, before: int) -> int:
+        with self.lock:
+            self._fresh.clear()
+            return self._ledger.forget(before)
+
+    def flush(self, *, at_least: int | None = None) -> None:
+        """Give what was written an index, where it is worth it; `at_least`: only from so many rows on."""
+        least = at_least or (1 if self._connection.file else _INDEXED_FROM)
+        if self._unflushed < least:
+            return
+        with self.lock:
+            for name in [self._physical] + ([self._ledger.name] if self._connection.file else []):
+                with calling(self._connection.place):
+                    self._connection.client.flush(name, timeout=self._connection.timeout)
+            self._unflushed = 0
+
+    def flush_before_search(self) -> None:
+        if self._connection.file:
+            self.flush(at_least=_SLOW_FROM)
+
+    def leave(self) -> None:
+        """Flush at the end; a collection that was dropped has nothing to flush."""
+        try:
+            self.flush()
+        except Stop as error:
+            if not is_missing(error):
+                raise
+
+    def _read(self, ids: Sequence[str]) -> dict[str, Entry]:
+        """What the ledger holds of every one of these ids."""
+        fresh = {id: self._fresh.pop(id) for id in set(ids) if id in self._fresh}
+        read = self._ledger.read(id for id in ids if id not in fresh)
+        return {id: Entry.unknown(id) for id in ids} | read | fresh
+
+    def _remember(self, entries: Mapping[str, Entry]) -> None:
+        self._fresh.update(entries)
+        while len(self._fresh) > _MOST_FRESH:
+            self._fresh.popitem(last=False)
+
+    def _announce(self, before: Mapping[str, Entry], after: Mapping[str, Entry]) -> dict[str, str]:
+        """Before rows are written beyond where the ledger says that an id may have some."""
+        growing = [id for id in after if after[id].chunks > before[id].chunks]
+        return self._ledger.write([Entry(before[id].head, after[id].chunks) for id in growing])
+
+    def _complete(self, entries: Sequence[Entry]) -> dict[str, str]:
+        return self._ledger.write(entries)
+
+    def _write_rows(self, documents: Sequence[Document]) -> dict[str, str]:
+        refused: dict[str, str] = {}
+        for some in _requests(documents):
+            refused |= refused_of(some, self._send, lambda document: document.id)
+        return refused
+
+    def _send(self, documents: Sequence[Document]) -> None:
+        """Upsert, never insert: an insert of a key that is there makes it stand twice."""
+        rows = [row for document in documents for row in document.rows]
+        for some in _bounded(rows):
+            with calling(self._connection.place, ids=[document.id for document in documents]):
+                self._connection.client.upsert(
+                    self._physical,
+                    [entity_of(row, self._collection) for row in some],
+                    timeout=self._connection.timeout,
+                )
+            self._unflushed += len(some)
+
+    def _remove_rows(self, keys: Sequence[str]) -> None:
+        """By an expression of our own: the one that pymilvus makes of `ids` quotes nothing that it must."""
+        for some in in_portions(keys, _ROWS_AT_ONCE):
+            with calling(self._connection.place):
+                self._connection.client.delete(
+                    self._physical, filter=one_of("pk", some), timeout=self._connection.timeout
+                )
+            self._unflushed += len(some)
+
+    def _raise(self, refused: Mapping[str, str], ids: Sequence[str]) -> None:
+        raise_refused(refused, ids, f"Milvus at {self._connection.place}")
+
+
+def _keys(id: str, reach: int) -> Iterator[str]:
+    return (primary_key(id, chunk) for chunk in range(reach))
+
+
+def _requests(documents: Sequence[Document]) -> Iterator[list[Document]]:
+    """The documents in requests of bounded length and size, each document whole in one: Milvus takes a request whole or
+    not at all, so a document of which a row is refused keeps all that it had."""
+    some: list[Document] = []
+    rows = size = 0
+    for document in documents:
+        weight = sum(map(_bytes_of, document.rows))
+        if some and (rows + len(document.rows) > _ROWS_AT_ONCE or size + weight > _BYTES_AT_ONCE):
+            yield some
+            some, rows, size = [], 0, 0
+        some.append(document)
+        rows += len(document.rows)
+        size += weight
+    if some:
+        yield some
+
+
+def _bounded(rows: Sequence[Row]) -> Iterator[list[Row]]:
+    """The rows in one request, or in as many as it takes: a document alone may be longer than any request."""
+    some: list[Row] = []
+    size = 0
+    for row in rows:
+        weight = _bytes_of(row)
+        if some and size + weight > _BYTES_AT_MOST:
+            yield some
+            some, size = [], 0
+        some.append(row)
+        size += weight
+    if some:
+        yield some
+
+
+def _bytes_of(row: Row) -> int:
+    texts = sum(len(value.encode()) for value in row.fields.values() if isinstance(value, str))
+    numbers = 0
+    for vector in row.vectors.values():
+        value = vector.value
+        numbers += 16 * len(value.indices) if isinstance(value, SparseVector) else value.nbytes
+    return 256 + texts + numbers

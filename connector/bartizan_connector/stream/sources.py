@@ -1,0 +1,17 @@
+"""The source that a configuration names, opened."""
+
+from bartizan_connector.base.errors import WrongUse
+from bartizan_connector.config import Config
+from bartizan_connector.config.settings import JsonlSettings
+from bartizan_connector.stream.jsonl import JsonlSource
+from bartizan_connector.stream.source import Source
+
+
+def open_source(config: Config) -> Source:
+    """What `[source]` says; nothing is read or written yet. A configuration without one is refused."""
+    settings = config.source
+    if settings is None:
+        raise WrongUse("the configuration has no [source]; say where the documents are: [source] path = …")
+    match settings:
+        case JsonlSettings():
+            return JsonlSource(settings.path, dead_letters=settings.dead_letters, batch_size=settings.batch_size)

@@ -1,0 +1,109 @@
+"""A document's vectors: one of every leg's tower, and what a tower refuses found among the others."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from threading import Lock
+from weakref import WeakValueDictionary
+
+from bartizan_connector.base.errors import Reject, WrongUse
+from bartizan_connector.encode.answers import check_answer, trusting
+from bartizan_connector.encode.encoder import Encoder
+from bartizan_connector.space.vectors import NotFinite, Vector, Vectors
+from bartizan_connector.store.checks import require_leg
+from bartizan_connector.store.collection import Collection
+from bartizan_connector.stream.patience import Waiting
+from bartizan_connector.stream.records import Put
+
+_PLAIN_TEXT = "a probe"
+_NOT_FINITE = "the tower gives NaN or infinity for this text; change the text, or ingest it with another tower"
+_WAY_OUT = "Ingest with the document tower of that space, or into a new collection."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, weakref_slot=True)
+class Encoded:
+    """One content as every tower gives it."""
+
+    vectors: Mapping[str, Vector]
+    """By leg."""
+    truncated: bool
+    """Whether it is longer than one of the towers reads."""
+
+
+class Towers:
+    """The document towers of all legs. One call at a time is made to them, from whatever thread; a content that is in
+    flight is not encoded again."""
+
+    def __init__(self, encoders: Mapping[str, Encoder], collection: Collection, waiting: Waiting) -> None:
+        """Refuses towers that are missing, too many, of another space or kind, or without the role."""
+        _check(encoders, collection)
+        self._encoders = {leg.name: encoders[leg.name] for leg in collection.legs}
+        self._waiting = waiting
+        self._lock = Lock()
+        self._in_flight: WeakValueDictionary[str, Encoded] = WeakValueDictionary()
+
+    def encode(self, puts: Sequence[Put], encoded: dict[str, Encoded], refused: dict[str, str]) -> None:
+        """Fill in, by hash, what these documents lack: the vectors, or the reason why one of the towers gives none."""
+        if all(put.hash in encoded or put.hash in refused for put in puts):
+            return
+        with self._lock:
+            texts: dict[str, str] = {}
+            for put in puts:
+                held = encoded.get(put.hash) or self._in_flight.get(put.hash)
+                if held is not None:
+                    encoded[put.hash] = held
+                elif put.hash not in refused:
+                    texts[put.hash] = put.encoded
+            found: dict[str, dict[str, tuple[Vector, bool]]] = {}
+            for leg in self._encoders:
+                found[leg] = self._of_leg(leg, texts, refused)
+                texts = {hash: text for hash, text in texts.items() if hash not in refused}
+            for hash in texts:
+                each = {leg: found[leg][hash] for leg in found}
+                encoded[hash] = self._in_flight[hash] = Encoded(
+                    vectors={leg: vector for leg, (vector, _) in each.items()},
+                    truncated=any(truncated for _, truncated in each.values()),
+                )
+
+    def _of_leg(self, leg: str, texts: Mapping[str, str], refused: dict[str, str]) -> dict[str, tuple[Vector, bool]]:
+        """What the leg's tower gives for each text. It does not know ids: what it rejects is found by halves."""
+        if not texts:
+            return {}
+        hashes = list(texts)
+        try:
+            batch = self._vectors(self._encoders[leg], list(texts.values()))
+        except Reject as error:
+            if len(texts) == 1:
+                named = f"leg {leg}: {error.reason}" if len(self._encoders) > 1 else error.reason
+                refused[hashes[0]] = named
+                return {}
+            half = len(hashes) // 2
+            first, second = ({hash: texts[hash] for hash in part} for part in (hashes[:half], hashes[half:]))
+            return self._of_leg(leg, first, refused) | self._of_leg(leg, second, refused)
+        return dict(zip(hashes, zip(batch, batch.truncated, strict=True), strict=True))
+
+    def _vectors(self, encoder: Encoder, texts: Sequence[str]) -> Vectors:
+        """What the tower gives. Where it is not finite the texts are to blame, unless a plain text fares no better."""
+        try:
+            batch = self._waiting(lambda: encoder.encode(texts, "document"))
+        except NotFinite as error:
+            with trusting(encoder.spec):
+                self._waiting(lambda: encoder.encode([_PLAIN_TEXT], "document"))
+            raise Reject((), _NOT_FINITE) from error
+        return check_answer(batch, encoder.spec, len(texts))
+
+
+def _check(encoders: Mapping[str, Encoder], collection: Collection) -> None:
+    legs = [leg.name for leg in collection.legs]
+    if missing := [leg for leg in legs if leg not in encoders]:
+        raise WrongUse(
+            f"no tower fills {', '.join(missing)} of collection '{collection.name}', which has the legs "
+            f"{', '.join(legs)}; give a document tower for each leg"
+        )
+    if extra := [leg for leg in encoders if leg not in legs]:
+        raise WrongUse(
+            f"a tower is given for {', '.join(extra)}, but collection '{collection.name}' has the legs "
+            f"{', '.join(legs)}; leave it out, or index into a new collection that has such a leg"
+        )
+    for leg in legs:
+        encoders[leg].spec.role("document")
+        require_leg(collection, leg, encoders[leg].spec, "cannot fill", way_out=_WAY_OUT)

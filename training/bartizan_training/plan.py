@@ -1,0 +1,94 @@
+"""Where each step of a recipe takes its artefacts from, and all that can be refused before the first step runs."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from bartizan_connector.base.errors import WrongUse
+from bartizan_training.artefacts import PARTS, Kind
+from bartizan_training.recipe import START, AnyStep, Recipe
+from bartizan_training.towers import ROLES, PlannedTower, require_one_space
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What a step takes: the artefact of a step before, or a part of it."""
+
+    step: str
+    part: str | None
+    """None: the whole artefact."""
+
+
+Sources = Mapping[str, Source]
+"""By the key of the step that takes it."""
+
+
+def sources(recipe: Recipe) -> tuple[Sources, ...]:
+    """For each step, where it takes what it takes; a name that no step before has, or of another kind, is refused."""
+    given: dict[str, Kind] = {START: "towers"}
+    found: list[Sources] = []
+    for number, (name, step) in enumerate(zip(recipe.step_names, recipe.steps, strict=True), start=1):
+        with _blamed(number, name):
+            found.append(dict(_sources_of(step, given)))
+        given[name] = step.gives
+    return tuple(found)
+
+
+def check_towers(recipe: Recipe, taken: Sequence[Sources]) -> None:
+    """Refuse a step whose towers will not do, as far as their form can be known now."""
+    require_one_space(recipe.tower, recipe.query_tower or recipe.tower)
+    document, query = PlannedTower.read(recipe.tower), PlannedTower.read(recipe.query_tower or recipe.tower)
+    given: dict[str, Mapping[str, PlannedTower]] = {START: {"document": document, "query": query}}
+    for number, (name, step) in enumerate(zip(recipe.step_names, recipe.steps, strict=True), start=1):
+        towers = {
+            key: given[source.step][source.part]
+            for key, source in taken[number - 1].items()
+            if source.part and step.takes[key] == "towers"
+        }
+        with _blamed(number, name):
+            _require_one_space(taken[number - 1], towers)
+            given[name] = step.plan(name, towers)
+
+
+def check_data(recipe: Recipe, *, first: int, processes: int) -> None:
+    """Read the data of the steps from number `first` on, and refuse what cannot be learned from."""
+    for number, (name, step) in enumerate(zip(recipe.step_names, recipe.steps, strict=True), start=1):
+        if number >= first:
+            with _blamed(number, name):
+                step.check_data((recipe.seed, number), processes)
+
+
+def _sources_of(step: AnyStep, given: Mapping[str, Kind]) -> Iterator[tuple[str, Source]]:
+    for key, kind in step.takes.items():
+        reference: str | None = getattr(step, key)
+        if reference is None:
+            if kind == "towers":
+                newest = [name for name, gives in given.items() if gives == kind][-1]
+                yield key, Source(newest, key)
+            continue
+        name, _, part = reference.partition(".")
+        if name not in given:
+            raise WrongUse(f"{key} = '{reference}': no step before is called '{name}'; there are {', '.join(given)}")
+        if given[name] != kind:
+            fitting = [other for other, gives in given.items() if gives == kind]
+            there = f"these do: {', '.join(fitting)}" if fitting else "no step before does"
+            raise WrongUse(f"{key} = '{reference}': step '{name}' gives {given[name]}, not {kind}; {there}")
+        parts = PARTS[kind]
+        if part and part not in (parts or (kind,)):
+            raise WrongUse(f"{key} = '{reference}': {kind} hold only {', '.join(parts) or kind}")
+        yield key, Source(name, (part or key) if parts else None)
+
+
+def _require_one_space(taken: Sources, towers: Mapping[str, PlannedTower]) -> None:
+    if set(towers) == set(ROLES) and towers["document"].space != towers["query"].space:
+        named = " and ".join(f"{role} = '{taken[role].step}.{taken[role].part}'" for role in ROLES)
+        raise WrongUse(f"{named} are towers of two spaces; take both from one step, or from steps that kept its space")
+
+
+@contextmanager
+def _blamed(number: int, name: str) -> Iterator[None]:
+    """Name the step that a refusal is about."""
+    try:
+        yield
+    except WrongUse as error:
+        raise WrongUse(f"step {number} ('{name}'): {error}") from error

@@ -1,0 +1,128 @@
+"""The folder of a run: opened for a new recipe, or for the one that it was begun with."""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from accelerate import Accelerator
+
+from bartizan_connector.base.aside import write_aside
+from bartizan_connector.base.errors import SpaceMismatch, Stop, WrongUse
+from bartizan_training import plan
+from bartizan_training.artefacts import Artefact, Artefacts
+from bartizan_training.plan import Sources
+from bartizan_training.recipe import Recipe, differences
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """RUN; what lies where in it is said in loop.py."""
+
+    folder: Path
+
+    @property
+    def recipe(self) -> Path:
+        """The recipe as it is run."""
+        return self.folder / "recipe.toml"
+
+    @property
+    def metrics(self) -> Path:
+        """Losses and rates."""
+        return self.folder / "metrics.jsonl"
+
+    @property
+    def towers(self) -> Path:
+        """The newest towers, when the run is done."""
+        return self.folder / "towers"
+
+    @property
+    def artefacts(self) -> Artefacts:
+        """What its steps made."""
+        return Artefacts(self.folder / "artefacts")
+
+    def step_folder(self, number: int, name: str) -> Path:
+        """What a step notes while it runs, and that it is done."""
+        return self.folder / "steps" / f"{number}-{name}"
+
+    def open(self, recipe: Recipe, taken: Sequence[Sources], *, resume: bool, processes: int) -> None:
+        """Make RUN, or check that what has begun in it is the same recipe's. Nothing is written before all is checked.
+
+        A begun step, and all before it, must be as they were; later steps may be others now.
+        """
+        if not self.recipe.exists():
+            if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
+                raise WrongUse(f"{self.folder} exists and is not a run (it has no recipe.toml); give a new folder")
+            recipe.require_paths()
+            self._require_same_towers(recipe, recipe, len(recipe.steps))
+            plan.check_towers(recipe, taken)
+            plan.check_data(recipe, first=1, processes=processes)
+            write_aside(self.recipe, recipe.identified().to_toml())
+            return
+        if not resume:
+            raise WrongUse(f"{self.folder} exists already; go on with it by --resume, or give a new folder")
+        then = type(recipe).load(self.recipe)
+        begun = self._begun()
+        self._require_same_towers(then, recipe, begun)
+        if changed := differences(then.facts(begun), recipe.facts(begun)):
+            raise WrongUse(
+                f"{self.folder} was begun with another recipe ({'; '.join(changed)}); resume with the recipe as it was "
+                f"({self.recipe}), or train into a new folder"
+            )
+        if begun < len(recipe.steps):
+            plan.check_towers(recipe, taken)
+            plan.check_data(recipe, first=begun + 1, processes=processes)
+        if then.facts(len(then.steps)) != recipe.facts(len(recipe.steps)):
+            noted = recipe.model_copy(update={"identities": then.identities})
+            write_aside(self.recipe, noted.identified().to_toml())
+
+    def done(self, number: int, name: str) -> Artefact | None:
+        """The artefact of a step that is done."""
+        path = self.step_folder(number, name) / "done.json"
+        if not path.exists():
+            return None
+        try:
+            folder = self.folder / json.loads(path.read_text(encoding="utf-8"))["artefact"]
+            if not folder.is_dir():
+                raise FileNotFoundError(f"{folder} is not there")
+        except (OSError, ValueError, KeyError) as error:
+            raise Stop(f"{path} is damaged: {error}; train again into another --out") from error
+        return Artefact(folder, {})
+
+    def note_done(self, step: Path, artefact: Artefact) -> None:
+        """Say that the step is done."""
+        facts = {"artefact": artefact.folder.relative_to(self.folder).as_posix()}
+        write_aside(step / "done.json", json.dumps(facts) + "\n")
+
+    @contextmanager
+    def unbegun_when_refused(self, accelerator: Accelerator) -> Iterator[None]:
+        """A run that fails before it has made anything leaves no recipe, so that the mended command may have its
+        folder."""
+        try:
+            yield
+        except BaseException:
+            if accelerator.is_main_process and [path.name for path in self.folder.iterdir()] == ["recipe.toml"]:
+                self.recipe.unlink()
+            raise
+
+    def _require_same_towers(self, then: Recipe, now: Recipe, begun: int) -> None:
+        """Refuse a starting tower that is another one than when the run began; of steps that have not begun, any will
+        do."""
+        of_begun = {f"{name}.student" for name in now.step_names[:begun]}
+        present = now.identified().identities or {}
+        for key, path in now.starts.items():
+            before, came = (then.identities or {}).get(key), present.get(key)
+            if before and came and before != came and (key in of_begun or "." not in key):
+                raise SpaceMismatch(
+                    f"{key} = {path} is another tower now than the one that {self.folder} begins with",
+                    expected=before,
+                    came=came,
+                    way_out="Put the old tower back; or train into a new folder, without its line in [identities].",
+                )
+
+    def _begun(self) -> int:
+        """The number of the last step that has a checkpoint or is done; 0: none."""
+        marks = [*self.folder.glob("steps/*/checkpoints/step-*"), *self.folder.glob("steps/*/done.json")]
+        steps = [path.parent if path.name == "done.json" else path.parent.parent for path in marks]
+        return max((int(step.name.split("-")[0]) for step in steps), default=0)

@@ -1,0 +1,77 @@
+"""InfoNCE as a recipe sets it, over the batches of judged pairs of all processes."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from bartizan_training.data.negatives import NEGATIVES_FILE
+from bartizan_training.data.pairs import Pairs, read_pairs
+from bartizan_training.data.samplers import PairSampler, require_even
+from bartizan_training.losses import info_nce
+from bartizan_training.settings import InfoNce, PairsTable, Training
+from bartizan_training.step import Taken, under_key
+
+
+def contrast(q_BD: Tensor, d_ND: Tensor, known_BN: Tensor, table: InfoNce) -> Tensor:
+    """InfoNCE as the recipe sets it."""
+    return info_nce(
+        q_BD,
+        d_ND,
+        temperature=table.temperature,
+        known_BN=known_BN if table.mask_known else None,
+        margin=table.mask_margin,
+        bidirectional=table.bidirectional,
+    )
+
+
+def pairs_with(data: PairsTable, negatives: Path | None) -> PairsTable:
+    """The table with the hard negatives that a step before has mined."""
+    return data if negatives is None else data.model_copy(update={"negatives": negatives})
+
+
+def mined(taken: Taken) -> Path | None:
+    """The file of hard negatives that the step takes, if any."""
+    return taken["negatives"] / NEGATIVES_FILE if "negatives" in taken else None
+
+
+def require_one_source(data: PairsTable, negatives: str | None) -> None:
+    """Refuse hard negatives from a file and from a step at once."""
+    if negatives and data.negatives:
+        raise ValueError(f"negatives = '{negatives}' and data.negatives = '{data.negatives}': give one of them")
+
+
+def check_pairs(table: Training, data: PairsTable, seed: tuple[int, int], processes: int) -> Pairs:
+    """Refuse pairs that cannot be read, or that do not fill a batch."""
+    with under_key("data"):
+        pairs = read_pairs(data)
+    with under_key("batch_size"):
+        PairSampler(pairs, data, table.batch_size, seed=seed)
+        require_even(table.batch_size, processes)
+    return pairs
+
+
+def from_all(vectors: Tensor, accelerator: Accelerator) -> Tensor:
+    """Every process's vectors in order of rank; gradients flow as if one process had encoded them all."""
+    if accelerator.num_processes == 1:
+        return vectors
+    gathered: Tensor = _FromAll.apply(vectors, accelerator)
+    return gathered
+
+
+class _FromAll(torch.autograd.Function):
+    """Each process computes the same loss from the gathered vectors, so that the gradient of its own rows is already
+    here; it counts once for each process, because gradients of parameters are averaged over the processes."""
+
+    @staticmethod
+    def forward(ctx: Any, vectors: Tensor, accelerator: Accelerator) -> Tensor:
+        ctx.accelerator, ctx.rows = accelerator, len(vectors)
+        gathered: Tensor = accelerator.gather(vectors)
+        return gathered
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        start = ctx.accelerator.process_index * ctx.rows
+        return gradient[start : start + ctx.rows] * ctx.accelerator.num_processes, None

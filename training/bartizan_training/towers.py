@@ -1,0 +1,107 @@
+"""The two towers that a step starts from or ends with, and what is known of them before they are trained."""
+
+import os
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Self
+
+from bartizan_connector.base.errors import Stop
+from bartizan_connector.space.spec import Role, TowerSpec, require_same_space
+from bartizan_encoders.backbone import CONFIG_FILE, configuration, parse
+from bartizan_encoders.tower import Tower
+
+ROLES: tuple[Role, Role] = ("document", "query")
+
+
+@dataclass(frozen=True, slots=True)
+class Towers:
+    """A document tower and a query tower of one space; one object when they are tied."""
+
+    document: Tower
+    query: Tower
+
+    @classmethod
+    def load(cls, document: Path, query: Path) -> Self:
+        """Read both; towers of two spaces are refused."""
+        same = require_one_space(document, query)
+        tower = Tower.load(document)
+        return cls(tower, tower if same else Tower.load(query))
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedTowers:
+    """What a stage made: the query tower, and the document tower, or where the one lies that stayed frozen."""
+
+    query: Tower
+    document: Tower | Path
+
+    def save(self, folder: Path) -> None:
+        """Write both; one that stayed as it was, or plays both roles, is linked."""
+        self.query.save(folder / "query")
+        if isinstance(self.document, Path):
+            link(self.document, folder / "document")
+        elif self.document is self.query:
+            link(folder / "query", folder / "document")
+        else:
+            self.document.save(folder / "document")
+
+
+def require_one_space(document: Path, query: Path) -> bool:
+    """Refuse a query tower of another space; whether both are one tower."""
+    specs = TowerSpec.read(document), TowerSpec.read(query)
+    require_same_space(
+        f"the query tower {query} does not belong to the document tower {document}",
+        expected=specs[0].space_id,
+        came=specs[1].space_id,
+        way_out="Give a query tower that was trained with this document tower, or leave it out.",
+    )
+    return specs[0] == specs[1]
+
+
+def link(tower: Path, folder: Path) -> None:
+    """The tower under another name; a tower's files never change, so they may be shared where the disk allows it."""
+
+    def link_or_copy(source: str, target: str) -> None:
+        try:
+            os.link(source, target)
+        except OSError:
+            shutil.copyfile(source, target)
+
+    shutil.copytree(tower, folder, copy_function=link_or_copy)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedTower:
+    """A tower as it is known before the run: its form, and which tower and space it will be."""
+
+    spec: TowerSpec
+    """Of the tower that it grows out of; only what training leaves as it is counts."""
+    tower: str
+    """Equal for one and the same tower."""
+    space: str
+    """Equal for towers of one space."""
+    layers: int
+    width: int
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """A tower that is there already."""
+        spec = TowerSpec.read(folder)
+        path = folder / CONFIG_FILE
+        try:
+            config = configuration(parse(path.read_bytes(), origin=str(path)))
+        except FileNotFoundError as error:
+            raise Stop(f"{folder} has no {CONFIG_FILE}: an export cannot be trained; give the tower") from error
+        return cls(
+            spec=spec,
+            tower=spec.tower_id,
+            space=spec.space_id,
+            layers=config.num_hidden_layers,
+            width=config.hidden_size,
+        )
+
+    def trained_in(self, step: str, *, space: str, roles: tuple[Role, ...]) -> "PlannedTower":
+        """What a step of that name makes of it."""
+        spec = self.spec.model_copy(update={"roles": {role: self.spec.role(role) for role in roles}})
+        return replace(self, spec=spec, tower=f"{step} {'+'.join(roles)}", space=space)
