@@ -64,7 +64,7 @@ def _picked(table: object) -> EncoderSettings:
     if not isinstance(table, Mapping):
         raise ValueError(f"must be a table, but {table!r:.80} came")
     engine, known = table.get("engine", DEFAULT_ENGINE), _engines()
-    if engine not in known:
+    if not isinstance(engine, str) or engine not in known:
         raise ValueError(f"unknown engine {engine!r:.80}; known: {', '.join(sorted(known))}")
     model = known[engine].load()
     if not (isinstance(model, type) and issubclass(model, EncoderSettings)):
