@@ -18,7 +18,8 @@ def evaluate(
     tower: Annotated[Path, typer.Option(help="The tower (or its export) that encodes documents.")],
     out: Annotated[Path | None, typer.Option(help="Write the result to this JSON file.")] = None,
     query_tower: Annotated[Path | None, typer.Option(help="The tower that encodes queries, if it is another.")] = None,
-    engine: Annotated[str, typer.Option(help="onnx or torch.")] = "onnx",
+    engine: Annotated[str, typer.Option(help="onnx, torch, or triton (with --server).")] = "onnx",
+    server: Annotated[str | None, typer.Option(metavar="URL", help="triton: the server, grpc://host:port.")] = None,
     split: Annotated[str, typer.Option(help="Which judgements: the name of a file in qrels/.")] = "test",
     baseline: Annotated[Path | None, typer.Option(help="An earlier result to compare with.")] = None,
     keep: Annotated[
@@ -48,6 +49,7 @@ def evaluate(
         split=split,
         engine=engine,
         threads=threads,
+        server=server,
         relevant_from=relevant_from,
         baseline=baseline,
         keep=keep,

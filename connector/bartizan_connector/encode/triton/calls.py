@@ -172,6 +172,10 @@ class Server:
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
         self._metadata = (("authorization", f"Bearer {access.token}"),) if access.token else ()
 
+    def about(self, timeout: float) -> Call:
+        """What kind of server it is."""
+        return Call(self._stub.ServerMetadata, service_pb2.ServerMetadataRequest(), timeout, self._metadata)
+
     def infer(self, request: Any, timeout: float) -> Call:
         """Run a model."""
         return Call(self._stub.ModelInfer, request, timeout, self._metadata)
