@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -19,6 +19,7 @@ __all__ = [
     "Access", "Call", "Pause", "Server", "Talk", "adrive", "drive", "grpc", "may_pass", "service_pb2", "translated",
 ]  # fmt: skip
 
+_BEARER = "authorization"
 PLAIN, SECURE = "grpc://", "grpcs://"
 _CHANNEL = (
     ("grpc.max_receive_message_length", -1),
@@ -42,8 +43,10 @@ class Access:
 
     url: str
     """`grpc://host:port`, or `grpcs://` for TLS."""
-    token: str | None = None
-    """Sent as a bearer token, to whatever guards the server: Triton itself asks for none."""
+    token: str | None = field(default=None, repr=False)
+    """What whoever guards the server wants to see."""
+    token_header: str = _BEARER
+    """There it is a bearer token; in any other header (Triton's own are `triton-grpc-protocol-KEY`) it stands bare."""
     ca: Path | None = None
     """Certificates to trust instead of the system's."""
     certificate: Path | None = None
@@ -67,6 +70,14 @@ class Access:
     def target(self) -> str:
         """Host and port."""
         return self.url.removeprefix(PLAIN).removeprefix(SECURE).rstrip("/")
+
+    @property
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """What goes with each call."""
+        if not self.token:
+            return ()
+        header = self.token_header.lower()
+        return ((header, f"Bearer {self.token}" if header == _BEARER else self.token),)
 
 
 class Step(Protocol):
@@ -170,7 +181,7 @@ class Server:
         self.url = access.url
         self._channel = _channel(access)
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
-        self._metadata = (("authorization", f"Bearer {access.token}"),) if access.token else ()
+        self._metadata = access.metadata
 
     def about(self, timeout: float) -> Call:
         """What kind of server it is."""
@@ -213,8 +224,11 @@ class Server:
 def translated(error: Any, url: str, what: str) -> BartizanError:
     """What a failed call means for the caller; `what` says what was asked."""
     code, details = error.code(), (error.details() or "no details").strip()
-    if code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
-        return WrongUse(f"{url} refuses {what}: {details}; give the token that it wants (token or token_file)")
+    refused = code is grpc.StatusCode.UNAVAILABLE and "restricted" in details  # Triton's own word for it
+    if refused or code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
+        return WrongUse(
+            f"{url} refuses {what}: {details}; give the token that it wants (token or token_file, token_header)"
+        )
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return Retry(f"{url} did not answer {what} in time; is a Triton server listening there, and is it keeping up?")
     if code is grpc.StatusCode.UNIMPLEMENTED:
@@ -228,6 +242,8 @@ def translated(error: Any, url: str, what: str) -> BartizanError:
 
 def may_pass(error: Any) -> bool:
     """Whether the same call may work a moment later."""
+    if "restricted" in (error.details() or ""):
+        return False
     return error.code() in (
         grpc.StatusCode.UNAVAILABLE,
         grpc.StatusCode.RESOURCE_EXHAUSTED,

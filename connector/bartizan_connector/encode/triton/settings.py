@@ -27,8 +27,10 @@ class TritonSettings(EncoderSettings):
     batch_tokens: Annotated[int, Field(ge=1)] | None = None
     """Tokens in one request, padding included."""
     token: SecretStr | None = None
-    """Sent as a bearer token, for what guards the server."""
+    """For what guards the server."""
     token_file: Path | None = None
+    token_header: str = "authorization"
+    """A bearer token there; in any other header, such as Triton's own `triton-grpc-protocol-KEY`, it stands bare."""
     ca: Path | None = None
     """TLS: certificates to trust instead of the system's."""
     certificate: Path | None = None
@@ -49,7 +51,14 @@ class TritonSettings(EncoderSettings):
         from bartizan_connector.space.tokens import Tokens
 
         spec = TowerSpec.read(folder)
-        access = Access(url=self.url, token=self.secret(), ca=self.ca, certificate=self.certificate, key=self.key)
+        access = Access(
+            url=self.url,
+            token=self.secret(),
+            token_header=self.token_header,
+            ca=self.ca,
+            certificate=self.certificate,
+            key=self.key,
+        )
         return TritonEncoder.open(
             access,
             Tokens.read(folder, spec),
