@@ -17,9 +17,9 @@ BY_PYTHON = Serving(backend="python")
 """The one backend that the server in the wheel has."""
 
 
-def added(repository: Path, export: Path, name: str, serving: Serving = BY_PYTHON) -> Version:
+def added(repository: Path, export: Path, name: str, serving: Serving = BY_PYTHON, **how: Any) -> Version:
     """An export as a new version of a model."""
-    return add_version(repository, Export.read(export), serving, name=name)
+    return add_version(repository, Export.read(export), serving, name=name, **how)
 
 
 def asking(server: TritonServer, folder: Path, model: str | None = None, **how: Any) -> TritonEncoder:

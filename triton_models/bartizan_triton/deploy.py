@@ -1,7 +1,7 @@
 """Deploy: a new version is put into use on running servers, or nothing changes.
 
 1 look at every server: is it reachable, and may the new tower stand in for the one that is served there?
-2 load the new version beside the old one; clients stay with the old   3 judge it through each server
+2 load the new version beside the old one; clients stay with the old   3 judge it through each server, texts too
 4 unload the old one: clients look again, and find the new   5 pin it in the repository.
 Whatever fails before 4 unloads the new version everywhere; no request of a client fails at any step.
 """
@@ -25,6 +25,8 @@ from bartizan_triton.gate import Passed, batches_of, judge
 from bartizan_triton.repository.config import as_json, model_config
 from bartizan_triton.repository.pin import pin
 from bartizan_triton.repository.shelf import Model, Version
+from bartizan_triton.repository.text import TextModel, text_config, text_models
+from bartizan_triton.text_gate import judge_texts
 
 _CALL_SECONDS = 20.0
 _LOAD_SECONDS = 600.0
@@ -60,8 +62,13 @@ def deploy(
             for place in places:
                 _load(place, model, version, {version.number, *([place.before] if place.before else [])})
             passed = [_judged(place, model, version) for place in places]
+            texts = list(text_models(repository, model.name))
+            for place in places:
+                for found in texts:
+                    _lead(place, found, version, version.number)
+                    judge_texts(place.server, found, version.folder)
         except BaseException as error:
-            _roll_back(places, model, version, say)
+            _roll_back(places, repository, model, version, say)
             if isinstance(error, BartizanError):
                 raise Stop(f"{error}. Version {version.number} was taken back; nothing else changed") from error
             raise
@@ -123,10 +130,25 @@ def _judged(place: _Place, model: Model, version: Version) -> Passed:
         return judge(served, reference, export, tick)
 
 
-def _roll_back(places: Sequence[_Place], model: Model, version: Version, say: Say) -> None:
+def _lead(place: _Place, found: TextModel, version: Version, number: int) -> None:
+    """Let a model that takes texts ask that version."""
+    config = text_config(found, version.spec, version.serving, number)
+    try:
+        drive(_step(place.server.load(found.text, as_json(config), _LOAD_SECONDS)))
+    except grpc.RpcError as error:
+        raise translated(error, place.access.url, f"to load model '{found.text}'") from error
+
+
+def _roll_back(places: Sequence[_Place], repository: Path, model: Model, version: Version, say: Say) -> None:
     """Only what was served before; a server that cannot be reached any more is named, and the others are done."""
+    texts = list(text_models(repository, model.name))
     for place in places:
         try:
+            for found in texts:
+                if place.before is None:
+                    drive(_step(place.server.unload(found.text, _CALL_SECONDS)))
+                else:
+                    _lead(place, found, version, place.before)
             if place.before is None:
                 drive(_step(place.server.unload(model.name, _CALL_SECONDS)))
             elif place.before != version.number:

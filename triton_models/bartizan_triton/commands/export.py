@@ -34,6 +34,9 @@ def export(
     instances: Annotated[int, typer.Option(min=1, help="triton: copies of the model on each device.")] = 1,
     max_batch: Annotated[int, typer.Option(min=1, help="triton: most texts in one batch.")] = 64,
     delay_us: Annotated[int, typer.Option(min=0, help="triton: how long to wait for a fuller batch.")] = 0,
+    text: Annotated[
+        bool, typer.Option("--text", help="triton: models that take texts too, for clients that cannot tokenise.")
+    ] = False,
     terms: Annotated[int, typer.Option(min=1, help="triton, sparse towers: most terms of a vector.")] = 512,
 ) -> None:
     """Export towers to ONNX, pooling, head and normalisation inside; refused unless they agree with torch."""
@@ -61,7 +64,7 @@ def export(
     if len(set(names)) != len(names):
         raise WrongUse(f"the towers would be models {', '.join(names)}: give each a --name in an export of its own")
     for tower, model in zip(towers, names, strict=True):
-        _added(tower, out_folder, cast(Precision, precision), model, serving)
+        _added(tower, out_folder, cast(Precision, precision), model, serving, text=text)
 
 
 def _exported(tower: Path, folder: Path, precision: Precision) -> TowerSpec:
@@ -88,7 +91,7 @@ def _exported(tower: Path, folder: Path, precision: Precision) -> TowerSpec:
     return spec
 
 
-def _added(tower: Path, repository: Path, precision: Precision, name: str, serving: object) -> None:
+def _added(tower: Path, repository: Path, precision: Precision, name: str, serving: object, *, text: bool) -> None:
     """One tower, or an export of it, as a new version of a model."""
     require_installed(("onnx", "onnxruntime"), "train")
     from bartizan_connector.encode.export import MODEL_FILE, Export
@@ -102,7 +105,7 @@ def _added(tower: Path, repository: Path, precision: Precision, name: str, servi
         if not (tower / MODEL_FILE).exists():
             folder = Path(aside) / "export"
             _exported(tower, folder, precision)
-        version = add_version(repository, Export.read(folder), serving, name=name)
+        version = add_version(repository, Export.read(folder), serving, name=name, text=text)
     pinned = model_in(repository, name).pinned
     what = "pinned" if pinned == version.number else f"pinned is {pinned}; bartizan deploy puts the new one into use"
     _tell(("model", f"{name} {version.number} ({what})"), ("in", str(version.folder)))

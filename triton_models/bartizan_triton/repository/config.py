@@ -29,7 +29,7 @@ try:
 except ImportError as error:
     raise missing_extra("tritonclient", "triton") from error
 
-__all__ = ["ParseError", "as_json", "as_text", "model_config", "outputs_of", "parsed", "terms_of"]
+__all__ = ["ParseError", "as_json", "as_text", "model_config", "outputs_of", "parsed", "terms_of", "triton"]
 
 CONFIG_FILE = "config.pbtxt"
 PLAN_FILE = "model.plan"

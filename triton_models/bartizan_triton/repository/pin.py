@@ -6,6 +6,7 @@ from bartizan_connector.base.aside import write_aside
 from bartizan_connector.base.errors import WrongUse
 from bartizan_triton.repository.config import CONFIG_FILE, as_text, model_config
 from bartizan_triton.repository.shelf import model_in
+from bartizan_triton.repository.text import pin_text_models
 
 
 def pin(repository: Path, name: str, number: int) -> None:
@@ -16,3 +17,4 @@ def pin(repository: Path, name: str, number: int) -> None:
         raise WrongUse(f"model '{name}' in {repository} has no version {number}; there are {have}")
     config = model_config(name, version.serving, {number: version.spec}, current=number)
     write_aside(repository / name / CONFIG_FILE, as_text(config))
+    pin_text_models(repository, name, version.spec, version.serving, number)

@@ -9,6 +9,7 @@ from bartizan_connector.encode.triton.contract import VERSION_PARAMETER
 from bartizan_connector.space.spec import TowerSpec
 from bartizan_triton.repository.config import CONFIG_FILE, ParseError, parsed
 from bartizan_triton.repository.serving import Serving
+from bartizan_triton.repository.text import TEXT_FILE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +43,8 @@ def models_in(repository: Path) -> Iterator[Model]:
     if not repository.is_dir():
         raise WrongUse(f"{repository} is no folder; expected a model repository (bartizan export --format triton)")
     for folder in sorted(path for path in repository.iterdir() if path.is_dir() and not path.name.startswith(".")):
-        yield model_in(repository, folder.name)
+        if not (folder / TEXT_FILE).exists():
+            yield model_in(repository, folder.name)
 
 
 def model_in(repository: Path, name: str) -> Model:

@@ -29,6 +29,7 @@ from bartizan_triton.repository.pin import pin
 from bartizan_triton.repository.serving import Serving
 from bartizan_triton.repository.shelf import Version, model_in
 from bartizan_triton.repository.stamp import for_serving
+from bartizan_triton.repository.text import add_text_models
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _LONGEST_CHECKED = 64
@@ -36,8 +37,11 @@ _LONGEST_CHECKED = 64
 _CODE = Path(__file__).with_name("served_by_python.py")
 
 
-def add_version(repository: Path, export: Export, serving: Serving, *, name: str | None = None) -> Version:
-    """The export as a new version of model `name` (by default the tower's own name)."""
+def add_version(
+    repository: Path, export: Export, serving: Serving, *, name: str | None = None, text: bool = False
+) -> Version:
+    """The export as a new version of model `name` (by default the tower's own name); with `text`, there are models that
+    take texts too."""
     spec = export.spec
     name = name or model_name(spec)
     if not _NAME.fullmatch(name):
@@ -56,8 +60,10 @@ def add_version(repository: Path, export: Export, serving: Serving, *, name: str
         _fill(fresh, export, serving)
         _check(fresh, export)
     added = Version(number=number, folder=folder, spec=spec, serving=serving)
-    if model.pinned is None:
-        pin(repository, name, number)
+    if text:
+        add_text_models(repository, name, folder, spec, serving)
+    if model.pinned is None or text:
+        pin(repository, name, model.pinned or number)
     return added
 
 

@@ -240,7 +240,7 @@ class TritonEngine:
                     "export the tower again, as a new version, and deploy that"
                 )
             )
-        return _values(raw, served.spec)
+        return values_of(raw, served.spec)
 
     def _forget(self, served: Served | None) -> None:
         with self._lock:
@@ -265,7 +265,7 @@ def _left(until: float) -> float:
     return max(1e-4, until - time.monotonic())
 
 
-def _values(raw: dict[str, Any], spec: TowerSpec) -> Any:
+def values_of(raw: dict[str, Any], spec: TowerSpec) -> Any:
     """Dense: a matrix. Sparse: a vector for each row, its terms in rising order."""
     if spec.kind == "dense":
         tensor, content = raw[OUTPUT]
