@@ -14,10 +14,13 @@ from bartizan_connector.encode.loop import TOO_LATE, EncodeLoop
 from bartizan_connector.encode.triton.calls import Access, Server
 from bartizan_connector.encode.triton.contract import model_name
 from bartizan_connector.encode.triton.engine import TritonEngine
+from bartizan_connector.encode.triton.joining import Joiner
 from bartizan_connector.space.spec import Role, TowerSpec
 from bartizan_connector.space.tokens import Tokenized, Tokens
 from bartizan_connector.space.vectors import Vectors
 
+Row = Any
+"""A row of a matrix, or a SparseVector."""
 _OPENING_SECONDS = 10.0
 _FEW = 32
 """Texts that are tokenised before the event loop could miss the time."""
@@ -33,6 +36,8 @@ class TritonEncoder(EncodeLoop):
     def __init__(self, engine: TritonEngine, tokens: Tokens, spec: TowerSpec, *, timeout: float = 30.0) -> None:
         super().__init__(engine, tokens, spec)
         self._timeout = timeout
+        self._longest = max(role.max_tokens for role in spec.roles.values())
+        self._joiner = Joiner(self._run_batch, calls=self._pace.calls)
 
     @classmethod
     def open(
@@ -84,32 +89,35 @@ class TritonEncoder(EncodeLoop):
         return self._encode(texts, role, deadline)
 
     async def aencode(self, texts: Sequence[str], role: Role, *, timeout: float | None = None) -> Vectors:
-        """The same without a thread: the calls run side by side in the event loop, and end with the task."""
+        """The same without a thread: calls run side by side in the event loop, single texts of several tasks share one,
+        and whoever is cancelled leaves."""
         deadline = self._deadline(timeout)
-        most = self._spec.role(role).max_tokens
+        self._spec.role(role)
         few = len(texts) <= _FEW or isinstance(texts, str)
         tokenized = (
             self._tokens.encode(texts, role) if few else await asyncio.to_thread(self._tokens.encode, texts, role)
         )
-        batches = [[0]] if len(tokenized) == 1 else list(by_length(tokenized, self._pace.batch_tokens))
+        if len(tokenized) == 1:
+            row, tower = await self._joiner.row(tokenized[0], deadline)
+            return self._vectors([row], tokenized, tower)
+        batches = list(by_length(tokenized, self._pace.batch_tokens))
         for _ in range(_SWAPS):
-            parts = await self._side_by_side([[tokenized[at] for at in batch] for batch in batches], most, deadline)
+            parts = await self._side_by_side([[tokenized[at] for at in batch] for batch in batches], deadline)
             towers = {part.tower for part in parts} or {Identity.of(self.spec)}
             if len(towers) == 1:
-                return _together(batches, parts, tokenized, self._spec, towers.pop())
+                rows: dict[int, Row] = {}
+                for batch, part in zip(batches, parts, strict=True):
+                    rows.update(zip(batch, part.values, strict=True))
+                return self._vectors([rows[at] for at in range(len(tokenized))], tokenized, towers.pop())
         raise Retry("the tower is replaced again and again while the texts are encoded; ask again")
 
-    async def _side_by_side(self, batches: Sequence[Sequence[Tokenized]], most: int, deadline: float) -> list[Ran]:
+    async def _side_by_side(self, batches: Sequence[Sequence[Tokenized]], deadline: float) -> list[Ran]:
         """Every batch, as many at a time as the pace allows; the first that fails ends the others."""
         room = asyncio.Semaphore(self._pace.calls)
 
         async def run(batch: Sequence[Tokenized]) -> Ran:
             async with room:
-                if time.monotonic() > deadline:
-                    raise Retry(TOO_LATE)
-                multiple = 1 if len(batch) == 1 else self._pace.multiple
-                ids, mask = padded(batch, multiple=multiple, most=most)
-                return await self._engine.arun(ids, mask, deadline=deadline)
+                return await self._run_batch(batch, deadline)
 
         tasks = [asyncio.ensure_future(run(batch)) for batch in batches]
         try:
@@ -118,27 +126,22 @@ class TritonEncoder(EncodeLoop):
             for task in tasks:
                 task.cancel()
 
+    async def _run_batch(self, batch: Sequence[Tokenized], deadline: float) -> Ran:
+        if time.monotonic() > deadline:
+            raise Retry(TOO_LATE)
+        multiple = 1 if len(batch) == 1 else self._pace.multiple
+        ids, mask = padded(batch, multiple=multiple, most=self._longest)
+        return await self._engine.arun(ids, mask, deadline=deadline)
+
     def _deadline(self, timeout: float | None) -> float:
         return time.monotonic() + (self._timeout if timeout is None else timeout)
 
-
-def _together(
-    batches: Sequence[Sequence[int]],
-    parts: Sequence[Ran],
-    tokenized: Sequence[Tokenized],
-    spec: TowerSpec,
-    tower: Identity,
-) -> Vectors:
-    """Each vector at its text's place."""
-    rows: dict[int, Any] = {}
-    for batch, part in zip(batches, parts, strict=True):
-        rows.update(zip(batch, part.values, strict=True))
-    in_order = [rows[position] for position in range(len(tokenized))]
-    dense = np.array(in_order, dtype=np.float32).reshape(len(in_order), spec.dim) if spec.kind == "dense" else None
-    return Vectors(
-        space_id=tower.space_id,
-        tower_id=tower.tower_id,
-        values=tuple(in_order) if dense is None else dense,
-        tokens=tuple(text.length for text in tokenized),
-        truncated=tuple(text.truncated for text in tokenized),
-    )
+    def _vectors(self, rows: Sequence[Row], tokenized: Sequence[Tokenized], tower: Identity) -> Vectors:
+        dense = self._spec.kind == "dense"
+        return Vectors(
+            space_id=tower.space_id,
+            tower_id=tower.tower_id,
+            values=np.array(rows, dtype=np.float32).reshape(len(rows), self._spec.dim) if dense else tuple(rows),
+            tokens=tuple(text.length for text in tokenized),
+            truncated=tuple(text.truncated for text in tokenized),
+        )
