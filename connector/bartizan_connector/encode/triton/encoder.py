@@ -31,6 +31,7 @@ _SWAPS = 3
 class TritonEncoder(EncodeLoop):
     """May be shared between threads and event loops. Follows the server from version to version within one space."""
 
+    natively_async = True
     _engine: TritonEngine
 
     def __init__(self, engine: TritonEngine, tokens: Tokens, spec: TowerSpec, *, timeout: float = 30.0) -> None:
@@ -51,8 +52,10 @@ class TritonEncoder(EncodeLoop):
         timeout: float = 30.0,
         calls: int = 4,
         batch_tokens: int | None = None,
+        opening: float | None = None,
     ) -> Self:
-        """The model at that address; refused unless it serves the tower of `spec`, or one that may replace it."""
+        """The model at that address; refused unless it serves the tower of `spec`, or one that may replace it. It is
+        looked at within `opening` seconds."""
         engine = TritonEngine(
             Server(access),
             model or model_name(spec),
@@ -64,7 +67,7 @@ class TritonEncoder(EncodeLoop):
         )
         encoder = cls(engine, tokens, spec, timeout=timeout)
         try:
-            engine.look(min(timeout, _OPENING_SECONDS))
+            engine.look(opening or min(timeout, _OPENING_SECONDS))
         except BaseException:
             encoder.close()
             raise

@@ -7,7 +7,7 @@ from pydantic import Field, SecretStr, model_validator
 
 from bartizan_connector.base.errors import WrongUse
 from bartizan_connector.encode.encoder import Encoder
-from bartizan_connector.encode.settings import EncoderSettings
+from bartizan_connector.encode.settings import EncoderSettings, OnnxSettings
 
 
 class TritonSettings(EncoderSettings):
@@ -26,6 +26,8 @@ class TritonSettings(EncoderSettings):
     """Batches that are under way side by side."""
     batch_tokens: Annotated[int, Field(ge=1)] | None = None
     """Tokens in one request, padding included."""
+    fallback: Path | None = None
+    """An export of the same space; it runs in this process when the server does not answer in its share of the time."""
     token: SecretStr | None = None
     """For what guards the server."""
     token_file: Path | None = None
@@ -43,8 +45,28 @@ class TritonSettings(EncoderSettings):
             raise ValueError("give token or token_file, not both")
         return self
 
+    def beside(self, folder: Path) -> Self:
+        """The same with relative paths taken from `folder`."""
+        paths = ("fallback", "token_file", "ca", "certificate", "key")
+        return self.model_copy(update={name: folder / path for name in paths if (path := getattr(self, name))})
+
     def open(self, folder: Path) -> Encoder:
-        """The model that serves the tower in `folder`, or one that may replace it."""
+        """The model that serves the tower in `folder`, or one that may replace it. With `fallback` it is a ladder whose
+        lower rung is in this process, and which opens without the server."""
+        if self.fallback is None:
+            return self._open(folder)
+        from bartizan_connector.encode.ladder import Ladder, Rung
+        from bartizan_connector.space.spec import TowerSpec
+
+        spec, below = TowerSpec.read(folder), self.fallback
+        rungs = [
+            Rung(self.url, lambda seconds: self._open(folder, seconds)),
+            Rung(str(below), lambda _: OnnxSettings().open(below)),
+        ]
+        rungs[-1].opened(spec.space_id, self.timeout)  # what must be there when the server is not is looked at now
+        return Ladder(spec, rungs)
+
+    def _open(self, folder: Path, seconds: float | None = None) -> Encoder:
         from bartizan_connector.encode.triton.calls import Access
         from bartizan_connector.encode.triton.encoder import TritonEncoder
         from bartizan_connector.space.spec import TowerSpec
@@ -68,6 +90,7 @@ class TritonSettings(EncoderSettings):
             timeout=self.timeout,
             calls=self.calls,
             batch_tokens=self.batch_tokens,
+            opening=seconds,
         )
 
     def secret(self) -> str | None:

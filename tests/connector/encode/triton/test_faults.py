@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 
 from bartizan_connector.base.errors import Retry, WrongUse
+from bartizan_connector.encode.settings import encoder_settings
+from bartizan_connector.encode.triton.calls import Access, Server
 from bartizan_connector.encode.triton.encoder import TritonEncoder
+from bartizan_connector.space.spec import TowerSpec
 from tests.exports import export_folder, tower_folder
 from tests.served import added, asking
 from tests.servers.triton import TritonServer
@@ -88,8 +91,6 @@ def test_a_server_that_is_gone_is_a_retry_at_the_deadline(server: TritonServer, 
 
 
 def test_a_model_that_was_taken_away_is_named_at_the_deadline(server: TritonServer, client: TritonEncoder) -> None:
-    from bartizan_connector.encode.triton.calls import Access, Server
-
     admin = Server(Access(url=server.url))
     admin.unload("model", 10).do()
     with pytest.raises(WrongUse, match=r"serves no model 'model'.*bartizan deploy"):
@@ -97,3 +98,35 @@ def test_a_model_that_was_taken_away_is_named_at_the_deadline(server: TritonServ
     admin.load("model", None, 30).do()
     assert len(client.encode(["a"], "document", timeout=10)) == 1
     admin.close()
+
+
+def test_a_ladder_comes_down_when_the_server_goes_and_climbs_when_it_is_back(server: TritonServer) -> None:
+    below = export_folder("bert", "int8")
+    table = {"engine": "triton", "url": server.url, "model": "model", "fallback": str(below)}
+    ladder = encoder_settings(table).open(tower_folder("bert"))
+    fine, coarse = TowerSpec.read(export_folder("bert", "fp32")).tower_id, TowerSpec.read(below).tower_id
+    came = ladder.encode(["a"], "query", timeout=10)
+    assert (came.tower_id, came.degraded) == (fine, None)
+    for fault, mend in ((server.pause, server.resume), (server.kill, server.start)):
+        fault()
+        for _ in range(4):
+            begun = time.monotonic()
+            came = ladder.encode(["a"], "query", timeout=1.0)
+            assert time.monotonic() - begun < 1.0
+            assert came.tower_id == coarse
+            assert came.degraded
+            assert came.degraded.startswith(f"not by {server.url}")
+        mend()
+        deadline = time.monotonic() + 20
+        while ladder.encode(["a"], "query", timeout=4.0).degraded:
+            assert time.monotonic() < deadline, "it never climbed again"
+            time.sleep(0.2)
+    ladder.close()
+
+
+def test_a_ladder_opens_while_the_server_is_away(server: TritonServer) -> None:
+    server.kill()
+    table = {"engine": "triton", "url": server.url, "model": "model", "fallback": str(export_folder("bert", "int8"))}
+    ladder = encoder_settings(table).open(tower_folder("bert"))
+    assert "did not answer" in str(asyncio.run(ladder.aencode(["a"], "query", timeout=1.0)).degraded)
+    ladder.close()
