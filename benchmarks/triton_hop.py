@@ -21,12 +21,12 @@ from bartizan_connector.encode.triton.calls import Access, Server, service_pb2
 from bartizan_connector.encode.triton.encoder import TritonEncoder
 from bartizan_connector.space.spec import TowerSpec
 from bartizan_connector.space.tokens import Tokens
-from bartizan_encoders.importing import import_tower
 from bartizan_triton.export import export_tower
 from bartizan_triton.repository.config import CONFIG_FILE
 from bartizan_triton.repository.serving import Serving
 from bartizan_triton.repository.text import TextModel
 from bartizan_triton.repository.write import add_version
+from benchmarks.collections import minilm
 from benchmarks.record import Record, Table
 from tests.servers.triton import TritonServer
 
@@ -45,7 +45,7 @@ def run() -> None:
     record = Record("triton_hop")
     with tempfile.TemporaryDirectory(prefix="bartizan-hop-") as scratch:
         place = Path(scratch)
-        import_tower("minilm", place / "tower")
+        minilm(place / "tower")
         export_tower(place / "tower", place / "export", "int8")
         repository = place / "models"
         export = Export.read(place / "export")
