@@ -11,6 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from tests.needs import unavailable
@@ -73,14 +74,14 @@ class TritonServer:
             *self._options,
         ]
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+            self._process = subprocess.Popen(
+                command, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            )
         self._wait_until_ready()
 
     def kill(self) -> None:
         """Kill -9: no farewell to clients."""
-        assert self._process is not None
-        self._process.kill()
-        self._process.wait()
+        self._end_the_group()
         self._process = None
 
     def pause(self) -> None:
@@ -99,16 +100,21 @@ class TritonServer:
             return
         self._process.send_signal(signal.SIGCONT)
         self._process.send_signal(signal.SIGTERM)
-        try:
+        with suppress(subprocess.TimeoutExpired):
             self._process.wait(_STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        self._end_the_group()
         self._process = None
 
     def wait(self) -> None:
         """Until the process ends by itself."""
         assert self._process is not None
+        self._process.wait()
+
+    def _end_the_group(self) -> None:
+        """The server and what it started: a Python model is a process of its own, which outlives a killed server."""
+        assert self._process is not None
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
 
     def _wait_until_ready(self) -> None:
