@@ -237,7 +237,7 @@ def test_a_recipe_cannot_begin_with_towers_of_two_spaces(world: World, capsys: p
     recipe = world.root / "recipe.toml"
     stage = toy.with_keys(toy.DISTIL, epochs=1)
     recipe.write_text(
-        f'name = "x"\ntower = "towers/a"\nquery_tower = "towers/b"\n[[stages]]\n{stage}\n', encoding="utf-8"
+        f'name = "x"\ntower = "towers/a"\nquery_tower = "towers/b"\n[[steps]]\n{stage}\n', encoding="utf-8"
     )
     assert run("train", str(recipe), "--out", world.path("run")) == 3
     assert not (world.root / "run/towers").exists()

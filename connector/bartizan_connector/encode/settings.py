@@ -1,6 +1,6 @@
 """Settings of encoders: each engine has a table with keys of its own, and the table opens the encoder.
 
-    [encoder]                    engine = "onnx" when it is not named
+    [encoders.query]             engine = "onnx" when it is not named
     engine = "torch"             in this process: threads, batches; an engine elsewhere: an address, a version, TLS
     threads = 4
 

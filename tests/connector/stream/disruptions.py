@@ -117,7 +117,11 @@ class DoomedWords:
         self._fate.effect(lambda: self._held.update((row.id, row) for row in rows))
 
     def delete(self, ids: Sequence[str]) -> None:
-        self._fate.effect(lambda: [self._held.pop(id, None) for id in ids] and None)
+        self._fate.effect(lambda: self._forget(ids))
+
+    def _forget(self, ids: Sequence[str]) -> None:
+        for id in ids:
+            self._held.pop(id, None)
 
 
 class DoomedEncoder(HashEncoder):

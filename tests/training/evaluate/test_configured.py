@@ -119,9 +119,10 @@ def test_a_tower_or_a_configuration_is_to_be_given(run: Run, data: Path, tmp_pat
     assert run("eval", data).code == 2
     assert run("eval", data, "--tower", "t", "--config", "c").code == 2
     assert "give --tower" in " ".join(run("eval", data).err.split())
-    refused = run("eval", data, "--config", "c", "--query-tower", "q")
-    assert refused.code == 2
-    assert "leave --query-tower and --keep out" in " ".join(refused.err.split())
+    for option in (("--query-tower", "q"), ("--keep", "k.npz"), ("--engine", "torch"), ("--threads", "2")):
+        refused = run("eval", data, "--config", "c", *option)
+        assert refused.code == 2
+        assert "leave --query-tower, --engine, --threads and --keep out" in " ".join(refused.err.split())
 
 
 def test_from_the_command_line_with_a_real_tower(run: Run, data: Path, towers: Path, tmp_path: Path) -> None:

@@ -44,18 +44,18 @@ def evaluate(
     from bartizan_training.evaluate.results import check_place
 
     command = shlex.join(["bartizan", *sys.argv[1:]])
-    if (tower is None) == (config is None):
-        raise WrongUse("give --tower, the tower to judge, or --config, the configuration whose collection to judge")
-    if config and (query_tower or keep):
-        raise WrongUse("with --config the towers are the configuration's: leave --query-tower and --keep out")
+    _require_one(tower, config, others=bool(query_tower or keep or threads or engine != "onnx"))
     if out:
         check_place(out)
     if keep:
         check_place(keep, "file of vectors")
-    if tower:
+    if config:
+        result = _stored(data, config, split, relevant_from, baseline, command)
+    else:
         from bartizan_training.evaluate.evaluation import Evaluation
 
-        result: Result = Evaluation(
+        assert tower
+        result = Evaluation(
             data=data,
             tower=tower,
             query_tower=query_tower,
@@ -68,18 +68,6 @@ def evaluate(
             keep=keep,
             command=command,
         ).run()
-    else:
-        assert config
-        from bartizan_training.evaluate.configured import ConfiguredEvaluation
-
-        result = ConfiguredEvaluation(
-            data=data,
-            config=Config.load(config),
-            split=split,
-            relevant_from=relevant_from,
-            baseline=baseline,
-            command=command,
-        ).run()
     if out:
         result.write(out)
     if json:
@@ -88,6 +76,29 @@ def evaluate(
         _show(result)
     if out:
         console.err.print(f"written to {out}", markup=False)
+
+
+def _require_one(tower: Path | None, config: Path | None, *, others: bool) -> None:
+    if (tower is None) == (config is None):
+        raise WrongUse("give --tower, the tower to judge, or --config, the configuration whose collection to judge")
+    if config and others:
+        raise WrongUse(
+            "with --config the towers and their engines are the configuration's: leave --query-tower, --engine, "
+            "--threads and --keep out"
+        )
+
+
+def _stored(data: Path, config: Path, split: str, relevant_from: int, baseline: Path | None, command: str) -> "Result":
+    from bartizan_training.evaluate.configured import ConfiguredEvaluation
+
+    return ConfiguredEvaluation(
+        data=data,
+        config=Config.load(config),
+        split=split,
+        relevant_from=relevant_from,
+        baseline=baseline,
+        command=command,
+    ).run()
 
 
 def _show(result: "Result") -> None:
