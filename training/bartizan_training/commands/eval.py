@@ -36,8 +36,7 @@ def evaluate(
     threads: Annotated[int, typer.Option(min=0, help="Threads of the engine; 0: all cores.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print the whole result as JSON.")] = False,
 ) -> None:
-    """Judge a document tower and a query tower by exact search; or, with --config, a stored collection with all its
-    legs."""
+    """Judge two towers by exact search; or, with --config, a stored collection with all its legs."""
     import shlex
     import sys
 

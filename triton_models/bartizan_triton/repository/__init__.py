@@ -1,1 +1,1 @@
-"""A versioned model repository for Triton: written from exports, a version is never edited, one is pinned."""
+"""A versioned model repository for Triton: a version is never edited, one is pinned."""
