@@ -1,6 +1,7 @@
 """What happens to the server happens to nobody's vectors: killed, restarted, paused, gone for good, guarded, slow."""
 
 import asyncio
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -9,11 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bartizan_connector.base.errors import Retry, WrongUse
+from bartizan_connector.base.errors import Retry, SpaceMismatch, WrongUse
 from bartizan_connector.encode.settings import encoder_settings
 from bartizan_connector.encode.triton.calls import Access, Server
 from bartizan_connector.encode.triton.encoder import TritonEncoder
 from bartizan_connector.space.spec import TowerSpec
+from bartizan_triton.export import export_tower
+from tests.encoders import tiny
 from tests.exports import export_folder, tower_folder
 from tests.served import added, asking
 from tests.servers.triton import TritonServer
@@ -98,6 +101,21 @@ def test_a_model_that_was_taken_away_is_named_at_the_deadline(server: TritonServ
     admin.load("model", None, 30).do()
     assert len(client.encode(["a"], "document", timeout=10)) == 1
     admin.close()
+
+
+def test_another_space_behind_the_same_address_is_refused_after_a_reload(
+    server: TritonServer, client: TritonEncoder, tmp_path: Path
+) -> None:
+    stranger = tiny.saved(tmp_path / "stranger", "bert", dim=8, seed=1)
+    export_tower(stranger, tmp_path / "export")
+    server.kill()
+    shutil.rmtree(server.repository)
+    added(server.repository, tmp_path / "export", "model")
+    server.start()
+    with pytest.raises(SpaceMismatch, match="cannot take the place of tower 'tiny-bert'"):
+        client.encode(["a"], "query", timeout=20)
+    with pytest.raises(SpaceMismatch):
+        asyncio.run(client.aencode(["a"], "query", timeout=20))
 
 
 def test_a_ladder_comes_down_when_the_server_goes_and_climbs_when_it_is_back(server: TritonServer) -> None:
