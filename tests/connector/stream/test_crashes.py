@@ -23,7 +23,7 @@ from bartizan_connector.store.collection import Collection
 from bartizan_connector.stream.records import Put, decode
 from tests.connector.stream.streams import CONTENTS, IDS, Change, changes, collection_for, state_after, to_messages
 from tests.connector.stream.worker import ENCODER, QUERIES, Job, cursor_of, line_of, observing
-from tests.servers import MilvusServer
+from tests.servers.milvus import MilvusServer
 
 ROOT = Path(__file__).parents[3]
 KILLED, ENDED_BY_CLOCK = -signal.SIGKILL, -signal.SIGALRM
