@@ -1,26 +1,21 @@
-"""Several batches in flight: steps overlap, nothing is decided too early, lost partitions are dropped."""
+"""Several batches in flight: steps overlap, nothing is decided too early, every leg is filled by the same steps."""
 
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
-from threading import Event
-from typing import Any
+from collections.abc import Sequence
 
 import pytest
 
-from bartizan_connector.base.errors import Reject, Retry, Stop
+from bartizan_connector.base.errors import Reject
 from bartizan_connector.space.spec import Role
 from bartizan_connector.space.vectors import Vectors
-from bartizan_connector.store.collection import Collection, Row
-from bartizan_connector.stream.patience import Patience
-from bartizan_connector.stream.report import Report
-from bartizan_connector.stream.source import Batch
 from bartizan_connector.stream.work import run
 from tests.connector.stream.faults import (
     COLLECTION,
+    SOON,
     Backend,
     Encoder,
-    FaultyStore,
+    Gated,
+    Watched,
     Words,
     heads,
     ingest,
@@ -28,54 +23,9 @@ from tests.connector.stream.faults import (
     stored,
 )
 from tests.connector.stream.streams import ListSource, collection_for, message
-from tests.connector.stream.topics import Topic, TopicSource
 from tests.connector.testing.sparse_fake import WordEncoder
 
-SOON = 10.0
-
-
-@pytest.fixture(autouse=True)
-def no_thread_is_left() -> Iterator[None]:
-    before = set(threading.enumerate())
-    yield
-    assert set(threading.enumerate()) == before
-
-
-class Gated(Backend):
-    """Its stores hold every write until `gate` is open."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.gate = Event()
-        self.began = Event()
-        self.refuse_next = False
-
-    def open(self, collection: Collection, *, create: bool = True) -> FaultyStore:
-        opened = super().open(collection, create=create)
-        backend = self
-
-        class Held(FaultyStore):
-            def upsert(self, rows: Sequence[Row]) -> None:
-                backend.began.set()
-                assert backend.gate.wait(SOON)
-                if backend.refuse_next:
-                    backend.refuse_next = False
-                    raise Reject([row.id for row in rows], "refused this once")
-                super().upsert(rows)
-
-        return Held(self, collection.name, opened.physical_name)
-
-
-class Watched(Encoder):
-    """Calls `when` before each call, with the texts."""
-
-    def __init__(self, when: Callable[[Sequence[str]], None]) -> None:
-        super().__init__()
-        self.when = when
-
-    def encode(self, texts: Sequence[str], role: Role, *, timeout: float | None = None) -> Vectors:
-        self.when(texts)
-        return super().encode(texts, role, timeout=timeout)
+pytestmark = pytest.mark.usefixtures("no_thread_is_left")
 
 
 def test_while_a_batch_is_written_others_are_read_and_encoded() -> None:
@@ -199,243 +149,3 @@ def test_a_document_counts_as_cut_off_when_one_of_the_towers_cut_it() -> None:
         ListSource([message("a", "one two three four", 1)]), {"dense": Encoder(), "sparse": SPARSE}, Backend(), BOTH
     )
     assert report.truncated == 1
-
-
-# ---- partitions that go to another reader
-
-
-def topic_of(*texts: str, partition: str = "0") -> Topic:
-    topic = Topic()
-    for number, text in enumerate(texts):
-        topic.append(partition, b'{"_id": "%d", "text": "%s"}' % (number, text.encode()), milliseconds=1000 + number)
-    return topic
-
-
-def reader_of(topic: Topic, **more: Any) -> TopicSource:
-    source = TopicSource(topic, 1, **more)
-    source.ends = True
-    topic.assign_all(source)
-    return source
-
-
-def test_a_batch_that_is_lost_between_encoding_and_writing_is_dropped_with_all_after_it() -> None:
-    topic, backend = topic_of("one", "two", "three"), Backend()
-    source = reader_of(topic)
-    other = TopicSource(topic, 1)
-
-    def when(texts: Sequence[str]) -> None:
-        if texts == ["two"]:
-            topic.assign_all(other)
-
-    encoder = Watched(when)
-    report = run_dense(source, encoder, backend, COLLECTION, in_flight=3)
-    assert report.dropped in (2, 3), "the first may have been written before, or not"
-    assert report.read == report.written + report.dropped == 3
-    assert report.written == topic.committed.get("0", 0)
-    assert set(stored(backend)) <= {"0"}
-    other.ends = True
-    run_dense(other, Encoder(), backend, COLLECTION)
-    assert stored(backend) == {"0": "one", "1": "two", "2": "three"}
-
-
-def test_a_batch_that_is_lost_while_it_is_written_is_not_committed_and_leaves_no_dead_letter() -> None:
-    topic = topic_of("one", "bad", "two")
-    backend = Backend()
-    backend.refused = frozenset({"bad"})
-    source = TopicSource(topic, 3)
-    source.ends = True
-    topic.assign_all(source)
-    other = TopicSource(topic, 3)
-
-    class Losing(Words):
-        def upsert(self, rows: Sequence[Row]) -> None:
-            super().upsert(rows)
-            topic.assign_all(other)
-
-    report = run_dense(source, Encoder(), backend, COLLECTION, words=Losing())
-    assert (report.read, report.dropped, report.written, report.dead) == (3, 3, 0, 0)
-    assert (topic.committed, topic.letters) == ({}, [])
-    other.ends = True
-    report = run_dense(other, Encoder(), backend, COLLECTION)
-    assert (report.unchanged, report.dead, [letter.position for letter in topic.letters]) == (2, 1, ["topic[0]@1"])
-
-
-def test_what_comes_back_under_a_new_assignment_is_written_from_the_committed_place() -> None:
-    topic, backend = topic_of("one", "two", "three"), Backend()
-    source = reader_of(topic)
-    taken = Event()
-
-    def when(texts: Sequence[str]) -> None:
-        if texts == ["two"] and not taken.is_set():
-            taken.set()
-            topic.assign_all(source)
-
-    report = run_dense(source, Watched(when), backend, COLLECTION)
-    assert stored(backend) == {"0": "one", "1": "two", "2": "three"}
-    assert report.dropped > 0
-    assert topic.committed == {"0": 3}
-
-
-def test_another_partition_is_not_disturbed() -> None:
-    topic, backend = topic_of("one", "two"), Backend()
-    topic.partitions["1"] = []
-    for number in range(3):
-        topic.append("1", b'{"_id": "other %d", "text": "x"}' % number)
-    source = reader_of(topic)
-
-    def when(texts: Sequence[str]) -> None:
-        topic.assign("0", TopicSource(topic))
-
-    run_dense(source, Watched(when), backend, COLLECTION)
-    assert {"other 0", "other 1", "other 2"} <= set(stored(backend))
-    assert topic.committed["1"] == 3
-
-
-# ---- a source that is followed, and the end
-
-
-def test_a_followed_source_runs_until_it_is_told_to_stop_and_what_is_in_flight_is_committed() -> None:
-    topic, backend, stop = topic_of("one", "two"), Backend(), Event()
-    source = reader_of(topic)
-    source.ends = False
-
-    def on_batch(share: Report) -> None:
-        if topic.committed["0"] == 2:
-            topic.append("0", b'{"_id": "late", "text": "three"}')
-        if topic.committed["0"] == 3:
-            stop.set()
-
-    report = run_dense(source, Encoder(), backend, COLLECTION, stop=stop, on_batch=on_batch)
-    assert (report.written, topic.committed) == (3, {"0": 3})
-
-
-def test_stop_ends_the_run_at_once_even_while_something_is_waited_for() -> None:
-    waiting = Event()
-
-    class Away(Encoder):
-        def encode(self, texts: Sequence[str], role: Role, *, timeout: float | None = None) -> Vectors:
-            if texts == ["two"]:
-                waiting.set()
-                raise Retry("away", after=SOON * 2)
-            return super().encode(texts, role, timeout=timeout)
-
-    class Late(Backend):
-        def open(self, collection: Collection, *, create: bool = True) -> FaultyStore:
-            assert create
-            store = super().open(collection)
-
-            class Held(FaultyStore):
-                def upsert(self, rows: Sequence[Row]) -> None:
-                    assert waiting.wait(SOON)
-                    raise Stop("disk full")
-
-            return Held(self, collection.name, store.physical_name)
-
-    source = ListSource([message("a", "one", 1), message("b", "two", 1)], 1)
-    started = time.monotonic()
-    with pytest.raises(Stop, match="disk full"):
-        run_dense(source, Away(), Late(), COLLECTION, patience=Patience(seconds=100.0))
-    assert time.monotonic() - started < SOON
-    assert source.committed == 0
-
-
-def test_stop_ends_the_run_at_once_even_while_a_commit_is_waited_for() -> None:
-    waiting = Event()
-
-    class Busy(ListSource):
-        def commit(self, batch: Batch) -> None:
-            if batch.messages[0] is self.messages[0]:
-                return super().commit(batch)
-            waiting.set()
-            raise Retry("the broker is away", after=SOON * 2)
-
-    class Full(Words):
-        def upsert(self, rows: Sequence[Row]) -> None:
-            if rows[0].id == "b":
-                assert encoded.wait(SOON)
-                time.sleep(0.2)  # by then the third batch waits for its turn to be written
-            if rows[0].id == "c":
-                assert waiting.wait(SOON)
-                raise Stop("disk full")
-
-    encoded = Event()
-
-    def when(texts: Sequence[str]) -> None:
-        if texts == ["three"]:
-            encoded.set()
-
-    source = Busy([message("a", "one", 1), message("b", "two", 1), message("c", "three", 1)], 1)
-    started = time.monotonic()
-    with pytest.raises(Stop, match="disk full"):
-        run_dense(source, Watched(when), Backend(), COLLECTION, words=Full(), patience=Patience(seconds=100.0))
-    assert time.monotonic() - started < SOON
-    assert source.committed == 1
-
-
-def test_when_the_encoder_gives_up_what_was_encoded_before_is_still_written_and_committed() -> None:
-    encoder = Encoder(away={"three": [Stop("the tower is broken")]})
-    backend = Backend()
-    source = ListSource([message(text, text, 1) for text in ("one", "two", "three", "four")], 1)
-    with pytest.raises(Stop, match="the tower is broken"):
-        run_dense(source, encoder, backend, COLLECTION)
-    assert (source.committed, stored(backend)) == (2, {"one": "one", "two": "two"})
-
-
-@pytest.mark.parametrize("verb", ["poll", "owns", "commit"])
-def test_an_interruption_ends_everything_and_the_next_run_goes_on(verb: str) -> None:
-    topic, backend = topic_of(*(f"text {number}" for number in range(8))), Backend()
-    calls = 0
-
-    def interrupt(called: str) -> None:
-        nonlocal calls
-        calls += called == verb
-        if called == verb and calls == 4:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        run_dense(reader_of(topic, before=interrupt), Encoder(), backend, COLLECTION)
-    assert topic.committed.get("0", 0) < 8
-    run_dense(reader_of(topic), Encoder(), backend, COLLECTION)
-    assert (len(stored(backend)), topic.committed) == (8, {"0": 8})
-
-
-def test_what_the_caller_does_with_a_share_may_fail() -> None:
-    def on_batch(share: Report) -> None:
-        raise ZeroDivisionError
-
-    source = ListSource([message("a", "one", 1), message("b", "two", 1)], 1)
-    with pytest.raises(ZeroDivisionError):
-        run_dense(source, Encoder(), Backend(), COLLECTION, on_batch=on_batch)
-    assert source.committed == 1
-
-
-def test_dead_letters_are_handed_over_right_before_their_commit() -> None:
-    topic = topic_of("one", "two")
-    topic.append("0", b"{")
-    told: list[str] = []
-    source = TopicSource(topic, 1, before=told.append)
-    source.ends = True
-    topic.assign_all(source)
-    report = run_dense(source, Encoder(), Backend(), COLLECTION)
-    assert report.dead == 1
-    at = told.index("dead_letter")
-    assert told[at - 1 : at + 2] == ["owns", "dead_letter", "commit"]
-
-
-def test_an_empty_batch_is_committed() -> None:
-    committed: list[Batch] = []
-
-    class Empty(ListSource):
-        def poll(self, timeout: float) -> Batch | None:
-            first, self.given = self.given is None, 0
-            return Batch(messages=()) if first else None
-
-        def commit(self, batch: Batch) -> None:
-            committed.append(batch)
-
-        @property
-        def ended(self) -> bool:
-            return bool(committed)
-
-    report = run_dense(Empty([]), Encoder(), Backend(), COLLECTION)
-    assert (report.read, len(committed)) == (0, 1)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from bartizan_connector.stream.source import Batch, Message
 from bartizan_connector.stream.versions import stamp
@@ -108,6 +109,30 @@ class TopicSource:
         return self._places[name]
 
 
+class PoliteSource(TopicSource):
+    """Lets the partition that is `asked` for go within `poll`, in good order; then `on_given_up` happens."""
+
+    asked: str | None = None
+
+    def __init__(
+        self, topic: Topic, batch_size: int = 3, *, on_given_up: Callable[[str], None] | None = None, **more: Any
+    ) -> None:
+        super().__init__(topic, batch_size, **more)
+        self._on_given_up = on_given_up or (lambda partition: topic.assign(partition, TopicSource(topic)))
+        self._settle: Callable[[str], None] | None = None
+
+    def before_yielding(self, settle: Callable[[str], None]) -> None:
+        self._settle = settle
+
+    def poll(self, timeout: float) -> Batch | None:
+        if self.asked is not None:
+            asked, self.asked = self.asked, None
+            assert self._settle is not None
+            self._settle(asked)
+            self._on_given_up(asked)
+        return super().poll(timeout)
+
+
 class TopicMedium:
     """A topic of one partition, as the suite sees it."""
 
@@ -125,3 +150,17 @@ class TopicMedium:
 
     def dead_letters(self) -> Sequence[DeadLetter]:
         return self.topic.letters
+
+
+def topic_of(*texts: str, partition: str = "0") -> Topic:
+    topic = Topic()
+    for number, text in enumerate(texts):
+        topic.append(partition, b'{"_id": "%d", "text": "%s"}' % (number, text.encode()), milliseconds=1000 + number)
+    return topic
+
+
+def reader_of(topic: Topic, **more: Any) -> TopicSource:
+    source = TopicSource(topic, 1, **more)
+    source.ends = True
+    topic.assign_all(source)
+    return source
