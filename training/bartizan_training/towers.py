@@ -9,6 +9,7 @@ from typing import Self
 from bartizan_connector.base.errors import Stop
 from bartizan_connector.space.spec import Role, TowerSpec, require_same_space
 from bartizan_encoders.backbone import CONFIG_FILE, configuration, parse
+from bartizan_encoders.language_model import is_causal
 from bartizan_encoders.tower import Tower
 
 ROLES: tuple[Role, Role] = ("document", "query")
@@ -83,6 +84,8 @@ class PlannedTower:
     """Equal for towers of one space."""
     layers: int
     width: int
+    causal: bool = False
+    """Whether its backbone is a causal language model's."""
 
     @classmethod
     def read(cls, folder: Path) -> Self:
@@ -99,6 +102,7 @@ class PlannedTower:
             space=spec.space_id,
             layers=config.num_hidden_layers,
             width=config.hidden_size,
+            causal=is_causal(config),
         )
 
     def trained_in(self, step: str, *, space: str, roles: tuple[Role, ...]) -> "PlannedTower":
