@@ -11,13 +11,21 @@ from bartizan_connector.base.errors import WrongUse
 from bartizan_connector.base.tables import check, read_toml
 from bartizan_connector.space.spec import SPEC_FILE, TowerSpec
 from bartizan_training import toml
+from bartizan_training.mine.cluster import Cluster
 from bartizan_training.mine.exact import Mine
 from bartizan_training.settings import RecipePath, Table
 from bartizan_training.stages.contrastive import Contrastive
+from bartizan_training.stages.cross_encoder import CrossEncoding
 from bartizan_training.stages.distil_query import DistilQuery
+from bartizan_training.stages.late_interaction import LateInteracting
 from bartizan_training.stages.refine import Refine
+from bartizan_training.stages.tas_balanced import TasBalanced
+from bartizan_training.teachers.score import Score
 
-AnyStep = Annotated[Contrastive | DistilQuery | Refine | Mine, Field(discriminator="kind")]
+AnyStep = Annotated[
+    Contrastive | DistilQuery | Refine | Mine | Cluster | CrossEncoding | Score | LateInteracting | TasBalanced,
+    Field(discriminator="kind"),
+]
 
 START = "start"
 """The name under which steps take the towers that the recipe starts from."""
@@ -161,5 +169,5 @@ def _put_data(tables: dict[str, Any], folder: str) -> None:
         mined = step if step.get("kind") == "mine" else None
         beir = [source for source in sources if source.get("kind") != "lines"] + [step.get("data"), mined]
         for table in beir:
-            if isinstance(table, dict):
+            if isinstance(table, dict) and table.get("kind") != "records":
                 table["path"] = folder
