@@ -232,7 +232,7 @@ def test_scores_and_topics_of_other_data_are_refused(bench: Path, tmp_path: Path
     few = "\n".join((bench / "scores.tsv").read_text().splitlines()[:40])
     (bench / "few.tsv").write_text(few, encoding="utf-8")
     topics = with_keys(TOPICS, clusters=2).replace("scores.tsv", "few.tsv")
-    alone = with_keys(TAS, in_batch_teacher=None) + "loss = { w_in_batch = 0 }"
+    alone = with_keys(TAS, in_batch_teacher=None) + "\nloss = { w_in_batch = 0 }"
     with pytest.raises(WrongUse, match=r"queries are in no cluster, the first: 'ask"):
         train(Recipe.load(toy.recipe(bench, topics, alone)), tmp_path / "other")
 
