@@ -2,7 +2,8 @@
 
 Random weights of known shapes, words in place of word pieces, and synthetic pairs with the lengths of MS MARCO. On a
 GPU the shapes are those that people train, in bf16; on a CPU one tiny shape in fp32 and one thread, which only tells
-two versions of this project apart. Everything ours is measured through `train`, as the command runs it, and read from its metrics.
+two versions of this project apart. Everything ours is measured through `train`, as the command runs it, and read from
+its metrics.
 """
 
 import json
@@ -164,7 +165,7 @@ def _recipe(shape: Shape, place: Path, steps: int) -> Recipe:
 
 
 def _kernels(shape: Shape, place: Path) -> list[dict[str, str]]:
-    """What the chip does in a short run of ours, dearest first: where a step's time goes, and how much of it is work."""
+    """What the chip does in a short run of ours, dearest first: how much of a step is work, and where it goes."""
     from torch.profiler import ProfilerActivity, profile
 
     with profile(activities=[ProfilerActivity.CUDA]) as watched:
@@ -203,6 +204,7 @@ def _theirs(shape: Shape, tower: Tower, pairs: Sequence[tuple[str, str]], place:
     from transformers import PreTrainedTokenizerFast
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.backends.cuda.enable_cudnn_sdp(True)  # torch's default: ours switches it off
     folder = place / "theirs"
     with quiet_transformers():
         tower.backbone.save_pretrained(folder)

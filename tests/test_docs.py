@@ -1,8 +1,10 @@
 """The documentation says what the code does."""
 
 import ast
+import json
 import re
 import textwrap
+from importlib.metadata import entry_points
 from pathlib import Path
 from types import UnionType
 from typing import Union, get_args, get_origin
@@ -11,29 +13,42 @@ import pytest
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
+from bartizan_connector.__main__ import main
 from bartizan_connector.config import Config
+from bartizan_connector.config.settings import SpaceSettings
+from tests.exports import export_folder
 from tests.test_layout import PACKAGES, ROOT
 
 PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/**/*.md")])
 
 
 def tables() -> dict[str, type[BaseModel]]:
-    found = {}
+    """Each table of the file; where people give names, and where an engine decides what is in it, by those."""
+    found: dict[str, type[BaseModel]] = {}
     for name, field in Config.model_fields.items():
-        kinds = (
-            get_args(field.annotation) if get_origin(field.annotation) in (Union, UnionType) else (field.annotation,)
-        )
-        (found[name],) = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
+        if name == "spaces":
+            found["spaces.LEG"] = SpaceSettings
+        elif name == "encoders":
+            for point in sorted(entry_points(group="bartizan.encoders"), key=lambda point: point.name != "onnx"):
+                engine = "" if point.name == "onnx" else f' engine = "{point.name}"'
+                found[f"encoders.NAME{engine}"] = point.load()
+        else:
+            (found[name],) = _tables_in(field.annotation)
     return found
 
 
+def _tables_in(annotation: object) -> list[type[BaseModel]]:
+    parts = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    return [part for part in parts if isinstance(part, type) and issubclass(part, BaseModel)]
+
+
 def default_of(model: type[BaseModel], key: str) -> str:
-    default = model.model_fields[key].default
-    if default is PydanticUndefined:
-        return "required"
-    if default is None or default == ():
+    field = model.model_fields[key]
+    if field.default_factory is not None or field.default is None or field.default == ():
         return "none"
-    return f'`"{default}"`' if isinstance(default, str) else f"`{default}`"
+    if field.default is PydanticUndefined:
+        return "required"
+    return f'`"{field.default}"`' if isinstance(field.default, str) else f"`{field.default}`"
 
 
 def test_the_configuration_page_lists_every_key_with_its_default() -> None:
@@ -42,11 +57,11 @@ def test_the_configuration_page_lists_every_key_with_its_default() -> None:
     table = ""
     for key, default in re.findall(r"^\| `([^`]+)` \|([^|]*)\|", page, flags=re.MULTILINE):
         if key.startswith("["):
-            table = key.strip("[]")
+            table = key.replace("[", "").replace("]", "")
             shown[table] = {}
         else:
             shown[table][key] = default.strip()
-    exceptions = {("space", "query_tower"): "the document tower"}
+    exceptions = {("spaces.LEG", "query_tower"): "the document tower"}
     expected = {
         name: {key: exceptions.get((name, key), default_of(model, key)) for key in model.model_fields}
         for name, model in tables().items()
@@ -64,6 +79,47 @@ def test_every_link_to_a_file_leads_somewhere(page: Path) -> None:
 def test_python_in_the_documentation_compiles(page: Path) -> None:
     for snippet in re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL):
         compile(snippet, str(page), "exec")
+
+
+@pytest.mark.parametrize("page", ["configuration", "search"])
+def test_configurations_in_the_documentation_are_read(page: str, tmp_path: Path) -> None:
+    text = (ROOT / f"docs/{page}.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```toml\n(.*?)```", text, flags=re.DOTALL)
+    assert blocks
+    for block in blocks:
+        (tmp_path / "bartizan.toml").write_text(block, encoding="utf-8")
+        assert Config.load(tmp_path / "bartizan.toml", {}).spaces
+
+
+def test_the_python_of_the_search_page_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On a small project in the place of the demo's."""
+    project = tmp_path / "bartizan-demo"
+    project.mkdir()
+    fields = '[{ name = "module", type = "string" }, { name = "kind", type = "string" }]'
+    (project / "bartizan.toml").write_text(
+        f'collection = {{ name = "docs", fields = {fields} }}\n'
+        f'spaces.dense = {{ document_tower = "{export_folder("bert", "fp32")}" }}\n'
+        'backend = { uri = "index.db", lexical = "words" }\nsource = { path = "corpus.jsonl" }\n',
+        encoding="utf-8",
+    )
+    documents = [("filecmp.cmp", "compare two files", "filecmp"), ("os.path.join", "join a path", "os.path")]
+    lines = [
+        json.dumps({"_id": id, "title": id, "text": text, "module": module, "kind": "function"})
+        for id, text, module in documents
+    ]
+    (project / "corpus.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    with pytest.raises(SystemExit) as ended:
+        main(["ingest", str(project / "bartizan.toml")])
+    assert not ended.value.code
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs/search.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+    assert len(blocks) == 3
+    for block in blocks:
+        capsys.readouterr()
+        exec(compile(block, "docs/search.md", "exec"), {"__name__": "__main__"})
+        assert "filecmp.cmp" in capsys.readouterr().out
 
 
 def rooms() -> str:

@@ -43,7 +43,7 @@ def test_export_names_the_way_out(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert run("export", tower_folder("bert"), "--out", tmp_path / "out") == 2
     told = " ".join(capsys.readouterr().err.split())
     assert "more than one ONNX file can" in told
-    assert '[encoder] document_engine = "torch"' in told
+    assert '[encoders.document] engine = "torch"' in told
     assert "distil a smaller tower" in told
     assert list(tmp_path.iterdir()) == []
 
@@ -58,9 +58,9 @@ def test_its_documents_are_encoded_by_itself_and_found_by_a_small_exported_query
         f"""
         backend = {{ uri = "index.db" }}
         source = {{ path = "docs.jsonl" }}
-        encoder = {{ document_engine = "torch" }}
-        [space]
-        collection = "docs"
+        collection = {{ name = "docs" }}
+        encoders.document = {{ engine = "torch" }}
+        [spaces.dense]
         document_tower = "{tower_folder("bert")}"
         query_tower = "{query / "export"}"
         """,

@@ -75,8 +75,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "docs.jsonl").write_text(json.dumps({"_id": "d", "text": "the tower"}), encoding="utf-8")
     (folder / "bartizan.toml").write_text(
         f"""
-        space = {{ collection = "docs", document_tower = "{export_folder("bert", "fp32")}" }}
-        encoder = {{ threads = 1 }}
+        collection = {{ name = "docs" }}
+        spaces.dense = {{ document_tower = "{export_folder("bert", "fp32")}" }}
+        encoders = {{ document = {{ threads = 1 }}, query = {{ threads = 1 }} }}
         backend = {{ uri = "index.db", lexical = "words" }}
         source = {{ path = "docs.jsonl" }}
         """,

@@ -15,12 +15,12 @@ from bartizan_triton.export import export_tower
 from tests.training import toy
 
 CONFIG = """
-[space]
-collection = "things"
-document_tower = "{document}"
-query_tower = "{query}"
-{pin}
-[encoder]
+[collection]
+name = "things"
+{spaces}
+[encoders.document]
+threads = 1
+[encoders.query]
 threads = 1
 [backend]
 uri = "index.db"
@@ -28,18 +28,38 @@ lexical = "words"
 [source]
 path = "data/corpus.jsonl"
 """
+SPACE = """
+[spaces.{leg}]
+document_tower = "exports/{document}"
+query_tower = "exports/{query}"
+{pin}
+"""
+OWN = {"dense": "a", "second": "c"}
+"""The tower that fills each leg."""
+FOREIGN = {"dense": "b", "second": "d"}
+"""One of another space, for each leg."""
 
 
 @dataclass(frozen=True)
 class World:
-    """A folder with two unrelated towers `a` and `b`, a query tower `small` cut out of `a`, their exports, and data."""
+    """A folder with four unrelated towers `a` to `d`, a query tower `small` cut out of `a`, their exports, and data."""
 
     root: Path
 
-    def config(self, document: str = "a", query: str = "a", pin: str = "") -> str:
-        line = f'space_id = "{pin}"' if pin else ""
-        text = CONFIG.format(document=f"exports/{document}", query=f"exports/{query}", pin=line)
-        (self.root / "bartizan.toml").write_text(text, encoding="utf-8")
+    def config(self, leg: str = "dense", document: str = "", query: str = "", pin: str = "") -> str:
+        """The configuration of two legs, each with its own tower, but for what is said of one of them."""
+        spaces = []
+        for each, own in OWN.items():
+            said = each == leg
+            spaces.append(
+                SPACE.format(
+                    leg=each,
+                    document=(said and document) or own,
+                    query=(said and query) or own,
+                    pin=f'space_id = "{pin}"' if said and pin else "",
+                )
+            )
+        (self.root / "bartizan.toml").write_text(CONFIG.format(spaces="".join(spaces)), encoding="utf-8")
         return str(self.root / "bartizan.toml")
 
     def space(self, name: str) -> str:
@@ -53,13 +73,13 @@ class World:
 def made(tmp_path_factory: pytest.TempPathFactory) -> World:
     root = tmp_path_factory.mktemp("world")
     toy.collection(root / "data", queries=40)
-    for seed, name in enumerate("ab"):
+    for seed, name in enumerate("abcd"):
         toy.tower(root / "towers" / name, layers=2, seed=seed)
     large = Tower.load(root / "towers/a")
     small = large.cut([0])
     small.spec = small.spec.aligned_to(large.spec)
     small.save(root / "towers/small")
-    for name in ("a", "b", "small"):
+    for name in ("a", "b", "c", "d", "small"):
         export_tower(root / "towers" / name, root / "exports" / name)
     world = World(root)
     assert run("ingest", world.config()) == 0
@@ -85,39 +105,46 @@ def edit(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new), encoding="utf-8")
 
 
-def other_query_tower(world: World) -> None:
-    world.config(query="b")
+def other_query_tower(world: World, leg: str) -> None:
+    world.config(leg, query=FOREIGN[leg])
 
 
-def other_towers_than_the_collection_has(world: World) -> None:
-    world.config(document="b", query="b")
+def other_towers_than_the_collection_has(world: World, leg: str) -> None:
+    world.config(leg, document=FOREIGN[leg], query=FOREIGN[leg])
 
 
-def another_space_is_pinned(world: World) -> None:
-    world.config(pin=world.space("b"))
+def the_towers_of_another_leg(world: World, leg: str) -> None:
+    (other,) = (name for each, name in OWN.items() if each != leg)
+    world.config(leg, document=other, query=other)
 
 
-def edited_spec(world: World) -> None:
-    edit(world.root / "exports/a/tower.json", '"mean"', '"cls"')
+def another_space_is_pinned(world: World, leg: str) -> None:
+    world.config(leg, pin=world.space(FOREIGN[leg]))
 
 
-def edited_spec_that_claims_the_space(world: World) -> None:
-    world.config(query="b")
-    edit(world.root / "exports/b/tower.json", '"space": null', f'"space": "{world.space("a")}"')
+def edited_spec(world: World, leg: str) -> None:
+    edit(world.root / "exports" / OWN[leg] / "tower.json", '"mean"', '"cls"')
 
 
-def model_of_another_tower(world: World) -> None:
+def edited_spec_that_claims_the_space(world: World, leg: str) -> None:
+    world.config(leg, query=FOREIGN[leg])
+    claimed = f'"space": "{world.space(OWN[leg])}"'
+    edit(world.root / "exports" / FOREIGN[leg] / "tower.json", '"space": null', claimed)
+
+
+def model_of_another_tower(world: World, leg: str) -> None:
     for name in ("model.onnx", "parity.json"):
-        shutil.copy(world.root / "exports/b" / name, world.root / "exports/a" / name)
+        shutil.copy(world.root / "exports" / FOREIGN[leg] / name, world.root / "exports" / OWN[leg] / name)
 
 
-def tokenizer_of_another_tower(world: World) -> None:
-    edit(world.root / "exports/a/tokenizer.json", '"thing0"', '"thing00"')
+def tokenizer_of_another_tower(world: World, leg: str) -> None:
+    edit(world.root / "exports" / OWN[leg] / "tokenizer.json", '"thing0"', '"thing00"')
 
 
 MIXED = [
     other_query_tower,
     other_towers_than_the_collection_has,
+    the_towers_of_another_leg,
     another_space_is_pinned,
     edited_spec,
     edited_spec_that_claims_the_space,
@@ -128,12 +155,18 @@ COMMANDS = {"search": ("search", "ask1 ask2", "--config"), "ingest": ("ingest",)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("leg", OWN)
 @pytest.mark.parametrize("mix", MIXED, ids=lambda mix: mix.__name__)
 def test_a_configured_command_refuses_mixed_spaces(
-    made: World, world: World, mix: Callable[[World], None], command: str, capsys: pytest.CaptureFixture[str]
+    made: World,
+    world: World,
+    mix: Callable[[World, str], None],
+    leg: str,
+    command: str,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     path = world.config()
-    mix(world)
+    mix(world, leg)
     edit(world.root / "data/corpus.jsonl", "thing1 ", "thing2 ")
     assert run(*COMMANDS[command], path) == 3
     shown = capsys.readouterr()
@@ -155,10 +188,19 @@ def assert_nothing_was_written(made: World, world: World, capsys: pytest.Capture
 
 
 def test_the_query_tower_of_the_space_is_welcome(world: World, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("search", "ask1 ask2", "--json", "--config", world.config(query="small", pin=world.space("a"))) == 0
+    path = world.config(query="small", pin=world.space("a"))
+    assert run("search", "ask1 ask2", "--json", "--config", path) == 0
     answer = json.loads(capsys.readouterr().out)
-    assert answer["space_id"] == world.space("a")
+    assert {leg: by["space_id"] for leg, by in answer["encoded"].items()} == {
+        leg: world.space(own) for leg, own in OWN.items()
+    }
+    assert answer["encoded"]["dense"]["tower_id"] != world.space("a")
+    assert answer["degraded"] is None
     assert answer["results"]
+
+
+def test_a_query_tower_is_welcome_in_its_own_leg_only(world: World) -> None:
+    assert run("search", "ask1 ask2", "--config", world.config("second", query="small")) == 3
 
 
 @pytest.mark.parametrize("engine", ["torch", "onnx"])
@@ -195,7 +237,7 @@ def test_a_recipe_cannot_begin_with_towers_of_two_spaces(world: World, capsys: p
     recipe = world.root / "recipe.toml"
     stage = toy.with_keys(toy.DISTIL, epochs=1)
     recipe.write_text(
-        f'name = "x"\ntower = "towers/a"\nquery_tower = "towers/b"\n[[stages]]\n{stage}\n', encoding="utf-8"
+        f'name = "x"\ntower = "towers/a"\nquery_tower = "towers/b"\n[[steps]]\n{stage}\n', encoding="utf-8"
     )
     assert run("train", str(recipe), "--out", world.path("run")) == 3
     assert not (world.root / "run/towers").exists()

@@ -15,6 +15,7 @@ require_installed(NEEDED, "train")
 
 import torch  # noqa: E402
 
+from bartizan_encoders import cuda  # noqa: E402
 from bartizan_encoders.sparse_rows import sparse_rows  # noqa: E402
 from bartizan_encoders.tower import Tower  # noqa: E402
 
@@ -70,4 +71,5 @@ class TorchEncoder(EncodeLoop):
         tower = Tower.load(Path(folder))
         if torch.cuda.is_available():
             tower = tower.cuda()
+            cuda.settle(torch.device("cuda"))
         return cls(tower, threads=threads or min(torch.get_num_threads(), available_cores()), batch_tokens=batch_tokens)

@@ -1,5 +1,6 @@
 """The program `bartizan` itself: what it lists, what it says of its own faults, what it lets a terminal see."""
 
+import json
 import re
 from importlib.metadata import version
 
@@ -7,7 +8,7 @@ import pytest
 
 from bartizan_connector.__main__ import ORDER, main
 from bartizan_connector.base.console import err, out, printable
-from bartizan_connector.doctor import checks as diagnosis
+from bartizan_connector.doctor import installation
 
 
 def printed(capsys: pytest.CaptureFixture[str], *words: str) -> str:
@@ -33,7 +34,7 @@ def test_a_fault_of_our_own_is_one_line_with_the_way_to_its_details(
     def divide() -> None:
         raise ZeroDivisionError("division\nby [zero]")
 
-    monkeypatch.setattr(diagnosis, "installation", divide)
+    monkeypatch.setattr(installation, "examine", divide)
     monkeypatch.delenv("BARTIZAN_TRACEBACK", raising=False)
     with pytest.raises(SystemExit) as ended:
         main(["doctor"])
@@ -48,17 +49,22 @@ def test_a_fault_of_our_own_is_one_line_with_the_way_to_its_details(
 
 
 def test_nothing_that_a_terminal_would_obey_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
-    title = "\x1b[31mRED\x1b]0;pwn\x07 \x9b2J\x00\x7f\r\x08 ünï 漢"
+    title = "\x1b[31mRED\x1b]0;pwn\x07 \x9b2J\x00\x7f\r\x08 ünï 漢 exe\u202etxt.\u2066a\u2028b"
     for console in (out, err):
         console.print(title, markup=False)
     out.print(f"[bold]{title}[/bold]")
     printed = capsys.readouterr()
-    shown = "�[31mRED�]0;pwn� �2J���� ünï 漢"
+    shown = "�[31mRED�]0;pwn� �2J���� ünï 漢 exe�txt.�a�b"
     assert (printed.err, printed.out) == (f"{shown}\n", f"{shown}\n{shown}\n")
     assert not set(printed.out + printed.err) & {
         *map(chr, range(9)),
         *map(chr, range(11, 32)),
         *map(chr, range(127, 160)),
+        *"\u2028\u2029\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069",
     }
+    out.print_json(data={"title": title, "half": "\udce9"})
+    told = capsys.readouterr().out
+    assert json.loads(told) == {"title": title, "half": "\udce9"}
+    assert printable(told) == told
     assert printable(title) == shown
     assert printable("two\nlines\tand a tab") == "two\nlines\tand a tab"

@@ -9,7 +9,9 @@ import torch
 
 from bartizan_encoders.local import TorchEncoder
 from bartizan_encoders.tower import Tower
+from bartizan_training.data.packing import Packed
 from bartizan_training.loop import train
+from bartizan_training.prefetch import Prefetcher
 from bartizan_training.recipe import Recipe
 from tests.training import toy
 from tests.training.toy import CONTRASTIVE, DISTIL, REFINE, with_keys
@@ -37,6 +39,21 @@ def test_the_first_loss_and_gradient_are_those_of_the_cpu(bench: Path, text: str
         figures.append((loss.item(), norm.item()))
     # fp32 on both, sums in another order.
     assert figures[1] == pytest.approx(figures[0], rel=1e-3)
+
+
+def test_batches_made_ahead_are_those_made_at_once(bench: Path) -> None:
+    stage, device = toy.stage(bench, CONTRASTIVE), torch.device("cuda", 0)
+    with Prefetcher(stage.batch, range(3, 12), device) as batches:
+        for number, ahead in zip(range(3, 12), batches, strict=True):
+            now = stage.batch(number)
+            pairs = [(a, b) for x, y in zip(ahead.texts, now.texts, strict=True) for a, b in _tensors(x, y)]
+            pairs += zip(ahead.beside, now.beside, strict=True)
+            assert all(a.device.type == "cuda" and torch.equal(a.cpu(), b) for a, b in pairs)
+
+
+def _tensors(one: Packed, other: Packed) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    pieces = zip(one.pieces, other.pieces, strict=True)
+    return [(one.back, other.back), *(pair for a, b in pieces for pair in zip(a, b, strict=True))]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

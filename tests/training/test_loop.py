@@ -151,7 +151,7 @@ def test_a_folder_with_other_things_is_no_run(bench: Path) -> None:
 
 def test_resuming_with_another_recipe_names_what_differs(bench: Path) -> None:
     changed = toy.recipe(bench, STAGES[0], with_keys(STAGES[1], steps=99), STAGES[2], head="seed = 3")
-    with pytest.raises(WrongUse, match=r"seed was 0, is 3; steps.1.steps was 12, is 99"):
+    with pytest.raises(WrongUse, match=r"seed was 0, is 3; steps.2.steps was 12, is 99"):
         train(Recipe.load(changed), bench / "whole", resume=True)
 
 

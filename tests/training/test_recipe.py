@@ -63,7 +63,7 @@ def test_a_written_recipe_reads_as_the_same_from_anywhere(tmp_path: Path) -> Non
     ("stage", "head", "message"),
     [
         (CONTRASTIVE, "sead = 1", r"unknown key sead; known here: identities, name, query_tower, seed, steps, tower$"),
-        (with_keys(CONTRASTIVE, learning_rat=1), "", r"unknown key steps.0.contrastive.learning_rat; known .*tied"),
+        (with_keys(CONTRASTIVE, learning_rat=1), "", r"unknown key steps.1.contrastive.learning_rat; known .*tied"),
         (
             CONTRASTIVE + "loss = { temprature = 1 }",
             "",
@@ -74,24 +74,24 @@ def test_a_written_recipe_reads_as_the_same_from_anywhere(tmp_path: Path) -> Non
             "",
             r"distil_query.loss.w_cosine; known here: mse_on, mse_reduction, w_cos",
         ),
-        (with_keys(CONTRASTIVE, layers=[0]), "", r"unknown key steps.0.contrastive.layers; known here: accumulate"),
+        (with_keys(CONTRASTIVE, layers=[0]), "", r"unknown key steps.1.contrastive.layers; known here: accumulate"),
         (
             with_keys(CONTRASTIVE, kind="contrasive"),
             "",
-            r"steps.0: .*'contrasive'.*'contrastive', 'distil_query', 'refine', 'mine'",
+            r"steps.1: .*'contrasive'.*'contrastive', 'distil_query', 'refine', 'mine'",
         ),
         (with_keys(CONTRASTIVE, steps=None), "", r"give either steps or epochs"),
         (with_keys(CONTRASTIVE, epochs=3), "", r"give either steps or epochs"),
-        (with_keys(CONTRASTIVE, steps=0), "", r"steps.0.contrastive.steps: .* greater than or equal to 1"),
-        (with_keys(CONTRASTIVE, learning_rate=None), "", r"learning_rate: Field required"),
+        (with_keys(CONTRASTIVE, steps=0), "", r"steps.1.contrastive.steps: .* greater than or equal to 1"),
+        (with_keys(CONTRASTIVE, learning_rate=None), "", r"learning_rate: is missing"),
         (with_keys(CONTRASTIVE, warmup=1.5), "", r"warmup: .* less than or equal to 1"),
         (with_keys(CONTRASTIVE, learning_rate=None) + "\nlearning_rate = inf", "", r"learning_rate: .*finite"),
         (with_keys(DISTIL, layers=None), "", r"give either layers or student"),
         (with_keys(DISTIL, student="x"), "", r"give either layers or student"),
         (with_keys(DISTIL, texts=[]), "", r"texts: .* at least 1 item"),
         (DISTIL + "loss = { w_cos = 0 }", "", r"nothing would be learned"),
-        (DISTIL.replace("split", "splitt"), "", r"texts.0.queries.splitt; known here: kind, path, split$"),
-        ("", "", r"steps.0: Unable to extract tag"),
+        (DISTIL.replace("split", "splitt"), "", r"texts.1.queries.splitt; known here: kind, path, split$"),
+        ("", "", r"steps.1: kind is missing: it says what this table is"),
     ],
 )
 def test_what_is_wrong_is_named_with_the_way_out(tmp_path: Path, stage: str, head: str, message: str) -> None:
@@ -134,8 +134,8 @@ def test_a_change_deep_inside_a_recipe_is_found() -> None:
     assert differences(old, new) == [
         "gone was 0, is None",
         "new was None, is 't'",
-        "steps.0.x.y was 1, is 2",
-        "steps.1.z was [1, 2], is [1]",
+        "steps.1.x.y was 1, is 2",
+        "steps.2.z was [1, 2], is [1]",
     ]
 
 

@@ -276,3 +276,23 @@ def test_towers_of_two_spaces_cannot_start_a_run(bench: Path, tmp_path: Path) ->
         train(recipe, tmp_path / "run")
     assert TowerSpec.read(bench / "tower").space_id in str(refusal.value)
     assert refusal.value.exit_code == 3
+
+
+def test_embedding_and_loss_are_apart(bench: Path) -> None:
+    for text in (CONTRASTIVE, with_keys(CONTRASTIVE, tied=False), DISTIL, DISTIL + "loss = { w_tokens = 1 }", REFINE):
+        stage = toy.stage(bench, text)
+        batch = stage.batch(0)
+        whole = stage(batch)
+        whole.backward()
+        expected = [parameter.grad.clone() for parameter in stage.parameters() if parameter.grad is not None]
+        stage.zero_grad()
+        embedded = stage.embed(batch)
+        leaves = {name: tensor.detach().requires_grad_() for name, tensor in embedded.items()}
+        loss = stage.loss(leaves, batch)
+        loss.backward()
+        carried = [(tensor, leaves[name].grad) for name, tensor in embedded.items() if tensor.requires_grad]
+        torch.autograd.backward(*zip(*[pair for pair in carried if pair[1] is not None], strict=True))
+        found = [parameter.grad for parameter in stage.parameters() if parameter.grad is not None]
+        assert loss.item() == whole.item()
+        assert len(found) == len(expected)
+        assert all(torch.allclose(a, b, atol=1e-7) for a, b in zip(found, expected, strict=True))

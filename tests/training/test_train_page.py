@@ -12,19 +12,23 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from bartizan_training import settings
+from bartizan_training.mine.exact import Mine
 from bartizan_training.recipe import Recipe
 from bartizan_training.settings import Training
 from bartizan_training.stages.contrastive import Contrastive
 from bartizan_training.stages.distil_query import DistilQuery
 from bartizan_training.stages.refine import Refine
+from bartizan_training.step import FromTowers
 
 PAGE = Path(__file__).parents[2] / "docs/train.md"
 TABLES: dict[str, type[BaseModel]] = {
     "The recipe": Recipe,
-    "Every stage": Training,
+    "Every step": FromTowers,
+    "Every step that trains": Training,
     "contrastive": Contrastive,
     "distil_query": DistilQuery,
     "refine": Refine,
+    "mine": Mine,
     "data": settings.PairsTable,
     "texts: queries": settings.Queries,
     "texts: lines": settings.Lines,
@@ -35,8 +39,9 @@ TABLES: dict[str, type[BaseModel]] = {
 
 
 def rendered(model: type[BaseModel]) -> list[str]:
-    """The table's rows as the page must have them; what every stage has is not said again for each kind."""
-    inherited = set(Training.model_fields) if issubclass(model, Training) and model is not Training else set()
+    """The table's rows as the page must have them; what every step has is not said again for each kind."""
+    bases = [base for base in (FromTowers, Training) if issubclass(model, base) and model is not base]
+    inherited = {key for base in bases for key in base.model_fields}
     fields = {key: field for key, field in model.model_fields.items() if key not in inherited | {"kind"}}
     return [
         f"| `{key}` | {value_of(field.annotation)} | {default_of(field)} | {field.description} |"
@@ -49,6 +54,8 @@ def value_of(annotation: Any) -> str:
         return "table"
     if get_origin(annotation) is Literal:
         return " or ".join(f'`"{choice}"`' for choice in get_args(annotation))
+    if get_origin(annotation) is dict:
+        return "table"
     if get_origin(annotation) is tuple:
         return f"list of {value_of(get_args(annotation)[0])}s"
     if get_origin(annotation) is typing.Annotated:
@@ -86,7 +93,9 @@ def test_every_key_has_a_meaning() -> None:
 def test_the_example_is_a_recipe(tmp_path: Path) -> None:
     (example,) = re.findall(r"```toml\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL)
     (tmp_path / "recipe.toml").write_text(example, encoding="utf-8")
-    assert [stage.kind for stage in Recipe.load(tmp_path / "recipe.toml").stages] == [
+    assert [step.kind for step in Recipe.load(tmp_path / "recipe.toml").steps] == [
+        "contrastive",
+        "mine",
         "contrastive",
         "distil_query",
         "refine",

@@ -24,6 +24,7 @@ from accelerate import Accelerator
 from bartizan_connector.base.aside import folder_aside
 from bartizan_connector.base.errors import Stop
 from bartizan_connector.space.spec import TowerSpec
+from bartizan_encoders import cuda
 from bartizan_encoders.tower import Tower
 from bartizan_training import checkpoint, plan
 from bartizan_training.artefacts import Artefact
@@ -43,6 +44,7 @@ from bartizan_training.towers import ROLES, link
 def train(recipe: Recipe, out: Path, *, resume: bool = False) -> None:
     """Run every step that is not done yet."""
     accelerator, run = Accelerator(), Run(out)
+    cuda.settle(accelerator.device)
     taken = plan.sources(recipe)
     if accelerator.is_main_process:
         run.open(recipe, taken, resume=resume, processes=accelerator.num_processes)

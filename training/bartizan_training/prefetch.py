@@ -35,7 +35,7 @@ class Prefetcher(Generic[B]):
         self._make, self._numbers, self._device = make, iter(numbers), device
         self._on_a_gpu = device.type == "cuda"
         threads = _THREADS_ON_A_GPU if self._on_a_gpu else 1
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="batches")
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="batches", initializer=self._stay_on_the_device)
         self._coming: deque[Future[B]] = deque()
 
     def __enter__(self) -> Self:
@@ -63,6 +63,11 @@ class Prefetcher(Generic[B]):
         number = next(self._numbers, None)
         if number is not None:
             self._coming.append(self._pool.submit(self._prepare, number))
+
+    def _stay_on_the_device(self) -> None:
+        """Of several GPUs a new thread would use, and fill with a context, the first."""
+        if self._on_a_gpu and self._device.index is not None:
+            torch.cuda.set_device(self._device)
 
     def _prepare(self, number: int) -> B:
         batch = self._make(number)

@@ -143,7 +143,9 @@ def differences(old: Any, new: Any, where: str = "") -> list[str]:
         return [line for key in keys for line in differences(old.get(key), new.get(key), f"{where}.{key}")]
     if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         return [
-            line for i, pair in enumerate(zip(old, new, strict=True)) for line in differences(*pair, f"{where}.{i}")
+            line
+            for i, pair in enumerate(zip(old, new, strict=True), start=1)
+            for line in differences(*pair, f"{where}.{i}")
         ]
     return [] if old == new else [f"{where.removeprefix('.')} was {old!r}, is {new!r}"]
 
@@ -156,7 +158,7 @@ def _paths(value: Any, where: str = "") -> Iterator[tuple[str, Path]]:
         for key, inner in value.items():
             yield from _paths(inner, f"{where}.{key}")
     elif isinstance(value, list | tuple):
-        for number, inner in enumerate(value):
+        for number, inner in enumerate(value, start=1):
             yield from _paths(inner, f"{where}.{number}")
 
 

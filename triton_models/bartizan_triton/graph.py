@@ -26,7 +26,7 @@ def graph_of(tower: Tower) -> onnx.ModelProto:
     if size > _LARGEST:
         raise WrongUse(
             f"tower '{tower.spec.name}' holds {size / 2**30:.1f} GiB, more than one ONNX file can. Documents need no "
-            'export: the tower itself encodes them ([encoder] document_engine = "torch"; for eval --engine torch). '
+            'export: the tower itself encodes them ([encoders.document] engine = "torch"; for eval --engine torch). '
             "For queries distil a smaller tower from it, and export that"
         )
     ids = torch.tensor([[1, 2, 3, 4, 5], [1, 2, 3, 0, 0]])

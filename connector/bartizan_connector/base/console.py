@@ -3,24 +3,35 @@
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from json import dumps, loads
 from typing import Any, Protocol
 
 from rich.console import Console
+from rich.highlighter import JSONHighlighter
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_OBEYED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""What a terminal would obey instead of showing it: controls, line separators, changes of the direction of writing; and
+half characters, which it cannot show."""
 
 
 class _Printable(Console):
-    """Shows a control character of a document as a sign: a terminal would obey it."""
+    """Shows what a terminal would obey as a sign, whatever a document holds."""
 
     def print(self, *objects: Any, **options: Any) -> None:
         super().print(*(printable(each) if isinstance(each, str) else each for each in objects), **options)
 
+    def print_json(self, json: str | None = None, *, data: Any = None, **options: Any) -> None:
+        """In JSON nothing is lost: such a character stands there by its number."""
+        text = dumps(data if json is None else loads(json), indent=2, ensure_ascii=False)
+        shown = JSONHighlighter()(_OBEYED.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
+        shown.no_wrap, shown.overflow = True, "ignore"
+        super().print(shown, **options)
+
 
 def printable(text: str) -> str:
-    """The text with a sign for each control character but the line end and the tab."""
-    return _CONTROLS.sub("\ufffd", text)
+    """The text with a sign for each character that a terminal would obey, but the line end and the tab."""
+    return _OBEYED.sub("\ufffd", text)
 
 
 out = _Printable(highlight=False, soft_wrap=True)

@@ -18,13 +18,13 @@ def doctor(
     """Check the installation and, with --config, the towers, the spaces, the collection and the paths."""
     from rich.markup import escape
 
-    from bartizan_connector.doctor import checks as diagnosis
+    from bartizan_connector.doctor import configuration, installation
 
-    findings = list(diagnosis.installation())
+    findings = list(installation.examine())
     default = Path("bartizan.toml")
     chosen = config or (default if default.exists() else None)
     if chosen:
-        findings += diagnosis.configuration(chosen)
+        findings += configuration.examine(chosen)
     if json:
         out.print_json(data=[asdict(finding) for finding in findings])
     else:

@@ -1,5 +1,6 @@
 """`bartizan search`: one query on the terminal."""
 
+import logging
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -22,13 +23,14 @@ def search(
 ) -> None:
     """Search a collection: encode the query, search its legs side by side, fuse them into one list.
 
-    By default every leg is searched that the configuration has; [backend] lexical_weight and
-    fusion say how much words count.
+    By default every leg is searched that the configuration has: its towers', and the words'. [search] weights and
+    fusion say how much each counts.
     """
     from rich.markup import escape
 
     from bartizan_connector.search.retriever import Retriever
 
+    logging.getLogger("bartizan_connector.search").addHandler(logging.NullHandler())  # what it says is printed below
     with Retriever.open(config) as retriever:
         chosen = None if legs is None else [name.strip() for name in legs.split(",")]
         answer = retriever.search(text, k, filter, legs=chosen, timeout=timeout)
@@ -37,8 +39,10 @@ def search(
         return
     for rank, result in enumerate(answer, start=1):
         places = "  ".join(f"{leg} #{place.rank} ({place.score:.3f})" for leg, place in result.legs.items())
-        title = " ".join(str(result.fields.get("title") or result.id).split())
-        out.print(f"[bold]{rank:>3}  {escape(title)}[/bold]  {result.score:.4f}  [dim]{places}[/dim]")
+        title = " ".join(str(result.fields.get("title", "")).split())
+        title = "" if title == result.id else title
+        name = f"[bold]{escape(title)}[/bold]  {escape(result.id)}" if title else f"[bold]{escape(result.id)}[/bold]"
+        out.print(f"[bold]{rank:>3}[/bold]  {name}  {result.score:.4f}  [dim]{places}[/dim]")
         if snippet := " ".join(str(result.fields.get("text", "")).split()):
             out.print(f"     {escape(snippet[:SNIPPET_CHARS])}{'…' if len(snippet) > SNIPPET_CHARS else ''}")
     if not answer.results:
@@ -46,12 +50,9 @@ def search(
     if answer.degraded:
         err.print(f"degraded: {answer.degraded}", markup=False, style="yellow")
     if answer.truncated:
-        err.print("the query was longer than the tower reads; only its beginning counted", markup=False, style="yellow")
+        err.print("the query was longer than a tower reads; only its beginning counted", markup=False, style="yellow")
     spent = answer.latency_ms
     each = ", ".join(f"{leg} {value:.1f}" for leg, value in spent.legs.items())
-    err.print(
-        f"{spent.total:.1f} ms (encode {spent.encode:.1f}, {each}, fuse {spent.fuse:.1f}) · "
-        f"space {answer.space_id} · tower {answer.tower_id}",
-        markup=False,
-        style="dim",
-    )
+    times = f"{spent.total:.1f} ms (open {spent.open:.1f}, encode {spent.encode:.1f}, {each}, fuse {spent.fuse:.1f})"
+    towers = [f"{leg}: space {by.space_id}, tower {by.tower_id}" for leg, by in answer.encoded.items()]
+    err.print(" · ".join([times, *towers]), markup=False, style="dim")

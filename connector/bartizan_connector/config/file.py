@@ -6,15 +6,16 @@ Relative paths are relative to the file they stand in.
 """
 
 import json
+import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
 from bartizan_connector.base.errors import WrongUse
-from bartizan_connector.base.tables import Table, check, read_toml
+from bartizan_connector.base.tables import Table, Text, check, read_toml
 from bartizan_connector.config.settings import (
     LEXICAL,
     CollectionSettings,
@@ -26,6 +27,7 @@ from bartizan_connector.encode.settings import AnyEncoder, EncoderSettings, Onnx
 from bartizan_connector.store.collection import Name
 from bartizan_connector.store.settings import BackendSettings
 
+log = logging.getLogger(__name__)
 ENVIRONMENT_PREFIX = "BARTIZAN__"
 _BY_ROLE = ("document", "query")
 """Encoders that need no table: without one, the tower is run by ONNX Runtime in this process."""
@@ -49,6 +51,8 @@ class Config(Table):
         for name, value in environment.items():
             if name.startswith(ENVIRONMENT_PREFIX):
                 origins[_overlay(tables, name, value)] = name
+            elif meant := _meant(name, cls.model_fields):
+                log.warning("%s sets nothing: keys are parted by two underscores; did you mean %s?", name, meant)
         return check(cls, tables, path, origins=origins)._beside(path.parent)
 
     def encoder(self, name: str) -> EncoderSettings:
@@ -87,6 +91,15 @@ class Config(Table):
         )
 
 
+def _meant(name: str, tables: Iterable[str]) -> str | None:
+    """The variable that was probably meant by one whose underscores are single, if it begins as a table does."""
+    for table in tables:
+        beginning = f"BARTIZAN_{table.upper()}_"
+        if name.startswith(beginning):
+            return f"{ENVIRONMENT_PREFIX}{table.upper()}__{name.removeprefix(beginning).lstrip('_')}"
+    return None
+
+
 def _overlay(tables: dict[str, Any], name: str, value: str) -> tuple[str, ...]:
     """Set one key from the environment, and say which; lists and tables are given as JSON."""
     keys = name.removeprefix(ENVIRONMENT_PREFIX).lower().split("__")
@@ -101,5 +114,5 @@ def _overlay(tables: dict[str, Any], name: str, value: str) -> tuple[str, ...]:
         except json.JSONDecodeError as error:
             raise WrongUse(f"{name}: expected JSON, {error}") from error
     else:
-        table[keys[-1]] = value
+        table[keys[-1]] = Text(value)
     return tuple(keys)

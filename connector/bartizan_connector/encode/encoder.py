@@ -18,7 +18,8 @@ class Encoder(Protocol):
         ...
 
     async def aencode(self, texts: Sequence[str], role: Role, *, timeout: float | None = None) -> Vectors:
-        """The same without blocking the event loop."""
+        """The same without blocking the event loop. An encoder that waits for somebody, and holds no thread meanwhile,
+        says so by an attribute `natively_async = True`; a search calls any other by `encode`, in a thread."""
         ...
 
     def close(self) -> None: ...

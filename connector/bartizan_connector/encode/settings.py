@@ -1,6 +1,6 @@
 """Settings of encoders: each engine has a table with keys of its own, and the table opens the encoder.
 
-    [encoder]                    engine = "onnx" when it is not named
+    [encoders.query]             engine = "onnx" when it is not named
     engine = "torch"             in this process: threads, batches; an engine elsewhere: an address, a version, TLS
     threads = 4
 
@@ -64,7 +64,7 @@ def _picked(table: object) -> EncoderSettings:
     if not isinstance(table, Mapping):
         raise ValueError(f"must be a table, but {table!r:.80} came")
     engine, known = table.get("engine", DEFAULT_ENGINE), _engines()
-    if engine not in known:
+    if not isinstance(engine, str) or engine not in known:
         raise ValueError(f"unknown engine {engine!r:.80}; known: {', '.join(sorted(known))}")
     model = known[engine].load()
     if not (isinstance(model, type) and issubclass(model, EncoderSettings)):

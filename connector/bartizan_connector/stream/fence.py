@@ -15,8 +15,9 @@ A change that is newer by 2, 3 or 5 gets at least the version after the head's, 
 
 Guaranteed: what was stored is never replaced by a replay of its own sequence, nor by what is older by its stamps; and a
 clock that jumps back, or was ahead for a while, loses no change of one sequence, and none that arrives after the jump.
-What cannot be told apart: while an id's head is still to come (rule 5), a replay from another sequence looks like news
-and wins, until that sequence's next change or the end of that time. And between two sequences, a change that was
+What cannot be told apart, as nothing remembers where both stood: while an id's head is still to come (rule 5), a replay
+from another sequence looks like news and wins; so does a replay whose stamp lies in the future and is cut to the moment
+of each reading (a source that can, cuts it to a moment that stays). And between two sequences, a change that was
 stamped by a clock which is behind is a late one.
 """
 

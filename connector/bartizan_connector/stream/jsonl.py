@@ -8,7 +8,8 @@ A line that carries no `_version` is placed by its file: its origin is the file 
 and times), its offset the line number, its version the modification time in milliseconds × 2²⁰ + line number. So of
 two lines with the same id the later one counts, and a file that was edited is newer than what was read from it before,
 even when it got an older modification time (a backup that was restored): what the file says now is what is stored.
-Against other files and topics the modification time decides, which counts as now where it lies in the future.
+Against other files and topics the modification time decides. One that lies in the future counts as the moment at which
+the file got it, which is the same at every reading; so a replay of such a file is no news either.
 """
 
 import base64
@@ -145,7 +146,7 @@ class JsonlSource:
     def _messages_of(self, stream: BinaryIO, file: Path, name: str) -> Iterator[Message]:
         state = os.fstat(stream.fileno())
         origin = _origin_of(file, state)
-        first = stamp(state.st_mtime_ns // 1_000_000)
+        first = stamp(min(state.st_mtime_ns, state.st_ctime_ns) // 1_000_000)
         number = 0
         while line := stream.readline(self._max_line_bytes + 1):
             number += 1

@@ -1,8 +1,8 @@
 """The seam of reading: a source gives batches of raw messages, each of one partition, at least once and in order."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,4 +84,15 @@ class Source(Protocol):
 
     def close(self) -> None:
         """Let go; what was not committed comes again. Closing twice is fine."""
+        ...
+
+
+@runtime_checkable
+class Yielding(Protocol):
+    """What a source has besides when its partitions can be taken away by somebody who waits until it lets go."""
+
+    def before_yielding(self, settle: Callable[[str], None]) -> None:
+        """Called once, before the first `poll`. From then on the source calls `settle(partition)` within `poll`, before
+        it lets a partition go: when that returns, nothing of the partition is being written, what was written is
+        committed (`commit` is called meanwhile), and nothing more of the assignment will be."""
         ...

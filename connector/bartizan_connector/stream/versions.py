@@ -1,7 +1,7 @@
 """The one domain of versions that all sources share: milliseconds since 1970 × 2²⁰, plus a number in the millisecond.
 
 A stamp never lies after the moment at which it is read: a clock that was ahead when something was written must not make
-later news look old.
+later news look old. Else it is the same at every reading, so that a replay is no news.
 """
 
 import time

@@ -29,7 +29,8 @@ next full run when it was added to a collection that is already there.
 A batch whose partition went to another reader is dropped, whether before it is written or before it is committed, with
 all that were read after it under the same assignment; the new owner reads them again.
 
-One writer a collection (or a partition) at a time: the fence reads before it writes.
+One writer a collection (or a partition) at a time: the fence reads before it writes. So a source that gives a partition
+up in good order (`Yielding`) has the write that is going on finished first.
 """
 
 import logging
@@ -49,7 +50,7 @@ from bartizan_connector.store.collection import Collection
 from bartizan_connector.stream.flight import Flight
 from bartizan_connector.stream.patience import Halted, Patience, Waiting
 from bartizan_connector.stream.report import Report
-from bartizan_connector.stream.source import Message, Source
+from bartizan_connector.stream.source import Message, Source, Yielding
 from bartizan_connector.stream.steps import Steps, Words
 from bartizan_connector.stream.towers import Towers
 
@@ -94,6 +95,8 @@ def run(
             log.warning("%s", remark)
         steps = Steps(store, words, towers, waiting, clock=clock)
         pipeline = _Pipeline(source, steps, waiting, halt, on_batch, in_flight)
+        if isinstance(source, Yielding):
+            source.before_yielding(pipeline.settle)
         try:
             return pipeline.run(stop or Event())
         finally:
@@ -124,7 +127,8 @@ class _Pipeline:
         self._flights: deque[Flight] = deque()
         """In the order they were read."""
         self._prepared: deque[Flight] = deque()
-        self._is_writing = False
+        self._written: Flight | None = None
+        """The one that is being written."""
         self._lost: dict[str, int] = {}
         """Partition → the newest assignment that is known to be over."""
         self._failure: BaseException | None = None
@@ -148,6 +152,21 @@ class _Pipeline:
         if self._failure is not None:
             raise self._failure
         return self._total
+
+    def settle(self, partition: str) -> None:
+        """For a source that is about to give a partition up: what is being written of it is finished and committed, and
+        the rest is dropped."""
+        mine = [flight for flight in self._flights if flight.batch.partition == partition]
+        for flight in mine:
+            if flight is not self._written:
+                self._lose(flight)
+        while (written := self._written) is not None and written in mine:
+            ended = self._next_ended(_IDLE_SECONDS)
+            if ended is not None and ended[0] is self._writing and ended[2].exception() is not None:
+                self._ended_steps.put(ended)  # told by whoever waits for the batch, not from within the source
+                return
+            if ended is not None:
+                self._go_on(*ended)
 
     def end(self) -> None:
         """Let the step that is being done end, and no other begin."""
@@ -199,7 +218,7 @@ class _Pipeline:
         if thread is self._writing:
             if error is not None:
                 raise error
-            self._is_writing = False
+            self._written = None
             self._write_next()
             self._commit(flight)
         elif error is not None:
@@ -215,10 +234,10 @@ class _Pipeline:
             self._flights.pop().lost = True
 
     def _write_next(self) -> None:
-        while self._prepared and not self._is_writing:
+        while self._prepared and self._written is None:
             flight = self._prepared.popleft()
             if self._is_owned(flight):
-                self._is_writing = True
+                self._written = flight
                 self._begin(self._writing, self._steps.write, flight)
             else:
                 self._leave(flight)
@@ -239,12 +258,16 @@ class _Pipeline:
         """Whether the batch may go on; where not, none of its assignment may."""
         batch = flight.batch
         if not flight.lost and not self._waiting(lambda: self._source.owns(batch)):
-            self._lost[batch.partition] = batch.generation
             for other in self._flights:
                 if other.batch.partition == batch.partition and other.batch.generation <= batch.generation:
-                    other.lost = True
+                    self._lose(other)
             log.warning("partition %s went to another reader; its batches are dropped here", batch.partition or "?")
         return not flight.lost
+
+    def _lose(self, flight: Flight) -> None:
+        flight.lost = True
+        batch = flight.batch
+        self._lost[batch.partition] = max(batch.generation, self._lost.get(batch.partition, batch.generation))
 
     def _leave(self, flight: Flight) -> None:
         """The batch is done with: count it."""

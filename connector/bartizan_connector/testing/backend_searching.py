@@ -69,6 +69,14 @@ class Searching(OnBackend):
             (hits,) = store.search("dense", queries([1, 0, 0, 0]), 10, filters.parse(filter))
             assert [hit.id for hit in hits] == sorted(expected, reverse=True), filter
 
+    def test_zero_has_no_sign_in_a_filter(self, store: Store) -> None:
+        store.upsert([row(id, [1, 0, 0, 0], price=price) for id, price in (("a", 0.0), ("b", -0.0), ("c", 1.0))])
+        for filter in ("price in [0.0]", "price in [2, -0.0]", "price == 0", "price == -0.0", "price not in [1]"):
+            (hits,) = store.search("dense", queries([1, 0, 0, 0]), 10, filters.parse(filter))
+            assert [hit.id for hit in hits] == ["a", "b"], filter
+        (hits,) = store.search("dense", queries([1, 0, 0, 0]), 10, filters.parse("price not in [0, 3]"))
+        assert [hit.id for hit in hits] == ["c"]
+
     def test_a_filter_is_applied_before_k_cuts(self, store: Store) -> None:
         store.upsert([row(f"d{i:03}", [i, 0, 0, 0], year=i) for i in range(200)])
         (hits,) = store.search("dense", queries([1, 0, 0, 0]), 3, filters.parse("year < 5"))

@@ -13,10 +13,13 @@ from typing import Any
 import pytest
 
 from bartizan_connector.__main__ import main
+from bartizan_connector.commands.ingest import ingest_all
 from bartizan_connector.config import Config
 from bartizan_connector.config.towers import collection_of
 from bartizan_connector.search.configured import open_words
+from bartizan_connector.stream.source import Message
 from bartizan_triton.export import export_tower
+from tests.connector.stream.streams import ListSource
 from tests.encoders import tiny
 
 ROOT = Path(__file__).parents[3]
@@ -191,6 +194,53 @@ def test_a_killed_run_goes_on_where_it_stopped(project: Project) -> None:
     assert report["unchanged"] == before_death, "what had been stored is not written again"
     assert (report["written"], report["dead"]) == (count - before_death, 1)
     ids = [f"d{number}" for number in range(count)]
+    assert project.stored(ids) == set(ids)
+
+
+def test_documents_are_stored_with_the_vectors_of_every_tower(
+    project: Project, towers: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project.configure(more=f'[spaces.second]\ndocument_tower = "{towers / "other"}"')
+    project.write(documents(5))
+    assert run(project, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["written"] == 5
+    config = Config.load(project.config)
+    backend = config.backend.open()
+    store = backend.open(collection_of(config), create=False)
+    kept = store.get(["d0", "d3"], vectors=True)
+    assert set(kept) == {"d0", "d3"}
+    (row,) = kept["d3"].rows
+    assert set(row.vectors) == {"dense", "second"}
+    assert row.vectors["dense"].space_id != row.vectors["second"].space_id
+    backend.close()
+
+
+def test_any_source_can_be_ingested_from_python(project: Project) -> None:
+    record = json.dumps({"_id": "mine", "title": "one tower", "text": ""}).encode()
+    source = ListSource(
+        [Message(position="list:0", value=record, version=1), Message(position="1", value=b"{", version=2)]
+    )
+    report = ingest_all(Config.load(project.config), source)
+    assert (report.read, report.written, report.dead, source.committed) == (2, 1, 1, 2)
+    assert project.stored(["mine"]) == {"mine"}
+
+
+INTERRUPTED_IN_ITS_THIRD_WRITE = DIES_AFTER_ITS_EIGHTH_WRITE.replace("== 8", "== 3").replace("SIGKILL", "SIGINT")
+
+
+def test_an_interrupted_run_says_how_to_go_on_and_goes_on(project: Project) -> None:
+    project.write(documents(200))
+    process = start(project, INTERRUPTED_IN_ITS_THIRD_WRITE)
+    printed, remarks = process.communicate(timeout=120)
+    assert (process.returncode, printed) == (130, "")
+    assert "interrupted; what was committed is stored" in remarks
+    assert "Run the same command again to go on" in remarks
+    assert "Traceback" not in remarks
+    process = start(project)
+    report = json.loads(process.communicate(timeout=120)[0])
+    assert report["unchanged"] >= 2 * 16
+    assert report["unchanged"] + report["written"] == 200
+    ids = [f"d{number}" for number in range(200)]
     assert project.stored(ids) == set(ids)
 
 

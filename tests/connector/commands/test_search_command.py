@@ -1,8 +1,13 @@
 """`bartizan search` and `doctor` as a user meets them: legs, whose words, and a server that is not there."""
 
 import json
+import re
+import subprocess
+import sys
 import time
 from pathlib import Path
+from socketserver import StreamRequestHandler, ThreadingTCPServer
+from threading import Event, Thread
 
 import pytest
 
@@ -12,14 +17,17 @@ from bartizan_connector.search.retriever import Retriever
 from tests.exports import export_folder
 
 CONFIG = """
-[space]
-collection = "{collection}"
+[collection]
+name = "{collection}"
+[spaces.dense]
 document_tower = "{tower}"
-[encoder]
+[encoders.query]
 threads = 1
 [backend]
 uri = "{uri}"
 {backend}
+[search]
+{search}
 [source]
 path = "corpus.jsonl"
 """
@@ -34,8 +42,16 @@ class Project:
         self.folder = folder
         self.configure()
 
-    def configure(self, *, collection: str = "docs", uri: str = "index.db", backend: str = 'lexical = "words"') -> None:
-        text = CONFIG.format(collection=collection, uri=uri, backend=backend, tower=export_folder("bert", "fp32"))
+    def configure(
+        self,
+        *,
+        collection: str = "docs",
+        uri: str = "index.db",
+        backend: str = 'lexical = "words"',
+        search: str = "",
+    ) -> None:
+        tower = export_folder("bert", "fp32")
+        text = CONFIG.format(collection=collection, uri=uri, backend=backend, search=search, tower=tower)
         (self.folder / "bartizan.toml").write_text(text, encoding="utf-8")
 
     def run(self, command: str, *arguments: str) -> int:
@@ -77,7 +93,7 @@ def test_the_legs_of_a_search_can_be_chosen(project: Project, capsys: pytest.Cap
 
 
 def test_the_configured_weight_of_words_is_used(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
-    project.configure(backend='lexical = "words"\nlexical_weight = 0.5')
+    project.configure(search="weights = { lexical = 0.5 }")
     assert project.run("search", "wood", "--json") == 0
     for result in json.loads(capsys.readouterr().out)["results"]:
         weights = {"dense": 1.0, "lexical": 0.5}
@@ -110,7 +126,9 @@ def test_a_document_cannot_steer_the_terminal(tmp_path: Path, capsys: pytest.Cap
     assert project.run("ingest") == 0
     assert project.run("search", "wood") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert next(line for line in lines if "RED" in line).startswith("  1  \ufffd[31mRED\ufffd]0;pwn\ufffd 2 forged  ")
+    assert next(line for line in lines if "RED" in line).startswith(
+        "  1  \ufffd[31mRED\ufffd]0;pwn\ufffd 2 forged  a  "
+    )
     assert lines[-1] == "     the tower\ufffd2J of wood"
     assert project.run("search", "wood", "--json") == 0
     assert json.loads(capsys.readouterr().out)["results"][0]["fields"]["title"] == hostile["title"]
@@ -159,6 +177,78 @@ def test_where_no_server_listens_is_told_at_once(
     printed = capsys.readouterr()
     assert "http://127.0.0.1:9" in printed.err + printed.out
     begun = time.monotonic()
-    with pytest.raises(Retry, match=r"http://127\.0\.0\.1:9 is unreachable: .*is \[backend\] uri its address"):
-        Retriever.open(project.folder / "bartizan.toml")
+    with (
+        Retriever.open(project.folder / "bartizan.toml") as opened,
+        pytest.raises(Retry, match=r"http://127\.0\.0\.1:9 is unreachable: .*is \[backend\] uri its address"),
+    ):
+        opened.search("wood")
     assert time.monotonic() - begun < AT_ONCE
+
+
+def test_a_title_does_not_hide_the_id(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    project = Project(tmp_path)
+    lines = [{"_id": "d1", "title": "Wood", "text": "the tower of wood"}, {"_id": "d[2]", "text": "the tower of stone"}]
+    (tmp_path / "corpus.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    assert project.run("ingest") == 0
+    assert project.run("search", "wood", "--legs", "dense") == 0
+    heads = [line for line in capsys.readouterr().out.splitlines() if not line.startswith("     ")]
+    assert sorted(re.split(r"  +", head.strip())[1:-2] for head in heads) == [["Wood", "d1"], ["d[2]"]]
+
+
+class Silent(ThreadingTCPServer):
+    """Takes every connection, and never says a word."""
+
+    daemon_threads = True
+
+    class Listening(StreamRequestHandler):
+        def handle(self) -> None:
+            Event().wait(60)
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), self.Listening)
+
+
+def test_a_hung_server_is_waited_for_to_the_deadline_and_no_longer(project: Project) -> None:
+    """As a process of its own, from its start to its end."""
+    server = Silent()
+    Thread(target=server.serve_forever, daemon=True).start()
+    uri = f"http://127.0.0.1:{server.server_address[1]}"
+    config = str(project.folder / "bartizan.toml")
+    search = [sys.executable, "-m", "bartizan_connector", "search", "wood", "--config", config, "--timeout", "1"]
+    begun = time.monotonic()
+    subprocess.run([*search, "--legs", "lexical"], check=True, capture_output=True, timeout=120)
+    start_up = time.monotonic() - begun
+    project.configure(uri=uri)
+    begun = time.monotonic()
+    ran = subprocess.run(search, capture_output=True, text=True, timeout=120)
+    assert time.monotonic() - begun < 2.0 + 3 * start_up
+    assert ran.returncode == 0, ran.stderr
+    assert "wood" in ran.stdout
+    assert "degraded: no dense leg: the dense leg had not answered by the deadline" in " ".join(ran.stderr.split())
+    project.configure(uri=uri, backend="")
+    begun = time.monotonic()
+    ran = subprocess.run(search, capture_output=True, text=True, timeout=120)
+    assert time.monotonic() - begun < 2.0 + 3 * start_up
+    assert ran.returncode == 4, ran.stderr
+    server.shutdown()
+    server.server_close()
+
+
+def test_words_alone_open_neither_the_tower_nor_the_store(project: Project) -> None:
+    program = """
+import sys
+from bartizan_connector.__main__ import main
+try:
+    main(["search", "wood", "--legs", "lexical", "--json", "--config", sys.argv[1]])
+finally:
+    print(*(name for name in ("onnxruntime", "tokenizers", "pymilvus") if name in sys.modules), file=sys.stderr)
+"""
+    project.configure(uri="http://127.0.0.1:9")
+    ran = subprocess.run(
+        [sys.executable, "-c", program, str(project.folder / "bartizan.toml")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (ran.returncode, ran.stderr.strip()) == (0, "")
+    assert places(ran.stdout) == [{"lexical"}]

@@ -11,20 +11,24 @@ import pytest
 from bartizan_connector.__main__ import main
 from bartizan_connector.base.address import without_password
 from bartizan_connector.base.errors import Retry, SpaceMismatch, Stop, WrongUse, missing_extra
-from bartizan_connector.doctor import checks as diagnosis
-from bartizan_connector.doctor.checks import Finding
+from bartizan_connector.doctor import configuration, installation
+from bartizan_connector.doctor.findings import WAYS_OUT, Finding, problem
+from bartizan_connector.space.spec import TowerSpec
 from bartizan_connector.store.milvus.connection import Connection
 from bartizan_connector.store.milvus.failures import calling
+from bartizan_connector.store.settings import BackendSettings
 from tests.exports import export_folder
 
 CONFIG = """
-[space]
-collection = "docs"
+[collection]
+name = "docs"
+[spaces.dense]
 document_tower = "tower"
-[encoder]
+[encoders.document]
 threads = 1
+[encoders.query]
 [backend]
-kind = "memory"
+uri = "memory:"
 [source]
 path = "corpus.jsonl"
 """
@@ -46,7 +50,7 @@ class Project:
         self.file.write_text(text.replace(old, new), encoding="utf-8")
 
     def findings(self) -> dict[str, Finding]:
-        return {finding.area: finding for finding in diagnosis.configuration(self.file)}
+        return {finding.area: finding for finding in configuration.examine(self.file)}
 
 
 @pytest.fixture
@@ -72,7 +76,7 @@ def no_configuration(project: Project) -> None:
 
 
 def no_toml(project: Project) -> None:
-    project.replace("[space]", "[space")
+    project.replace("[collection]", "[collection")
 
 
 def two_wrong_keys(project: Project) -> None:
@@ -80,7 +84,7 @@ def two_wrong_keys(project: Project) -> None:
 
 
 def missing_keys(project: Project) -> None:
-    project.replace('collection = "docs"', "")
+    project.replace('name = "docs"', "")
 
 
 def no_tower(project: Project) -> None:
@@ -97,7 +101,7 @@ def damaged_spec(project: Project) -> None:
 
 
 def other_space(project: Project) -> None:
-    project.replace("[encoder]", 'space_id = "tw-other"\n[encoder]')
+    project.replace("[encoders.document]", 'space_id = "tw-other"\n[encoders.document]')
 
 
 def unknown_engine(project: Project) -> None:
@@ -117,36 +121,36 @@ def no_collection(project: Project) -> None:
 
 
 def no_file(project: Project) -> None:
-    project.replace('kind = "memory"', 'uri = "nowhere.db"')
+    project.replace('uri = "memory:"', 'uri = "nowhere.db"')
 
 
 def plain_file_for_vectors(project: Project) -> None:
     (project.folder / "plain.db").write_text("x")
-    project.replace('kind = "memory"', 'uri = "plain.db"')
+    project.replace('uri = "memory:"', 'uri = "plain.db"')
 
 
 def no_server(project: Project) -> None:
-    project.replace('kind = "memory"', 'uri = "http://root:S3cret@127.0.0.1:9"')
+    project.replace('uri = "memory:"', 'uri = "http://root:S3cret@127.0.0.1:9"')
 
 
 def no_address(project: Project) -> None:
-    project.replace('kind = "memory"', 'uri = "http://root:S3cret@"')
+    project.replace('uri = "memory:"', 'uri = "http://root:S3cret@"')
 
 
 def no_token_file(project: Project) -> None:
-    project.replace('kind = "memory"', 'uri = "http://127.0.0.1:9"\ntoken_file = "nowhere"')
+    project.replace('uri = "memory:"', 'uri = "http://127.0.0.1:9"\ntoken_file = "nowhere"')
 
 
 def words_of_another(project: Project) -> None:
     (project.folder / "words").mkdir()
     (project.folder / "words/collection.json").write_text('{"collection": "news"}')
-    project.replace('kind = "memory"', 'kind = "memory"\nlexical = "words"')
+    project.replace('uri = "memory:"', 'uri = "memory:"\nlexical = "words"')
 
 
 def damaged_words(project: Project) -> None:
     (project.folder / "words").mkdir()
     (project.folder / "words/collection.json").write_text("{")
-    project.replace('kind = "memory"', 'kind = "memory"\nlexical = "words"')
+    project.replace('uri = "memory:"', 'uri = "memory:"\nlexical = "words"')
 
 
 PROBLEMS: list[tuple[Callable[[Project], None], str, int]] = [
@@ -161,7 +165,7 @@ PROBLEMS: list[tuple[Callable[[Project], None], str, int]] = [
     (edited_tower, "space", 3),
     (damaged_spec, "space", 1),
     (other_space, "space", 3),
-    (unknown_engine, "document tower", 2),
+    (unknown_engine, "config", 2),
     (damaged_model, "document tower", 1),
     (no_tokenizer, "document tower", 1),
     (no_collection, "collection", 2),
@@ -199,16 +203,16 @@ def test_every_problem_comes_with_what_to_do_and_without_a_secret(
         missing_extra("tantivy", "local"),
     ],
 )
-@pytest.mark.parametrize("area", sorted(diagnosis.WAYS_OUT))
+@pytest.mark.parametrize("area", sorted(WAYS_OUT))
 def test_every_error_in_every_area_has_a_way_out(area: str, error: Any) -> None:
-    finding = diagnosis._problem(area, error)
+    finding = problem(area, error)
     assert finding.what
     assert finding.way_out
     assert finding.what in str(error)
 
 
 def test_a_package_that_is_missing_is_told_by_the_line_that_installs_it() -> None:
-    finding = diagnosis._problem("words", missing_extra("tantivy", "local"))
+    finding = problem("words", missing_extra("tantivy", "local"))
     assert finding.what == "this needs the package 'tantivy', which is not installed"
     assert finding.way_out == "pip install 'bartizan-search[local]'"
 
@@ -252,9 +256,9 @@ def test_a_source_that_is_not_there_is_the_same_exit_code_for_doctor_and_ingest(
 def test_two_builds_of_faiss_are_never_advised_for_one_environment(
     monkeypatch: pytest.MonkeyPatch, installed: set[str], extra: str, advice: str
 ) -> None:
-    monkeypatch.setattr(diagnosis, "_installed", lambda name: name in installed)
-    monkeypatch.setattr(diagnosis, "find_spec", lambda name: object())
-    findings = {finding.area: finding for finding in diagnosis.installation()}
+    monkeypatch.setattr(installation, "_installed", lambda name: name in installed)
+    monkeypatch.setattr(installation, "find_spec", lambda name: object())
+    findings = {finding.area: finding for finding in installation.examine()}
     assert advice in findings[f"extra {extra}"].way_out
 
 
@@ -287,13 +291,48 @@ def test_a_collection_that_is_there_is_told_without_the_password(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Store:
-        """Takes every collection."""
+        """Has something to say."""
 
-        def ensure(self, collection: object, *, create: bool = True) -> None:
-            assert not create
+        remarks = ("the index is flat, though the configuration asks for hnsw at http://me:S3cret@milvus; reindex",)
 
         def close(self) -> None: ...
 
-    project.replace('kind = "memory"', 'uri = "http://root:S3cret@milvus:19530"')
-    monkeypatch.setattr(diagnosis, "open_backend", lambda config: Store())
-    assert project.findings()["collection"].what == "docs at http://milvus:19530, same space"
+    class Backend:
+        """Has every collection."""
+
+        def open(self, collection: object, *, create: bool = True) -> Store:
+            assert not create
+            return Store()
+
+        def close(self) -> None: ...
+
+    project.replace('uri = "memory:"', 'uri = "http://root:S3cret@milvus:19530"')
+    monkeypatch.setattr(BackendSettings, "open", lambda settings: Backend())
+    found = [finding for finding in configuration.examine(project.file) if finding.area == "collection"]
+    assert [finding.what for finding in found] == [
+        "docs at http://milvus:19530, same space",
+        "the index is flat, though the configuration asks for hnsw at http://milvus",
+    ]
+    assert (found[1].status, found[1].way_out, found[1].exit_code) == ("note", "reindex", 0)
+
+
+def test_each_tower_of_each_leg_is_probed_and_named(project: Project) -> None:
+    shutil.copytree(export_folder("roberta", "fp32"), project.folder / "other")
+    small = '[spaces.small]\ndocument_tower = "other"\n'
+    project.replace("[encoders.document]", f"{small}[encoders.document]")
+    found = project.findings()
+    specs = {"dense": TowerSpec.read(project.folder / "tower"), "small": TowerSpec.read(project.folder / "other")}
+    for leg, spec in specs.items():
+        assert (found[f"space ({leg})"].status, found[f"space ({leg})"].what) == ("ok", spec.space_id)
+        for role in ("document", "query"):
+            assert found[f"{role} tower ({leg})"].status == "ok"
+            assert spec.tower_id in found[f"{role} tower ({leg})"].what
+    (project.folder / "other/model.onnx").write_bytes(b"cut")
+    found = project.findings()
+    assert found["query tower (small)"].status == "problem"
+    assert found["query tower (dense)"].status == "ok"
+    project.replace(small, f'{small}query_tower = "tower"\n')
+    found = project.findings()
+    assert (found["space (small)"].status, found["space (small)"].exit_code) == ("problem", 3)
+    assert found["space (dense)"].status == "ok"
+    assert "collection" not in found

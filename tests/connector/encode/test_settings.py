@@ -67,7 +67,7 @@ def test_the_installed_engines_are_settings_of_their_name() -> None:
 
 def test_a_table_is_of_the_engine_that_it_names_and_of_onnx_otherwise() -> None:
     assert encoder_settings({}) == OnnxSettings()
-    assert encoder_settings({"threads": "2"}) == OnnxSettings(threads=2)
+    assert encoder_settings({"threads": 2}) == OnnxSettings(threads=2)
     assert encoder_settings({"engine": "torch", "batch_tokens": 64}) == TorchSettings(batch_tokens=64)
 
 
@@ -122,7 +122,7 @@ def test_in_a_file_every_mistake_is_told_with_its_place_and_where_it_came_from()
     told = str(refusal.value)
     for part in (
         "unknown key encoder.adress; known here: address, engine, tls, token, version",
-        "encoder.address: Field required",
+        "encoder.address: is missing",
         "unknown key encoder.tls.key; known here: authority",
         "BARTIZAN__ENCODER__VERSION: encoder.version: must be a whole number, but 'new' came",
         "roles.query: unknown engine 'abacus'; known: onnx, remote, wrong",

@@ -1,5 +1,6 @@
 """What a search opens and when, that opening counts into the deadline, and that closing closes everything."""
 
+import asyncio
 import time
 from pathlib import Path
 from threading import Event, Thread
@@ -30,6 +31,15 @@ def test_nothing_is_opened_before_it_is_needed_and_nothing_twice(tmp_path: Path)
         assert sorted(log.events) == ["open backend", "open dense", "open other", "open store", "open terms"]
         assert first.degraded is None
         assert 0 < first.latency_ms.open < first.latency_ms.total
+
+
+async def test_many_who_need_it_at_once_open_it_once(tmp_path: Path) -> None:
+    log = Log(seconds={"dense": 0.2, "store": 0.2})
+    with Retriever.open(configured(tmp_path, {"dense": HashEncoder()}, log)) as opened:
+        answers = await asyncio.gather(*(opened.asearch(QUERY) for _ in range(6)))
+    assert {answer[0].id for answer in answers} == {"copy"}
+    assert [event for event in log.events if event.startswith("open")] == ["open dense", "open backend", "open store"]
+    assert log.still_open() == []
 
 
 def test_closing_closes_everything_and_twice_is_fine(tmp_path: Path) -> None:

@@ -144,6 +144,10 @@ def test_its_plain_name_is_pinned_too(
         lambda: store.upsert([_row("x", 1.0)]),
         lambda: store.touch([Head(id="x", version=1)]),
         lambda: store.delete([Head(id="a", version=2**61)]),
+        lambda: store.heads(["a"]),
+        lambda: store.get(["a"]),
+        lambda: list(store.scan()),
+        store.count,
         lambda: _search(store),
     ):
         with pytest.raises(error, match=told) as raised:

@@ -17,8 +17,8 @@ from pymilvus import DataType, MilvusClient
 from bartizan_connector.base.errors import Retry, SpaceMismatch, Stop, WrongUse
 from bartizan_connector.store.collection import Head
 from bartizan_connector.store.milvus import MilvusBackend, lite
+from bartizan_connector.store.milvus.indexes import Indexes
 from bartizan_connector.store.milvus.names import Names
-from bartizan_connector.store.milvus.preparation import Preparation
 from bartizan_connector.testing.rows import COLLECTION, found, named, queries, row
 
 
@@ -102,24 +102,76 @@ def test_what_could_not_be_made_whole_is_taken_away(
         raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr(Preparation, "_complete", fail)
+        patch.setattr(Indexes, "complete", fail)
         with pytest.raises(type(error)):
             backend.open(COLLECTION)
     assert client.list_collections() == []
     assert backend.open(COLLECTION).heads(["a"]) == {}
 
 
+def test_a_name_that_may_have_been_given_is_not_taken_away(
+    backend: MilvusBackend, client: MilvusClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer was lost, not the call: others may have opened the collection by now, and written to it."""
+    claim = Names.claim
+
+    def lose_the_answer(self: Names, name: str, physical: str) -> bool:
+        claim(self, name, physical)
+        raise Retry("deadline exceeded")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Names, "claim", lose_the_answer)
+        with pytest.raises(Retry):
+            backend.open(COLLECTION)
+    (physical,) = backend.aliases().values()
+    assert sorted(client.list_collections()) == [physical, f"{physical}__heads"]
+    assert backend.open(COLLECTION).physical_name == physical
+
+
+def test_a_name_that_somebody_took_for_a_collection_is_told_and_nothing_is_left(
+    backend: MilvusBackend, client: MilvusClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim = Names.claim
+
+    def too_late(self: Names, name: str, physical: str) -> bool:
+        client.create_collection(name, dimension=4)
+        return claim(self, name, physical)
+
+    monkeypatch.setattr(Names, "claim", too_late)
+    with pytest.raises(Stop, match="conflicts with an existing collection"):
+        backend.open(COLLECTION)
+    assert client.list_collections() == [COLLECTION.name]
+
+
+def test_what_is_dropped_while_it_is_opened_is_made_anew(
+    backend: MilvusBackend, client: MilvusClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = backend.open(COLLECTION)
+    find = Names.find
+
+    def find_and_lose(self: Names, name: str) -> Any:
+        monkeypatch.setattr(Names, "find", find)
+        found = find(self, name)
+        backend.drop(COLLECTION.name)
+        return found
+
+    monkeypatch.setattr(Names, "find", find_and_lose)
+    second = backend.open(COLLECTION)
+    assert second.physical_name != first.physical_name
+    assert sorted(client.list_collections()) == [second.physical_name, f"{second.physical_name}__heads"]
+
+
 @pytest.mark.parametrize(
-    ("dies_in", "orphans"), [("schema_of", 0), ("properties_of", 0), ("_complete", 1), ("claim", 1)]
+    ("dies_in", "orphans"), [("schema_of", 0), ("properties_of", 0), ("complete", 1), ("claim", 1)]
 )
 def test_a_creator_that_is_killed_halfway_is_in_nobodys_way(path: Path, dies_in: str, orphans: int) -> None:
     program = f"""
 import os, signal
-from bartizan_connector.store.milvus import MilvusBackend, names, preparation
+from bartizan_connector.store.milvus import MilvusBackend, indexes, names, preparation
 from bartizan_connector.testing.rows import COLLECTION
 def die(*_):
     os.kill(os.getpid(), signal.SIGKILL)
-for owner in (preparation, preparation.Preparation, names.Names):
+for owner in (preparation, indexes.Indexes, names.Names):
     if hasattr(owner, {dies_in!r}):
         setattr(owner, {dies_in!r}, die)
 MilvusBackend({str(path)!r}).open(COLLECTION)
@@ -225,16 +277,16 @@ def test_a_search_waits_for_an_index_that_is_built_anew(
 ) -> None:
     store = backend.open(COLLECTION)
     store.upsert([row("a", [1, 0, 0, 0])])
-    complete = Preparation._complete
+    complete = Indexes.complete
 
-    def slowly(self: Preparation, *arguments: Any) -> None:
+    def slowly(self: Indexes) -> None:
         time.sleep(0.7)
-        complete(self, *arguments)
+        complete(self)
 
-    monkeypatch.setattr(Preparation, "_complete", slowly)
+    monkeypatch.setattr(Indexes, "complete", slowly)
     with ThreadPoolExecutor() as pool:
         rebuilding = pool.submit(store.reindex)
-        while store._searchable.is_set():
+        while store._indexes.is_searchable:
             time.sleep(0.01)
         with pytest.raises(Retry, match="deadline"):
             store.search("dense", queries([1, 0, 0, 0]), 1, timeout=0.1)
@@ -275,7 +327,7 @@ def test_an_index_that_a_kill_left_unbuilt_is_built_when_it_is_opened_next(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Preparation, "_complete", die)
+        patch.setattr(Indexes, "complete", die)
         with pytest.raises(KeyboardInterrupt):
             store.reindex()
     backend.close()

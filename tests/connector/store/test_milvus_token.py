@@ -36,7 +36,8 @@ def config(tmp_path: Path, guarded: MilvusServer) -> Path:
     (tmp_path / "corpus.jsonl").write_text(json.dumps({"_id": "a", "text": "the tower"}), encoding="utf-8")
     path = tmp_path / "bartizan.toml"
     path.write_text(
-        f'[collection]\nname = "docs"\n[spaces.dense]\ndocument_tower = "{export_folder("bert", "fp32")}"\n[encoders.query]\nthreads = 1\n'
+        f'[collection]\nname = "docs"\n[spaces.dense]\ndocument_tower = "{export_folder("bert", "fp32")}"\n'
+        "[encoders.document]\nthreads = 1\n"
         f'[source]\npath = "corpus.jsonl"\n[backend]\nconsistency = "Strong"\nuri = "{guarded.uri}"\n',
         encoding="utf-8",
     )
@@ -51,10 +52,10 @@ def run(*arguments: str) -> int:
 
 def test_the_right_token_lets_in(guarded: MilvusServer) -> None:
     backend = MilvusBackend(guarded.uri, token=ROOT_TOKEN, consistency="Strong")
-    backend.ensure(COLLECTION)
-    backend.upsert([row("a", [1, 0, 0, 0])])
-    assert backend.search("dense", queries([1, 0, 0, 0]), 1)[0][0].id == "a"
-    assert set(backend.heads(["a"])) == {"a"}
+    store = backend.open(COLLECTION)
+    store.upsert([row("a", [1, 0, 0, 0])])
+    assert store.search("dense", queries([1, 0, 0, 0]), 1)[0][0].id == "a"
+    assert set(store.heads(["a"])) == {"a"}
     backend.close()
 
 
@@ -64,7 +65,7 @@ def test_no_token_and_a_wrong_one_are_refused_at_once_and_told_what_to_set(
 ) -> None:
     begun = time.monotonic()
     with pytest.raises(WrongUse, match=WAY_OUT) as refusal:
-        MilvusBackend(guarded.uri, token=token).ensure(COLLECTION)
+        MilvusBackend(guarded.uri, token=token).open(COLLECTION)
     assert time.monotonic() - begun < 2
     assert refusal.value.exit_code == 2
     assert guarded.uri in str(refusal.value)
@@ -82,7 +83,7 @@ def test_the_token_comes_from_the_file_the_environment_or_the_configuration(conf
     for line, environment in given:
         config.write_text(text + line, encoding="utf-8")
         backend = Config.load(config, environment).backend.open()
-        backend.ensure(COLLECTION)
+        backend.open(COLLECTION)
         backend.close()
 
 
@@ -112,5 +113,5 @@ def test_a_user_without_the_privilege_is_told_to_get_it(guarded: MilvusServer) -
     root.create_user("reader", SECRET, timeout=10)
     root.close()
     with pytest.raises(WrongUse, match=r"does not let this user do it: .*Grant that user the privilege") as refusal:
-        MilvusBackend(guarded.uri, token=f"reader:{SECRET}").ensure(COLLECTION.model_copy(update={"name": "new"}))
+        MilvusBackend(guarded.uri, token=f"reader:{SECRET}").open(COLLECTION.model_copy(update={"name": "new"}))
     assert SECRET not in str(refusal.value)

@@ -163,10 +163,16 @@ class Stream(RuleBasedStateMachine):
         shutil.rmtree(self.job.words, ignore_errors=True)
         cursor_of(Path(self.job.log)).unlink(missing_ok=True)
 
-    @rule(kill_after=st.integers(1, MOST_EFFECTS), batch_size=st.integers(1, 4), cursor=st.booleans())
-    def ingest_and_die(self, kill_after: int, batch_size: int, cursor: bool) -> None:
+    @rule(
+        kill_after=st.integers(1, MOST_EFFECTS),
+        batch_size=st.integers(1, 4),
+        in_flight=st.integers(1, 4),
+        cursor=st.booleans(),
+    )
+    def ingest_and_die(self, kill_after: int, batch_size: int, in_flight: int, cursor: bool) -> None:
         """A worker that is killed after this effect, or lives when it has fewer."""
-        status = self.nursery.run(replace(self.job, kill_after=kill_after, batch_size=batch_size, cursor=cursor))
+        job = replace(self.job, kill_after=kill_after, batch_size=batch_size, in_flight=in_flight, cursor=cursor)
+        status = self.nursery.run(job)
         assert status in (0, KILLED), "the worker failed; see its traceback above"
 
     @rule(milliseconds=st.integers(1, 300), batch_size=st.integers(1, 4))
@@ -285,17 +291,17 @@ def die_after_each_effect(nursery: Nursery, folder: Path, store: Callable[[Path]
 
 def test_memory_is_whole_after_a_death_at_any_effect(nursery: Nursery, memory: Path, tmp_path: Path) -> None:
     effects = die_after_each_effect(nursery, tmp_path, lambda place: {"memory": str(memory), "collection": "docs"})
-    assert effects == 7, "ensure, touch, upsert, delete, two of the words, commit"
+    assert effects == 8, "open, touch, upsert, delete, two of the words, commit, close"
 
 
 def test_a_lite_file_is_whole_after_a_death_at_any_effect(nursery: Nursery, tmp_path: Path) -> None:
     effects = die_after_each_effect(
         nursery, tmp_path, lambda place: {"milvus": str(place / "lite.db"), "collection": "docs"}
     )
-    assert effects > 7, "rows and heads count by themselves"
+    assert effects > 8, "rows and heads count by themselves"
 
 
 @pytest.mark.server
 def test_a_server_is_whole_after_a_death_at_any_effect(nursery: Nursery, milvus: MilvusServer, tmp_path: Path) -> None:
     effects = die_after_each_effect(nursery, tmp_path, lambda place: {"milvus": milvus.uri, "collection": "deaths"})
-    assert effects > 7, "rows and heads count by themselves"
+    assert effects > 8, "rows and heads count by themselves"

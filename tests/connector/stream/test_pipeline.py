@@ -28,7 +28,7 @@ from tests.connector.stream.faults import (
     stored,
 )
 from tests.connector.stream.streams import ListSource, collection_for, message
-from tests.connector.stream.topics import Topic, TopicSource
+from tests.connector.stream.topics import PoliteSource, Topic, TopicSource
 from tests.connector.testing.sparse_fake import WordEncoder
 
 SOON = 10.0
@@ -289,6 +289,41 @@ def test_another_partition_is_not_disturbed() -> None:
     run_dense(source, Watched(when), backend, COLLECTION)
     assert {"other 0", "other 1", "other 2"} <= set(stored(backend))
     assert topic.committed["1"] == 3
+
+
+def test_a_partition_that_is_given_up_in_good_order_has_its_write_finished_and_committed_first() -> None:
+    topic, backend = topic_of("one", "two", "three"), Gated()
+    source = PoliteSource(topic, 1)
+    topic.assign_all(source)
+    stop = Event()
+
+    def when(texts: Sequence[str]) -> None:
+        if texts == ["two"]:
+            assert backend.began.wait(SOON)
+            source.asked = "0"
+            threading.Timer(0.2, backend.gate.set).start()
+            threading.Timer(0.6, stop.set).start()
+
+    report = run_dense(source, Watched(when), backend, COLLECTION, stop=stop, in_flight=4)
+    assert (report.written, report.dropped) == (1, report.read - 1)
+    assert (topic.committed, stored(backend)) == ({"0": 1}, {"0": "one"})
+
+
+def test_a_write_that_fails_while_a_partition_is_given_up_ends_the_run() -> None:
+    topic, backend = topic_of("one", "two"), Gated()
+    backend.fail = {"upsert": [Stop("disk full")]}
+    source = PoliteSource(topic, 1)
+    topic.assign_all(source)
+
+    def when(texts: Sequence[str]) -> None:
+        if texts == ["two"]:
+            assert backend.began.wait(SOON)
+            source.asked = "0"
+            threading.Timer(0.2, backend.gate.set).start()
+
+    with pytest.raises(Stop, match="disk full"):
+        run_dense(source, Watched(when), backend, COLLECTION, in_flight=3)
+    assert topic.committed == {}
 
 
 # ---- a source that is followed, and the end

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from bartizan_connector.stream.source import Batch, Message
 from bartizan_connector.stream.versions import stamp
@@ -106,6 +107,30 @@ class TopicSource:
         if self._places.get(name, (-1, 0))[0] != number:
             self._places[name] = (number, self._topic.committed.get(name, 0))
         return self._places[name]
+
+
+class PoliteSource(TopicSource):
+    """Lets the partition that is `asked` for go within `poll`, in good order; then `on_given_up` happens."""
+
+    asked: str | None = None
+
+    def __init__(
+        self, topic: Topic, batch_size: int = 3, *, on_given_up: Callable[[str], None] | None = None, **more: Any
+    ) -> None:
+        super().__init__(topic, batch_size, **more)
+        self._on_given_up = on_given_up or (lambda partition: topic.assign(partition, TopicSource(topic)))
+        self._settle: Callable[[str], None] | None = None
+
+    def before_yielding(self, settle: Callable[[str], None]) -> None:
+        self._settle = settle
+
+    def poll(self, timeout: float) -> Batch | None:
+        if self.asked is not None:
+            asked, self.asked = self.asked, None
+            assert self._settle is not None
+            self._settle(asked)
+            self._on_given_up(asked)
+        return super().poll(timeout)
 
 
 class TopicMedium:

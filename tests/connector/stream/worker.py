@@ -20,7 +20,7 @@ from typing import Any, cast
 
 import pymilvus
 
-from bartizan_connector.search.words import WordIndex
+from bartizan_connector.search.words.index import WordIndex
 from bartizan_connector.store.backend import Backend, Store
 from bartizan_connector.store.milvus import MilvusBackend
 from bartizan_connector.stream.jsonl import JsonlSource
@@ -35,7 +35,7 @@ QUERIES = ("fruit", "apple banana cherry")
 EVERYTHING = 1000
 _EFFECTS = frozenset({"upsert", "touch", "delete", "close", "dead_letter", "commit"})
 _MILVUS = (
-    "create_collection", "drop_collection", "create_index", "alter_collection_properties",
+    "create_collection", "drop_collection", "create_index", "create_alias", "alter_alias", "drop_alias",
     "insert", "upsert", "delete", "flush",
 )  # fmt: skip
 _LATE = ("bartizan_connector.store.milvus.lite", "faiss", "pyarrow.dataset", "pyarrow.parquet", "scipy.sparse")

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bartizan_connector.base import console
+from bartizan_connector.base.errors import WrongUse
+from bartizan_connector.config import Config
 
 if TYPE_CHECKING:
     from bartizan_training.evaluate.results import Result
@@ -15,7 +17,10 @@ _WIDTH = 100
 
 def evaluate(
     data: Annotated[Path, typer.Argument(help="A judged collection in BEIR layout.")],
-    tower: Annotated[Path, typer.Option(help="The tower (or its export) that encodes documents.")],
+    tower: Annotated[Path | None, typer.Option(help="The tower (or its export) that encodes documents.")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="Judge this configuration's collection, as it is searched, instead of a tower.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Write the result to this JSON file.")] = None,
     query_tower: Annotated[Path | None, typer.Option(help="The tower that encodes queries, if it is another.")] = None,
     engine: Annotated[str, typer.Option(help="onnx or torch.")] = "onnx",
@@ -30,29 +35,37 @@ def evaluate(
     threads: Annotated[int, typer.Option(min=0, help="Threads of the engine; 0: all cores.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print the whole result as JSON.")] = False,
 ) -> None:
-    """Judge a document tower and a query tower by exact search over a collection."""
+    """Judge a document tower and a query tower by exact search; or, with --config, a stored collection with all its
+    legs."""
     import shlex
     import sys
 
-    from bartizan_training.evaluate.evaluation import Evaluation
     from bartizan_training.evaluate.results import check_place
 
+    command = shlex.join(["bartizan", *sys.argv[1:]])
+    _require_one(tower, config, others=bool(query_tower or keep or threads or engine != "onnx"))
     if out:
         check_place(out)
     if keep:
         check_place(keep, "file of vectors")
-    result = Evaluation(
-        data=data,
-        tower=tower,
-        query_tower=query_tower,
-        split=split,
-        engine=engine,
-        threads=threads,
-        relevant_from=relevant_from,
-        baseline=baseline,
-        keep=keep,
-        command=shlex.join(["bartizan", *sys.argv[1:]]),
-    ).run()
+    if config:
+        result = _stored(data, config, split, relevant_from, baseline, command)
+    else:
+        from bartizan_training.evaluate.evaluation import Evaluation
+
+        assert tower
+        result = Evaluation(
+            data=data,
+            tower=tower,
+            query_tower=query_tower,
+            split=split,
+            engine=engine,
+            threads=threads,
+            relevant_from=relevant_from,
+            baseline=baseline,
+            keep=keep,
+            command=command,
+        ).run()
     if out:
         result.write(out)
     if json:
@@ -61,6 +74,29 @@ def evaluate(
         _show(result)
     if out:
         console.err.print(f"written to {out}", markup=False)
+
+
+def _require_one(tower: Path | None, config: Path | None, *, others: bool) -> None:
+    if (tower is None) == (config is None):
+        raise WrongUse("give --tower, the tower to judge, or --config, the configuration whose collection to judge")
+    if config and others:
+        raise WrongUse(
+            "with --config the towers and their engines are the configuration's: leave --query-tower, --engine, "
+            "--threads and --keep out"
+        )
+
+
+def _stored(data: Path, config: Path, split: str, relevant_from: int, baseline: Path | None, command: str) -> "Result":
+    from bartizan_training.evaluate.configured import ConfiguredEvaluation
+
+    return ConfiguredEvaluation(
+        data=data,
+        config=Config.load(config),
+        split=split,
+        relevant_from=relevant_from,
+        baseline=baseline,
+        command=command,
+    ).run()
 
 
 def _show(result: "Result") -> None:
@@ -91,13 +127,15 @@ def _show(result: "Result") -> None:
         table.add_row(*cells, style="bold" if name.startswith("nDCG") else None)
     console.out.print(table, width=max(_WIDTH, console.out.width))
     cut, latency = result.truncated, result.latency_ms
+    stored = cut.documents is None
+    documents = "?" if stored else f"{cut.documents:,}"
     console.out.print(
         f"{result.collection}/{result.split}: {result.queries:,} queries, {result.documents:,} documents "
-        f"(cut off: {cut.queries:,} and {cut.documents:,}) · engine {result.engine} · space {result.space_id}",
+        f"(cut off: {cut.queries:,} and {documents}) · engine {result.engine} · space {result.space_id}",
         markup=False,
     )
     console.out.print(
         f"one query at a time ({latency.queries} of them): encode {latency.encode_p50:.1f} ms, 95 % under "
-        f"{latency.encode_p95:.1f}; exact search {latency.search_p50:.1f} ms",
+        f"{latency.encode_p95:.1f}; {'search' if stored else 'exact search'} {latency.search_p50:.1f} ms",
         markup=False,
     )

@@ -18,7 +18,8 @@ class Truncated(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    documents: int
+    documents: int | None
+    """None where they had been encoded before."""
     queries: int
 
 

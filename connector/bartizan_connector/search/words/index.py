@@ -14,6 +14,7 @@ from bartizan_connector.search.words.analysis import ANALYZER, analyzer, query_f
 from bartizan_connector.search.words.documents import document_of, hit_of, schema, stored_at
 from bartizan_connector.search.words.engine import tantivy
 from bartizan_connector.search.words.failures import calling
+from bartizan_connector.search.words.leftovers import left_behind
 from bartizan_connector.search.words.ownership import owner_of, take
 from bartizan_connector.store.collection import MAX_ID_BYTES, Hit, Row, is_of_type
 from bartizan_connector.store.filters import Filter, matches
@@ -140,14 +141,12 @@ class WordIndex:
                 raise
 
     def _open_writer(self) -> tantivy.IndexWriter:
-        """The writer, its number of changes beyond every file that a commit left which did not come to its end: such a
-        file has the name of the next deletion's, and would make that fail for ever. An empty commit clears them away.
-        """
         if self._writer is None:
             index = self._opened(create=True)
             assert index is not None
             writer = index.writer(heap_size=_WRITER_BYTES, num_threads=1)
-            writer.commit()
+            if left_behind(self._folder):
+                writer.commit()
             self._writer = writer
         return self._writer
 

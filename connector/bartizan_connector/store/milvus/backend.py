@@ -1,13 +1,13 @@
 """MilvusBackend: collections in a Milvus Lite file or on a Milvus server."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from threading import RLock
 
 from bartizan_connector.base.errors import BartizanError
 from bartizan_connector.store.collection import Collection
 from bartizan_connector.store.milvus.connection import Connection
-from bartizan_connector.store.milvus.names import Names
+from bartizan_connector.store.milvus.names import Found, Names
 from bartizan_connector.store.milvus.preparation import Preparation
 from bartizan_connector.store.milvus.schema import IndexChoice
 from bartizan_connector.store.milvus.store import Consistency, MilvusStore
@@ -32,17 +32,16 @@ class MilvusBackend:
         self._lock = RLock()
         self._calls = 0
         self._stores: list[MilvusStore] = []
-        self._writers: dict[str, Writer] = {}
-        """By physical name; one for all stores of a collection, so that their writes take turns."""
+        self._writers: dict[Found, Writer] = {}
+        """One for all stores of a collection, so that their writes take turns, and searches wait for a reindex."""
 
     def open(self, collection: Collection, *, create: bool = True) -> MilvusStore:
         with self._connected(create=create):
-            preparation = Preparation(self._connection, self._index)
-            prepared = preparation.open(collection, create=create)
+            prepared = Preparation(self._connection, self._index).open(collection, create=create)
             with self._lock:
-                writer = self._writers.setdefault(prepared.found.physical, Writer(self._connection, prepared))
+                writer = self._writers.setdefault(prepared.found, Writer(self._connection, prepared))
             store = MilvusStore(
-                self._connection, collection.name, prepared, writer, preparation, self._consistency, self._forget
+                self._connection, collection.name, writer.prepared, writer, self._consistency, self._forget
             )
             with self._lock:
                 self._stores.append(store)
@@ -69,14 +68,10 @@ class MilvusBackend:
             names.drop(name)
 
     def close(self) -> None:
-        with self._lock:
-            try:
-                for store in list(self._stores):
-                    store.close()
-            finally:
-                self._stores.clear()
-                self._writers.clear()
-                self._connection.close()
+        with self._lock, ExitStack() as left:
+            left.callback(self._connection.close)
+            for store in self._stores:
+                left.callback(store.close)
 
     @contextmanager
     def _connected(self, *, create: bool = False) -> Iterator[Names]:
@@ -98,5 +93,5 @@ class MilvusBackend:
     def _forget(self, store: MilvusStore) -> None:
         with self._lock:
             self._stores = [each for each in self._stores if each is not store]
-            if all(each.physical_name != store.physical_name for each in self._stores):
-                self._writers.pop(store.physical_name, None)
+            if all(each.found != store.found for each in self._stores):
+                self._writers.pop(store.found, None)

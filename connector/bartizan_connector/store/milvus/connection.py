@@ -60,6 +60,13 @@ class Connection:
             self._leave_file()
             raise
 
+    def sync_names(self) -> None:
+        """Flush to disk which name stands for what: without its name nobody finds a collection."""
+        if self.file is not None:
+            from bartizan_connector.store.milvus import lite
+
+            lite.sync_names(self.file)
+
     def close(self) -> None:
         """Let go; doing it twice is fine."""
         if self._client is None:

@@ -28,7 +28,7 @@ _DUMMY = [0.0, 0.0]
 _MORE = "more"
 _MAX_MORE_BYTES = 8192
 _IN_ORDER = {"iterator": "True", "reduce_stop_for_best": "True"}
-"""Makes both Milvus give the smallest keys first."""
+"""Makes every Milvus give the smallest keys first; 2.3 does not wait for the newest writes then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,9 @@ class Ledger:
         return entries
 
     def pages(self, condition: str, size: int) -> Iterator[list[Entry]]:
-        """The entries for which the condition holds, by rising id, each page read as of when it is asked for."""
+        """The entries for which the condition holds, by rising id; each page is as of when it is asked for, or a little
+        older, but none older than the first."""
+        self._query(condition, limit=1)  # waits for all that was written until now
         last = ""
         while page := self._query(f"{condition} and {_after(last)}", limit=size, **_IN_ORDER):
             yield page

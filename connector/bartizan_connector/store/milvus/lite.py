@@ -2,6 +2,7 @@
 
 import atexit
 import logging
+import os
 import shutil
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,13 +13,14 @@ from typing import Any
 
 import grpc
 
+from bartizan_connector.base.aside import sync_folder
 from bartizan_connector.base.errors import Retry, Stop, WrongUse, missing_extra
 
 if find_spec("milvus_lite") is None:
     raise missing_extra("milvus-lite", "local")
 
 from milvus_lite.adapter.grpc.server import start_server_in_thread
-from milvus_lite.db import LOCK_FILENAME, SCHEMA_FILENAME
+from milvus_lite.db import ALIASES_FILENAME, LOCK_FILENAME, SCHEMA_FILENAME
 from milvus_lite.exceptions import DataDirLockedError, ManifestCorruptedError, WALCorruptedError
 
 _GRACE_SECONDS = 2.0
@@ -66,6 +68,14 @@ def release(path: Path) -> None:
         if served.users == 0:
             del _served[path]
             _stop(served)
+
+
+def sync_names(path: Path) -> None:
+    """Flush the aliases, which Milvus Lite writes without."""
+    names = path.resolve() / ALIASES_FILENAME
+    with names.open("rb") as file:
+        os.fsync(file.fileno())
+    sync_folder(names.parent)
 
 
 def _start(path: Path) -> _Served:

@@ -69,6 +69,7 @@ class Names:
         try:
             with _one_at_a_time, calling(self._connection.place):
                 self._connection.client.create_alias(physical, name, timeout=self._connection.timeout)
+                self._connection.sync_names()
         except BartizanError as error:
             if is_taken(error):
                 return False
@@ -79,6 +80,7 @@ class Names:
         """Make the name, which stands for something, stand for that collection from now on."""
         with _one_at_a_time, calling(self._connection.place):
             self._connection.client.alter_alias(physical, name, timeout=self._connection.timeout)
+            self._connection.sync_names()
 
     def point(self, name: str, physical: str) -> None:
         """Make the name stand for that collection, whatever it stood for."""

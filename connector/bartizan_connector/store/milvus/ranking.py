@@ -22,15 +22,12 @@ _ROWS_AT_ONCE = 20_000
 class Search:
     """One search of one leg: where, with which filter, until when."""
 
-    def __init__(
-        self, connection: Connection, prepared: Prepared, leg: Leg, index_type: str, consistency: str, filter: str
-    ) -> None:
+    def __init__(self, connection: Connection, prepared: Prepared, leg: Leg, consistency: str, filter: str) -> None:
         self._connection = connection
         self._physical = prepared.found.physical
         self._collection: Collection = prepared.found.contract
         self._reader = Reader(connection, prepared)
         self._leg = leg
-        self._index_type = index_type
         self._consistency = consistency
         self._filter = filter
 
@@ -83,7 +80,7 @@ class Search:
                 limit=limit,
                 filter=self._filter,
                 output_fields=["id", "chunk", *fields],
-                search_params=search_parameters(self._index_type, limit),
+                search_params=search_parameters(self._leg, limit),
                 consistency_level=self._consistency,
                 timeout=left,
             )

@@ -62,9 +62,9 @@ def index_of(leg: Leg, choice: IndexChoice, *, in_file: bool) -> Any:
     return MilvusClient.prepare_index_params(leg.name, index_type="HNSW", metric_type="IP", params=_HNSW)
 
 
-def search_parameters(index_type: str, limit: int) -> dict[str, Any]:
-    """What a search sends to the index that the collection has."""
-    params = {"ef": max(_LEAST_EF, 2 * limit)} if index_type == "HNSW" else {}
+def search_parameters(leg: Leg, limit: int) -> dict[str, Any]:
+    """What a search sends. `ef` is for the graph; an index without one does not look at it."""
+    params = {"ef": max(_LEAST_EF, 2 * limit)} if leg.kind == "dense" else {}
     return {"metric_type": "IP", "params": params}
 
 
@@ -80,7 +80,7 @@ def stored_contract(description: Mapping[str, Any], place: str) -> Collection:
     if text is None:
         raise Stop(
             f"collection '{name}' at {place} was not made by Bartizan: it carries no space contract, so nothing says "
-            "which tower its vectors came from; choose another [space] collection, or drop that one"
+            "which tower its vectors came from; choose another [collection] name, or drop that one"
         )
     try:
         return Collection.model_validate_json(text)

@@ -3,20 +3,19 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from threading import Event
 from typing import Any, Literal
 
-from bartizan_connector.base.errors import Retry, Stop, WrongUse
+from bartizan_connector.base.errors import Stop, WrongUse
 from bartizan_connector.space.vectors import SparseVector, Vectors
 from bartizan_connector.store import filters
 from bartizan_connector.store.checks import checked_query, replaced
-from bartizan_connector.store.collection import Collection, Document, Head, Hit, Leg, Row
+from bartizan_connector.store.collection import Collection, Document, Head, Hit, Row
 from bartizan_connector.store.filters import Filter
 from bartizan_connector.store.milvus.connection import Connection
 from bartizan_connector.store.milvus.expression import render
 from bartizan_connector.store.milvus.failures import is_missing
 from bartizan_connector.store.milvus.names import Names
-from bartizan_connector.store.milvus.preparation import Preparation, Prepared
+from bartizan_connector.store.milvus.preparation import Prepared
 from bartizan_connector.store.milvus.ranking import Search
 from bartizan_connector.store.milvus.reading import Reader
 from bartizan_connector.store.milvus.writing import Writer
@@ -36,27 +35,23 @@ class MilvusStore:
         name: str,
         prepared: Prepared,
         writer: Writer,
-        preparation: Preparation,
         consistency: Consistency,
         left: Callable[["MilvusStore"], None],
     ) -> None:
         self._connection = connection
         self._name = name
         self._prepared = prepared
-        self._found = prepared.found
+        self.found = prepared.found
         self._writer = writer
         self._reader = Reader(connection, prepared)
-        self._preparation = preparation
+        self._indexes = prepared.indexes
         self._consistency = consistency
         self._left = left
         self._names = Names(connection)
         self._is_closed = False
-        self._searchable = Event()
-        self._searchable.set()
         self.collection: Collection = prepared.found.contract
         self.physical_name = prepared.found.physical
-        self._index_types = preparation.index_types(prepared.found)
-        self.remarks: Sequence[str] = preparation.remarks(prepared.found, self._index_types)
+        self.remarks: Sequence[str] = self._indexes.remarks()
 
     def heads(self, ids: Sequence[str]) -> Mapping[str, Head]:
         with self._pinned():
@@ -85,21 +80,14 @@ class MilvusStore:
     ) -> list[list[Hit]]:
         chosen = checked_query(self.collection, leg, vectors, k, filter)
         deadline = time.monotonic() + (self._connection.timeout if timeout is None else timeout)
+        search = Search(self._connection, self._prepared, chosen, self._consistency, self._rendered(filter))
+        queries = {i: query for i, vector in enumerate(vectors) if (query := _query(vector.value)) is not None}
         with self._pinned():
             self._writer.flush_before_search()
-            while True:
-                self._searchable.wait(max(0.0, deadline - time.monotonic()))
-                index_types = self._index_types
-                try:
-                    found = self._search(chosen, index_types[leg], vectors, k, self._rendered(filter), deadline)
-                    break
-                except Retry:
-                    if self._searchable.is_set() and index_types is self._index_types:
-                        raise
-                    if time.monotonic() > deadline:
-                        raise
+            found = self._indexes.searched(lambda: search.run(list(queries.values()), k, deadline), deadline)
             self._require_unchanged()
-        return found
+        hits = dict(zip(queries, found, strict=True))
+        return [hits.get(i, []) for i in range(len(vectors))]
 
     def get(self, ids: Sequence[str], *, vectors: bool = False) -> Mapping[str, Document]:
         with self._pinned():
@@ -111,23 +99,20 @@ class MilvusStore:
 
     def count(self, filter: Filter | None = None) -> int:
         with self._pinned():
-            return self._reader.count(self._rendered(filter))
+            counted = self._reader.count(self._rendered(filter))
+            self._require_unchanged()
+        return counted
 
     def purge(self, before: int) -> int:
         with self._writing():
             return self._writer.purge(before)
 
     def reindex(self) -> None:
-        """Searches of this store wait until it is done; those of others are told to come again."""
+        """Searches through this back-end wait until it is done; those of others are told to come again."""
         with self._writing():
             self._writer.flush()
-            self._searchable.clear()
-            try:
-                self._preparation.rebuild(self._found)
-                self._index_types = self._preparation.index_types(self._found)
-                self.remarks = self._preparation.remarks(self._found, self._index_types)
-            finally:
-                self._searchable.set()
+            self._indexes.rebuild()
+            self.remarks = self._indexes.remarks()
 
     def close(self) -> None:
         if self._is_closed:
@@ -137,15 +122,6 @@ class MilvusStore:
             self._writer.leave()
         finally:
             self._left(self)
-
-    def _search(
-        self, leg: Leg, index_type: str, vectors: Vectors, k: int, expression: str, deadline: float
-    ) -> list[list[Hit]]:
-        search = Search(self._connection, self._prepared, leg, index_type, self._consistency, expression)
-        queries = {i: query for i, vector in enumerate(vectors) if (query := _query(vector.value)) is not None}
-        found = search.run(list(queries.values()), k, deadline)
-        hits = dict(zip(queries, found, strict=True))
-        return [hits.get(i, []) for i in range(len(vectors))]
 
     def _rendered(self, filter: Filter | None) -> str:
         if filter is None:
@@ -172,7 +148,7 @@ class MilvusStore:
             yield
 
     def _require_unchanged(self) -> None:
-        if not self._found.is_unique and self._names.find(self._found.physical) != self._found:
+        if not self.found.is_unique and self._names.find(self.found.physical) != self.found:
             raise self._replaced()
 
     def _replaced(self) -> Stop:

@@ -37,6 +37,7 @@ class Writer:
     """One physical collection's only writer in this process: all stores of it share one, and writes take turns."""
 
     def __init__(self, connection: Connection, prepared: Prepared) -> None:
+        self.prepared = prepared
         self.lock = RLock()
         self._connection = connection
         self._physical = prepared.found.physical

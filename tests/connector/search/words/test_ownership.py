@@ -100,7 +100,7 @@ def test_a_folder_that_an_older_version_filled_is_refused_with_the_way_out(folde
 
 
 @pytest.mark.parametrize("spoilt", ["", "{", "[]", "{}", "\x00"])
-def test_a_damaged_claim_is_named(folder: Path, spoilt: str) -> None:
+def test_a_damaged_file_of_the_owner_is_named(folder: Path, spoilt: str) -> None:
     fill(folder, "docs", "a")
     (folder / OWNER_FILE).write_text(spoilt)
     with pytest.raises(Stop, match=rf"{OWNER_FILE} is damaged.*Remove that folder"):
