@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,8 +92,8 @@ class _Rows:
         self._held_out, self._origin = held_out, origin
         self._queries: dict[str, int] = {}
         self._documents: dict[str, int] = {}
-        self._columns: tuple[list[int], list[int], list[int]] = ([], [], [])
-        self._scores: tuple[list[float], list[float]] = ([], [])
+        self._columns = (array("q"), array("q"), array("q"))
+        self._scores = (array("f"), array("f"))
         self._left_out = 0
 
     def keeps(self, text: str, id: str | None) -> bool:
