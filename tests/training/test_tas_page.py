@@ -89,3 +89,16 @@ def test_the_large_recipe_reads_the_published_scores_and_takes_the_papers_values
     assert (last.batch_size, last.learning_rate, last.weight_decay, last.bins) == (32, 7e-6, 0.0, 10)
     assert (last.query_tokens, last.document_tokens, last.pooling, last.similarity) == (30, 200, "cls", "dot")
     assert (last.loss.w_pair, last.loss.w_in_batch) == (1.0, 0.75)
+
+
+def test_other_data_takes_the_place_of_the_folder_that_ids_are_of_and_of_no_other_file(tmp_path: Path) -> None:
+    keys = 'kind = "late_interaction"\nsteps = 1\nlearning_rate = 1\n'
+    tables = (
+        'data = { kind = "tsv", path = "a", held_out = "b" }',
+        'data = { kind = "tsv", file = "t.tsv", queries = "q.tsv", collection = "c.tsv" }',
+        'data = { kind = "records", files = ["r.jsonl"], held_out = "b" }',
+    )
+    path = toy.recipe(tmp_path, *(keys + table for table in tables))
+    found = [step.data for step in Recipe.load(path, data=tmp_path / "d").steps]  # type: ignore[union-attr]
+    assert [(table.path, table.held_out) for table in found[:2]] == [(tmp_path / "d", tmp_path / "d"), (None, None)]
+    assert (found[2].files, found[2].held_out) == ((tmp_path / "r.jsonl",), tmp_path / "d")

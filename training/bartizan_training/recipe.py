@@ -171,5 +171,7 @@ def _put_data(tables: dict[str, Any], folder: str) -> None:
         mined = step if step.get("kind") == "mine" else None
         beir = [source for source in sources if source.get("kind") != "lines"] + [step.get("data"), mined]
         for table in beir:
-            if isinstance(table, dict) and table.get("kind") != "records":
+            if isinstance(table, dict) and ("path" in table or table.get("kind") not in ("tsv", "records")):
                 table["path"] = folder
+            if isinstance(table, dict) and "held_out" in table:
+                table["held_out"] = folder

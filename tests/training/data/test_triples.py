@@ -74,8 +74,8 @@ def test_a_test_query_is_left_out_by_its_id_and_by_its_text(folder: Path) -> Non
     made = read(kind="judged", path=folder)
     assert set(made.queries) == {"first", "second"}, "q3 is the text of q4, q5 is judged in both splits"
     assert made.left_out == 2
-    lines = write(folder / "t.tsv", "q1\td1\td2", "q5\td1\td2", "q3\td5\td2")
-    by_id = read(kind="tsv", file=lines, path=folder, held_out=folder)
+    write(folder / "triples.tsv", "q1\td1\td2", "q5\td1\td2", "q3\td5\td2")
+    by_id = read(kind="tsv", path=folder)
     assert texts(by_id) == [("first", CORPUS["d1"], CORPUS["d2"])]
     as_texts = write(folder / "x.tsv", "third QUERY\tgood\tbad", "another\tgood\tbad")
     assert read(kind="tsv", file=as_texts, held_out=folder).queries == ("another",)
@@ -231,3 +231,22 @@ def test_a_pairs_digest_knows_which_text_is_which() -> None:
     digests = digests_of([f"text {i}" for i in range(300)])
     first, second = (part.reshape(-1) for part in np.meshgrid(digests, digests))
     assert len(np.unique(pair_digests(first, second))) == 300 * 300
+
+
+def test_a_test_split_that_names_an_unknown_query_is_refused(folder: Path) -> None:
+    write(folder / "qrels/test.tsv", "query-id\tcorpus-id\tscore", "q99\td1\t1")
+    with pytest.raises(WrongUse, match=r"test.tsv judges query 'q99', which .*queries.jsonl does not have"):
+        read(kind="judged", path=folder)
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"kind": "tsv"}, "give file, or path to a BEIR folder"),
+        ({"kind": "tsv", "file": "x", "queries": "q"}, "queries and collection belong together"),
+        ({"kind": "tsv", "path": "x", "queries": "q", "collection": "c"}, "give either path or queries"),
+    ],
+)
+def test_a_table_that_cannot_mean_anything_is_refused(keys: dict[str, str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TypeAdapter(TripleSource).validate_python(keys)

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from bartizan_training.data.collections import BeirData
+from bartizan_connector.base.errors import WrongUse
+from bartizan_training.data.lines import lines_of, records_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,17 +16,16 @@ class HeldOut:
     texts: frozenset[str] = frozenset()
 
     @classmethod
-    def of(cls, data: BeirData, split: str) -> Self:
-        """Those that the split judges; none, when the collection has no such split."""
-        if split not in data.splits:
-            return cls()
-        judged = data.qrels(split)
-        return cls(frozenset(judged), frozenset(_plain(data.queries[query]) for query in judged))
-
-    @classmethod
     def read(cls, folder: Path | None, split: str) -> Self:
-        """The same of a BEIR folder; no folder, none."""
-        return cls() if folder is None else cls.of(BeirData.read(folder), split)
+        """Those that the split of a BEIR folder judges; none, without a folder, or when it has no such split. Its
+        documents are not read: they can be many."""
+        if folder is None or not (judged := folder / "qrels" / f"{split}.tsv").exists():
+            return cls()
+        ids = frozenset(line.split("\t")[0] for number, (_, line) in enumerate(lines_of(judged)) if number)
+        texts = {str(record.get("_id")): record.get("text") for _, record in records_of(folder / "queries.jsonl")}
+        if unknown := [id for id in ids if not isinstance(texts.get(id), str)]:
+            raise WrongUse(f"{judged} judges query '{unknown[0]}', which {folder / 'queries.jsonl'} does not have")
+        return cls(ids, frozenset(_plain(str(texts[id])) for id in ids))
 
     def holds(self, text: str, id: str | None = None) -> bool:
         """Whether the query is one of them. Case and white space make no other query."""

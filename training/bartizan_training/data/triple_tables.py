@@ -1,5 +1,6 @@
 """The tables that say where triples of query, better and worse document are read from."""
 
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -40,10 +41,10 @@ class TripleLines(HeldOutTable):
 
     kind: Literal["tsv"]
     """`tsv`"""
-    file: RecipePath
-    """`pos_score neg_score qid pos_pid neg_pid` (published teacher scores), `qid pos_pid neg_pid`, or three texts."""
+    file: RecipePath | None = None
+    """`pos_score neg_score qid pos_pid neg_pid`, or `qid pos_pid neg_pid`, or texts; none: `triples.tsv` in `path`."""
     path: RecipePath | None = None
-    """The BEIR folder that the ids are of."""
+    """The BEIR folder that the ids are of; unless `held_out` says otherwise, its test queries are left out."""
     queries: RecipePath | None = None
     """In place of a BEIR folder: lines of `qid ⇥ text`."""
     collection: RecipePath | None = None
@@ -57,7 +58,15 @@ class TripleLines(HeldOutTable):
             raise ValueError("queries and collection belong together: give both, or path, or neither for texts")
         if self.path is not None and self.queries is not None:
             raise ValueError("give either path or queries and collection")
+        if self.path is None and self.file is None:
+            raise ValueError("give file, or path to a BEIR folder that has a triples.tsv")
         return self
+
+    @property
+    def lines(self) -> Path:
+        """The file of triples."""
+        assert self.path or self.file  # the validator's
+        return self.file or self.path / "triples.tsv"  # type: ignore[operator]
 
 
 class Records(HeldOutTable):

@@ -56,10 +56,10 @@ def read_triples(table: Source) -> Triples:
     match table:
         case Judged():
             data = BeirData.read(table.path)
-            rows = _Rows(_held_out(table, data), str(table.path))
+            rows = _Rows(HeldOut.read(table.path, table.held_out_split), str(table.path))
             _add_judged(rows, table, data)
         case TripleLines():
-            rows = _Rows(HeldOut.read(table.held_out, table.held_out_split), str(table.file))
+            rows = _Rows(HeldOut.read(table.held_out or table.path, table.held_out_split), str(table.lines))
             _add_lines(rows, table)
         case Records():
             rows = _Rows(HeldOut.read(table.held_out, table.held_out_split), str(table.files[0]))
@@ -77,11 +77,12 @@ def identity_of(table: Source) -> str:
             files += [table.negatives] if table.negatives else []
         case TripleLines():
             texts = [table.path / "corpus.jsonl", table.path / "queries.jsonl"] if table.path else []
-            files = [table.file, *texts, *(p for p in (table.queries, table.collection) if p)]
+            files = [table.lines, *texts, *(p for p in (table.queries, table.collection) if p)]
         case Records():
             files = list(table.files)
-    if not isinstance(table, Judged) and table.held_out:
-        files += [table.held_out / "queries.jsonl", *sorted((table.held_out / "qrels").glob("*.tsv"))]
+    held_out = None if isinstance(table, Judged) else table.held_out or getattr(table, "path", None)
+    if held_out:
+        files += [held_out / "queries.jsonl", *sorted((held_out / "qrels").glob(f"{table.held_out_split}.tsv"))]
     return digest_of_files(files)
 
 
@@ -131,10 +132,6 @@ class _Rows:
         )
 
 
-def _held_out(table: Judged, data: BeirData) -> HeldOut:
-    return HeldOut.of(data, table.held_out_split)
-
-
 def _add_judged(rows: _Rows, table: Judged, data: BeirData) -> None:
     """Each positive of a query beside each of its negatives."""
     mined = read_negatives(table.negatives) if table.negatives else {}
@@ -180,7 +177,7 @@ def _enough(
 def _add_lines(rows: _Rows, table: TripleLines) -> None:
     queries, documents = _texts_by_id(table)
     fields = 0
-    for number, (where, line) in enumerate(lines_of(table.file)):
+    for number, (where, line) in enumerate(lines_of(table.lines)):
         if table.limit is not None and number == table.limit:
             break
         parts = line.split("\t")
