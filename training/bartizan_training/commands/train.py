@@ -26,9 +26,9 @@ def train(
     A recipe is a TOML file with a name, a seed, a tower to start from and a list of steps: `contrastive` trains
     query and document tower on judged pairs, `distil_query` makes a small query tower out of the large one, `refine`
     trains it further against the frozen documents, `mine` looks for hard negatives, and `tas_balanced` learns from the
-    teachers that `cross_encoder`, `score` and `late_interaction` make, by the topics of `cluster`. Each step takes the newest towers,
-    or what it names of an earlier step. Every key of every kind, with its default, stands in docs/train.md; relative
-    paths are relative to the recipe's file.
+    teachers that `cross_encoder`, `score` and `late_interaction` make, by the topics of `cluster`. Each step takes the
+    newest towers, or what it names of an earlier step. Every key of every kind, with its default, stands in
+    docs/train.md; relative paths are relative to the recipe's file.
 
     To begin: bartizan train scalingnote --tower TOWER --data BEIR_FOLDER --out RUN
 
