@@ -20,9 +20,17 @@ from accelerate import Accelerator
 from bartizan_connector.base.aside import folder_aside, sync_folder, sync_tree
 from bartizan_connector.space.canonical import digest_of
 
-Kind = Literal["towers", "negatives", "vectors"]
+Kind = Literal["towers", "negatives", "vectors", "clusters", "cross_encoder", "late_interaction", "scores"]
 
-PARTS: Mapping[Kind, tuple[str, ...]] = {"towers": ("document", "query"), "negatives": (), "vectors": ()}
+PARTS: Mapping[Kind, tuple[str, ...]] = {
+    "towers": ("document", "query"),
+    "negatives": (),
+    "vectors": (),
+    "clusters": (),
+    "cross_encoder": (),
+    "late_interaction": (),
+    "scores": (),
+}
 """What an artefact of each kind holds that can be taken by itself: a folder of that name inside."""
 MADE_FROM = "made_from.json"
 _HASH_DOMAIN = "bartizan.artefact/1"

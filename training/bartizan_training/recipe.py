@@ -11,15 +11,33 @@ from bartizan_connector.base.errors import WrongUse
 from bartizan_connector.base.tables import check, read_toml
 from bartizan_connector.space.spec import SPEC_FILE, Role, TowerSpec
 from bartizan_training import toml
+from bartizan_training.mine.cluster import Cluster
 from bartizan_training.mine.exact import Mine
 from bartizan_training.settings import Published, RecipePath, Start, Table
 from bartizan_training.stages.adapt import Adapt
 from bartizan_training.stages.contrastive import Contrastive
+from bartizan_training.stages.cross_encoder import CrossEncoding
 from bartizan_training.stages.distil_query import DistilQuery
+from bartizan_training.stages.late_interaction import LateInteracting
 from bartizan_training.stages.refine import Refine
 from bartizan_training.stages.splade import Splade
+from bartizan_training.stages.tas_balanced import TasBalanced
+from bartizan_training.teachers.score import Score
 
-AnyStep = Annotated[Adapt | Contrastive | DistilQuery | Refine | Mine | Splade, Field(discriminator="kind")]
+AnyStep = Annotated[
+    Adapt
+    | Contrastive
+    | DistilQuery
+    | Refine
+    | Splade
+    | Mine
+    | Cluster
+    | CrossEncoding
+    | Score
+    | LateInteracting
+    | TasBalanced,
+    Field(discriminator="kind"),
+]
 
 START = "start"
 """The name under which steps take the towers that the recipe starts from."""
@@ -181,5 +199,7 @@ def _put_data(tables: dict[str, Any], folder: str) -> None:
         mined = step if step.get("kind") == "mine" else None
         beir = [source for source in sources if source.get("kind") != "lines"] + [step.get("data"), mined]
         for table in beir:
-            if isinstance(table, dict):
+            if isinstance(table, dict) and ("path" in table or table.get("kind") not in ("tsv", "records")):
                 table["path"] = folder
+            if isinstance(table, dict) and "held_out" in table:
+                table["held_out"] = folder

@@ -2,15 +2,18 @@
 
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
-from bartizan_connector.base.errors import Stop
-from bartizan_connector.space.spec import Role, TowerSpec, require_same_space
+from bartizan_connector.base.errors import Stop, WrongUse
+from bartizan_connector.space.spec import Role, RoleSpec, TowerSpec, require_same_space
 from bartizan_encoders.backbone import CONFIG_FILE, configuration, parse
+from bartizan_encoders.design import Design
 from bartizan_encoders.language_model import is_causal
-from bartizan_encoders.tower import Tower
+from bartizan_encoders.pooling import Pooling
+from bartizan_encoders.tower import Head, Tower
 
 ROLES: tuple[Role, Role] = ("document", "query")
 
@@ -70,6 +73,41 @@ def link(tower: Path, folder: Path) -> None:
             shutil.copyfile(source, target)
 
     shutil.copytree(tower, folder, copy_function=link_or_copy)
+
+
+def redesigned(
+    tower: Tower,
+    head: Head | None,
+    *,
+    name: str,
+    pooling: Pooling,
+    similarity: Literal["cosine", "dot"],
+    lengths: Mapping[Role, int],
+    together: int,
+) -> Tower:
+    """A dense tower over the same backbone, with another head, pooling, similarity or length of texts.
+
+    `together` is the longest text that goes through the backbone; one that it has no positions for is refused.
+    """
+    most = getattr(tower.backbone.config, "max_position_embeddings", None)
+    if most is not None and most < together:
+        raise WrongUse(
+            f"texts of {together} tokens are asked for, but '{tower.spec.name}' has positions for {most}: lower "
+            "query_tokens or document_tokens"
+        )
+    spec = tower.spec
+    prefixes = {role: how.prefix for role, how in spec.roles.items()}
+    design = Design(
+        name=name,
+        roles={role: RoleSpec(prefix=prefixes.get(role, ""), max_tokens=length) for role, length in lengths.items()},
+        pooling=pooling,
+        normalise=similarity == "cosine",
+        similarity=similarity,
+        special_tokens=spec.special_tokens,
+    )
+    return Tower.assemble(
+        tower.backbone, head, architecture=tower.architecture, tokenizer=tower.tokens.text, design=design
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

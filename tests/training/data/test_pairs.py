@@ -91,3 +91,13 @@ def test_a_negative_that_the_corpus_lacks_is_named(folder: Path) -> None:
 def test_a_split_without_a_positive_is_refused(folder: Path) -> None:
     with pytest.raises(WrongUse, match="judges no document positive"):
         read_pairs(pairs_table(folder, split="empty"))
+
+
+def test_a_test_query_never_trains_by_its_id_or_its_text(folder: Path) -> None:
+    header = "query-id\tcorpus-id\tscore"
+    rows = [{"_id": id, "text": text} for id, text in (QUERIES | {"q5": "Are  two files EQUAL"}).items()]
+    write(folder / "queries.jsonl", [json.dumps(row) for row in rows])
+    write(folder / "qrels" / "test.tsv", [header, "q5\td2\t1", "q3\td4\t1"])
+    with pytest.raises(WrongUse, match="positive but for 3 queries that are for testing, and are left out; there"):
+        read_pairs(pairs_table(folder))  # q1 is the text of q3, q2 that of q5
+    assert read_pairs(pairs_table(folder, split="test")).queries == ("Are  two files EQUAL", "pause")

@@ -7,8 +7,12 @@ from dataclasses import dataclass
 
 from bartizan_connector.base.errors import WrongUse
 from bartizan_training.data.collections import BeirData
+from bartizan_training.data.held_out import HeldOut
 from bartizan_training.data.negatives import read_negatives
 from bartizan_training.settings import PairsTable
+
+_TEST = "test"
+"""Queries that this split judges are never learned from, under their own id or as an equal text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,9 +40,13 @@ def read_pairs(table: PairsTable) -> Pairs:
     queries, documents = _Texts(), _Texts()
     positives: list[dict[int, None]] = []
     negatives: list[dict[int, None]] = []
+    held_out, left_out = HeldOut.read(table.path, _TEST) if table.split != _TEST else HeldOut(), 0
     for query_id, grades in data.qrels(table.split).items():
         good = [document_id for document_id, grade in grades.items() if grade >= 1]
         if not good:
+            continue
+        if held_out.holds(data.queries[query_id], query_id):
+            left_out += 1
             continue
         query = queries.index(data.queries[query_id])
         if query == len(positives):
@@ -49,7 +57,10 @@ def read_pairs(table: PairsTable) -> Pairs:
             found = _known_documents(mined.get(query_id, []), data, table)
             negatives[query].update(dict.fromkeys(documents.index(text) for text in found))
     if not positives:
-        raise WrongUse(f"split '{table.split}' of {table.path} judges no document positive; there is nothing to learn")
+        out = f" but for {left_out} queries that are for testing, and are left out" if left_out else ""
+        raise WrongUse(
+            f"split '{table.split}' of {table.path} judges no document positive{out}; there is nothing to learn"
+        )
     kept = tuple(tuple(n for n in bad if n not in good) for bad, good in zip(negatives, positives, strict=True))
     if mined is not None and not any(kept):
         raise WrongUse(

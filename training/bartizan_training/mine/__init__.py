@@ -1,1 +1,1 @@
-"""Steps that look for hard negatives: documents that a tower places near a query and that do not answer it."""
+"""Steps that search the data by what a tower makes of it: hard negatives near a query, and queries of one topic."""
