@@ -15,7 +15,7 @@ from bartizan_connector.space.spec import Precision, TowerSpec
 from bartizan_connector.space.tokens import Tokens
 from bartizan_encoders import backbone as backbones
 from bartizan_encoders import language_model
-from bartizan_encoders.attention import see_all, twice
+from bartizan_encoders.attention import see_all, sees_later_tokens, twice
 from bartizan_encoders.backbone import CONFIG_FILE, Architecture, architecture_hash
 from bartizan_encoders.design import Design
 from bartizan_encoders.language_model import LanguageModelHead
@@ -59,6 +59,7 @@ class Tower(nn.Module):
         self.tokens = tokens
         self._spec = spec
         self._present = PresentWeights()
+        self._looks_back: bool | None = None
         if spec.attention == "bidirectional":
             see_all(backbone)
 
@@ -178,6 +179,7 @@ class Tower(nn.Module):
             if spec.attention == "published":
                 raise WrongUse(f"tower '{present.name}' was made to see all of a text; load it as published for causal")
             see_all(self.backbone)
+            self._looks_back = None
         self._spec = spec
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
@@ -207,10 +209,21 @@ class Tower(nn.Module):
         twice."""
         if self._spec.echo:
             ids_BM, mask_BM, second_BL = twice(input_ids, attention_mask)
-            both_BMD: Tensor = self.backbone(input_ids=ids_BM, attention_mask=mask_BM).last_hidden_state
+            both_BMD: Tensor = self.backbone(input_ids=ids_BM, attention_mask=self._seen(mask_BM)).last_hidden_state
             return both_BMD.gather(1, second_BL.unsqueeze(-1).expand(-1, -1, both_BMD.shape[-1]))
-        hidden_BLD: Tensor = self.backbone(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        seen = self._seen(attention_mask)
+        hidden_BLD: Tensor = self.backbone(input_ids=input_ids, attention_mask=seen).last_hidden_state
         return hidden_BLD
+
+    def _seen(self, attention_mask: Tensor) -> Tensor | None:
+        """What the backbone is told of padding. Where tokens only look back, none sees what is padded on the right; then
+        a CUDA device is told nothing, as it has faster kernels for attention without a mask."""
+        if attention_mask.device.type != "cuda":
+            return attention_mask
+        if self._looks_back is None:
+            causal = language_model.is_causal(self.backbone.config) and self._spec.attention == "published"
+            self._looks_back = causal and not sees_later_tokens(self.backbone)
+        return None if self._looks_back else attention_mask
 
     def pooled(self, hidden_BLD: Tensor, attention_mask: Tensor) -> Tensor:
         """The vectors before normalisation out of the last hidden states."""

@@ -129,3 +129,14 @@ def test_a_dense_tower_has_no_terms_to_keep() -> None:
     spec = tiny.tower().spec
     with pytest.raises(ValueError, match="only a sparse tower has terms to keep"):
         TowerSpec.model_validate(spec.model_dump() | {"top_terms": 3})
+
+
+@pytest.mark.parametrize("kind", tiny.DECODERS)
+def test_a_decoder_needs_no_mask_for_padding_on_the_right(kind: str) -> None:
+    tower = tiny.tower(kind)
+    ids = torch.tensor([[5, 6, 7, 8, 9], [5, 6, 7, 0, 0]])
+    mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
+    with torch.no_grad():
+        told = tower.backbone(input_ids=ids, attention_mask=mask).last_hidden_state
+        untold = tower.backbone(input_ids=ids, attention_mask=None).last_hidden_state
+    torch.testing.assert_close(untold[mask == 1], told[mask == 1], rtol=1e-5, atol=1e-6)

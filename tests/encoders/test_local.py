@@ -59,7 +59,7 @@ def test_dropout_is_off_while_encoding_and_the_tower_goes_on_training() -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("kind", ["bert", "llama"])
+@pytest.mark.parametrize("kind", ["bert", *tiny.DECODERS])
 def test_a_gpu_gives_the_vectors_of_a_cpu(kind: str, tmp_path: Path) -> None:
     folder = tiny.saved(tmp_path / "tower", kind, dim=8)
     on_gpu, on_cpu = TorchEncoder.open(folder), TorchEncoder(Tower.load(folder))
