@@ -216,8 +216,8 @@ class Tower(nn.Module):
         return hidden_BLD
 
     def _seen(self, attention_mask: Tensor) -> Tensor | None:
-        """What the backbone is told of padding. Where tokens only look back, none sees what is padded on the right; then
-        a CUDA device is told nothing, as it has faster kernels for attention without a mask."""
+        """What the backbone is told of padding. Where tokens only look back, none sees what is padded on the right; a
+        CUDA device is told nothing then, as it has faster kernels for attention without a mask."""
         if attention_mask.device.type != "cuda":
             return attention_mask
         if self._looks_back is None:
