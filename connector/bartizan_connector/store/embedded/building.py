@@ -25,8 +25,9 @@ log = logging.getLogger(__name__)
 EXACT_FLOATS = 4_000_000
 """Numbers that are compared one by one within a millisecond: 10,000 rows of 384."""
 _FEWEST = 1_000
-_SHARE = 20
-"""A graph of so many times the rows that came since is left as it is."""
+_FEW = 4
+_SHARE = 40
+"""Once there is a graph, it grows when more came since than one part in so many of either."""
 _DEAD = 4
 """One row in so many that is gone: the graph is made anew."""
 _READ_ROWS = 8_192
@@ -83,7 +84,7 @@ class Builder:
         """Begin to build when those who search would gain by it."""
         self._tail = tail
         size = len(graph) if graph is not None else 0
-        if tail > max(self._limit, size // _SHARE) or dead * _DEAD > max(size, _DEAD * _FEWEST):
+        if tail > self._most(graph) or dead * _DEAD > max(size, _DEAD * _FEWEST):
             self._start()
 
     def wrote(self, now: Moment) -> None:
@@ -123,7 +124,11 @@ class Builder:
         graph = self._known()
         size, covered, gone = (len(graph), graph.moment.top, graph.moment.gone) if graph else (0, 0, now.gone)
         fresh = now.top - max(covered, self._too_few)
-        return fresh > max(self._limit, size // _SHARE) or now.gone - gone > max(size // _DEAD, _FEWEST)
+        return fresh > self._most(graph) or now.gone - gone > max(size // _DEAD, _FEWEST)
+
+    def _most(self, graph: Graph | None) -> int:
+        """How many rows are well compared one by one, beside this graph."""
+        return self._limit if graph is None else max(self._limit // _FEW, len(graph) // _SHARE)
 
     def _start(self) -> None:
         if not self._possible or time.monotonic() - self._tried < _PAUSE:
