@@ -3,7 +3,7 @@ PYTHON ?= python3
 UV_VERSION = 0.13.8
 VENV = .venv/bin
 
-.PHONY: env demo test check lint bench gpu lock clean
+.PHONY: env demo test check lint bench gpu triton triton-env lock clean
 
 env: .venv/.stamp
 
@@ -17,6 +17,22 @@ env: .venv/.stamp
 	UV_COMPILE_BYTECODE=1 .tools/bin/uv pip sync --quiet --python $(VENV)/python --require-hashes requirements.lock
 	.tools/bin/uv pip install --quiet --python $(VENV)/python --no-deps --editable .
 	@touch $@
+
+# The real Triton server that a wheel carries, in an environment of its own (docs/triton.md). Its Python backend needs the
+# stub of this Python beside it.
+TRITON = .venv-triton
+triton-env: $(TRITON)/.stamp
+
+$(TRITON)/.stamp: tests/servers/triton.lock | .tools/bin/uv
+	.tools/bin/uv venv --quiet --allow-existing --python $(PYTHON) $(TRITON)
+	UV_COMPILE_BYTECODE=1 .tools/bin/uv pip sync --quiet --python $(TRITON)/bin/python --require-hashes tests/servers/triton.lock
+	cd $(TRITON)/lib/python3.*/site-packages/pytriton/tritonserver && version=$$(ls -d ../../../../python3.*) && \
+	  cp python_backend_stubs/$${version##*/python}/triton_python_backend_stub backends/python/
+	@touch $@
+
+# make triton REPO=folder: serve a model repository on loopback until interrupted.
+triton: env triton-env
+	$(VENV)/python -m tests.servers.triton $(REPO)
 
 demo: env
 	$(VENV)/bartizan demo
@@ -42,6 +58,8 @@ gpu: env
 lock: .tools/bin/uv
 	.tools/bin/uv pip compile pyproject.toml --extra all --group dev --universal --python-version 3.11 \
 	  --generate-hashes --no-emit-index-url --no-annotate --no-header --quiet --upgrade --output-file requirements.lock
+	.tools/bin/uv pip compile tests/servers/triton.in --universal --python-version 3.11 \
+	  --generate-hashes --no-emit-index-url --no-annotate --no-header --quiet --output-file tests/servers/triton.lock
 
 clean:
-	rm -rf .venv .tools build dist
+	rm -rf .venv $(TRITON) .tools build dist

@@ -7,12 +7,14 @@ from pathlib import Path
 
 from bartizan_connector.base.console import err
 from bartizan_connector.base.errors import BartizanError
-from benchmarks import collections, query_tower, training_throughput
+from benchmarks import collections, embedded_store, query_tower, training_throughput, triton_hop
 
 BENCHMARKS: dict[str, Callable[[argparse.Namespace], None]] = {
     "query_tower": lambda given: query_tower.run(given.demo),
     "collections": lambda given: collections.run(),
+    "embedded_store": lambda given: embedded_store.run(),
     "training_throughput": lambda given: training_throughput.run(),
+    "triton_hop": lambda given: triton_hop.run(),
 }
 
 

@@ -18,9 +18,13 @@ RESULTS = Path(__file__).parent / "results"
 _SOURCES = ("connector", "encoders", "training", "triton_models", "benchmarks/*.py")
 _PACKAGES = (
     "bartizan-search",
+    "faiss-cpu",
     "ir-measures",
+    "lancedb",
+    "milvus-lite",
     "numpy",
     "onnxruntime",
+    "qdrant-client",
     "sentence-transformers",
     "tokenizers",
     "torch",

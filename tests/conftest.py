@@ -7,7 +7,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from tests.servers import MilvusServer, milvus_server
+from tests.servers.milvus import MilvusServer, milvus_server
 
 pytest.register_assert_rewrite("bartizan_connector.testing")
 hypothesis.settings.register_profile("any machine", deadline=None)  # a busy machine is no counterexample

@@ -25,6 +25,10 @@ NEEDS = {
     "ingest": SERVING,
     "search": SERVING,
     "doctor": SERVING,
+    "export triton": ("tritonclient",),
+    "repo list": ("tritonclient",),
+    "deploy": ("tritonclient", "onnxruntime"),
+    "doctor server": ("tritonclient",),
     "demo": dict.fromkeys((*TORCH, "accelerate", "onnx", "ir_measures", *SERVING)),
 }
 
@@ -98,6 +102,10 @@ def words(command: str, place: Path) -> list[str]:
         "ingest": ("ingest", config),
         "search": ("search", "tower", "--config", config),
         "doctor": ("doctor", "--config", config),
+        "export triton": ("export", tower, "--out", place / "models", "--format", "triton"),
+        "repo list": ("repo", "list", place),
+        "deploy": ("deploy", place, "--server", "grpc://127.0.0.1:1"),
+        "doctor server": ("doctor", "--server", "grpc://127.0.0.1:1"),
         "demo": ("demo", "--from-scratch", "--out", place / "demo"),
     }
     return [str(word) for word in said[command]]
@@ -127,7 +135,7 @@ def test_a_missing_package_is_named_with_the_line_that_installs_it(
     printed = capsys.readouterr()
     told = " ".join((printed.err + printed.out).split())
     assert f"this needs the package '{hidden.replace('_', '-')}', which is not installed" in told
-    assert re.search(r"pip install 'bartizan-search\[(local|stream|train)\]'", told)
+    assert re.search(r"pip install 'bartizan-search\[(local|stream|train|triton)\]'", told)
     assert sorted(place.rglob("*")) == before
 
 

@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 from bartizan_connector.base.console import err
 from bartizan_connector.base.errors import BartizanError
 
-ORDER = ("demo", "tower", "train", "export", "ingest", "search", "eval", "doctor")
+ORDER = ("demo", "tower", "train", "export", "repo", "deploy", "ingest", "search", "eval", "doctor")
 """The order a newcomer meets the commands in; others follow by name."""
 TRACEBACK = "BARTIZAN_TRACEBACK"
 """The environment variable that lets a programming error show where it happened."""

@@ -21,7 +21,10 @@ tower = typer.Typer(no_args_is_help=True, help="Import a published model as a to
 @tower.command("import")
 def import_(
     source: Annotated[
-        str, typer.Argument(metavar="NAME_OR_DIR", help="`minilm`, a model's folder, or its name on the hub.")
+        str,
+        typer.Argument(
+            metavar="NAME_OR_DIR", help="`minilm`, `smollm2`, a model's folder, a GGUF file, or a name on the hub."
+        ),
     ],
     out_folder: Annotated[Path, typer.Option("--out", metavar="TOWER", help="The folder to write.")],
     kind: Annotated[
@@ -36,6 +39,16 @@ def import_(
     document_prefix: Annotated[
         str | None, typer.Option(help="Put before each document; default: as published.")
     ] = None,
+    special_tokens: Annotated[
+        str | None, typer.Option(help="template, or none: the bare text, without a first token <s>.")
+    ] = None,
+    layers: Annotated[
+        str | None, typer.Option(metavar="0-5,11", help="Keep only these layers, counted from 0.")
+    ] = None,
+    attention: Annotated[
+        str | None, typer.Option(help="published, or bidirectional: a decoder's tokens see all of the text.")
+    ] = None,
+    echo: Annotated[bool, typer.Option("--echo", help="Read each text twice, and pool over the second copy.")] = False,
     precision: Annotated[str, typer.Option(help="How weights are kept: fp32, or bf16 in half the memory.")] = "fp32",
     name: Annotated[str | None, typer.Option(help="What to call the tower; default: the model's name.")] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Write over another tower that stands there.")] = False,
@@ -54,6 +67,10 @@ def import_(
         max_tokens=max_tokens,
         query_prefix=query_prefix,
         document_prefix=document_prefix,
+        special_tokens=_one_of("--special-tokens", special_tokens, ("template", "none")),
+        attention=_one_of("--attention", attention, ("published", "bidirectional")),
+        echo=echo,
+        layers=None if layers is None else _numbers("--layers", layers),
         precision=_one_of("--precision", precision, ("fp32", "bf16")),
     )
     err.print(f"importing {source} …", markup=False)
@@ -103,6 +120,8 @@ def _describe(folder: Path, spec: TowerSpec) -> None:
         "vectors": f"{spec.kind}, {spec.dim} {unit}, {spec.similarity}, {spec.precision}",
         "made by": f"{', '.join(steps)}, {'normalised' if spec.normalise else 'not normalised'}",
     }
+    if told := _reading(spec):
+        rows["reads"] = told
     for role, how in spec.roles.items():
         rows[role] = f"at most {how.max_tokens} tokens" + (f", prefix {how.prefix!r}" if how.prefix else "")
     if "parameters" in size:
@@ -110,6 +129,17 @@ def _describe(folder: Path, spec: TowerSpec) -> None:
     rows["on disk"] = f"{size['bytes'] / 1e6:,.1f} MB in {folder}"
     for label, value in rows.items():
         out.print(f"{label:<11} {value}", markup=False)
+
+
+def _reading(spec: TowerSpec) -> str:
+    """What is unusual about how the tower reads a text."""
+    told = {
+        "no special tokens": spec.special_tokens == "none",
+        "each text twice": spec.echo,
+        "every token sees all of the text": spec.attention == "bidirectional",
+        f"only the {spec.top_terms} heaviest terms are kept": spec.top_terms is not None,
+    }
+    return ", ".join(what for what, so in told.items() if so)
 
 
 def _size(folder: Path) -> dict[str, Any]:
@@ -128,6 +158,17 @@ def _count_parameters(weights: Path) -> int:
         return sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, MemoryError) as error:
         raise Stop(f"{weights} is damaged: {error!r}; import or train the tower again") from error
+
+
+def _numbers(option: str, text: str) -> tuple[int, ...]:
+    """`0-2,5` is 0, 1, 2 and 5."""
+    found: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()):
+            raise WrongUse(f"{option} {text!r}: expected numbers and ranges as in 0-5,11")
+        found += range(int(first), int(last or first) + 1)
+    return tuple(found)
 
 
 def _one_of(option: str, value: str | None, allowed: tuple[str, ...]) -> Any:

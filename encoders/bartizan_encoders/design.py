@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal, Self
 
 from bartizan_connector.base.errors import WrongUse
-from bartizan_connector.space.spec import Kind, Role, RoleSpec, TowerSpec
+from bartizan_connector.space.spec import Attention, Kind, Role, RoleSpec, TowerSpec
 from bartizan_encoders.pooling import Pooling
 
 
@@ -24,6 +24,9 @@ class Design:
     normalise: bool = True
     similarity: Literal["cosine", "dot"] = "cosine"
     special_tokens: Literal["template", "none"] = "template"
+    attention: Attention = "published"
+    echo: bool = False
+    top_terms: int | None = None
 
     def __post_init__(self) -> None:
         if self.kind == "sparse" and (self.normalise or self.similarity != "dot"):
@@ -40,6 +43,9 @@ class Design:
         roles: Mapping[Role, RoleSpec],
         pooling: Pooling = "max",
         special_tokens: Literal["template", "none"] = "template",
+        attention: Attention = "published",
+        echo: bool = False,
+        top_terms: int | None = None,
     ) -> Self:
         """The design of a learned sparse tower."""
         return cls(
@@ -50,6 +56,9 @@ class Design:
             normalise=False,
             similarity="dot",
             special_tokens=special_tokens,
+            attention=attention,
+            echo=echo,
+            top_terms=top_terms,
         )
 
     @classmethod
@@ -63,4 +72,7 @@ class Design:
             normalise=spec.normalise,
             similarity=spec.similarity,
             special_tokens=spec.special_tokens,
+            attention=spec.attention,
+            echo=spec.echo,
+            top_terms=spec.top_terms,
         )

@@ -1,6 +1,8 @@
 """Import: a Hugging Face model, or a sentence-transformers one of the usual shape, becomes a dense or sparse tower."""
 
 import json
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -9,16 +11,16 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
 
 from bartizan_connector.base.errors import Stop, WrongUse
-from bartizan_connector.space.spec import Kind, Role, RoleSpec
+from bartizan_connector.space.spec import Attention, Kind, Role, RoleSpec
 from bartizan_connector.space.tokens import Tokens
 from bartizan_encoders import backbone as backbones
 from bartizan_encoders import language_model
 from bartizan_encoders.backbone import CONFIG_FILE, Architecture
 from bartizan_encoders.design import Design
-from bartizan_encoders.hub import MINILM, locate
+from bartizan_encoders.gguf import gguf_in, unpacked
+from bartizan_encoders.hub import KNOWN, locate
 from bartizan_encoders.layout import Layout, read_layout
 from bartizan_encoders.pooling import Pooling
 from bartizan_encoders.tower import DTYPES, Head, Tower
@@ -42,11 +44,34 @@ class Wishes:
     document_prefix: str | None = None
     precision: Literal["fp32", "bf16"] = "fp32"
     """How the backbone's weights are kept, whatever they were published as; in bf16 the tower is another one."""
+    special_tokens: Literal["template", "none"] | None = None
+    attention: Attention | None = None
+    echo: bool | None = None
+    layers: Sequence[int] | None = None
+    """Only these layers of the backbone, counted from 0."""
 
 
 def import_tower(source: str, wishes: Wishes = Wishes()) -> Tower:
-    """A tower out of `minilm`, a local folder or the name of a model on the hub."""
-    layout = read_layout(locate(source))
+    """A tower out of `minilm` or `smollm2`, a local folder or GGUF file, or the name of a model on the hub."""
+    place = locate(source)
+    file = gguf_in(place) if place.is_dir() else place
+    name = KNOWN[source].name if source in KNOWN else Path(source).stem if file else Path(source).name
+    with unpacked(file) if file else nullcontext(place) as folder:
+        tower = _import(source, folder, wishes, name)
+    if wishes.layers is None:
+        return tower
+    cut = tower.cut(wishes.layers)
+    return cut if wishes.name is None else renamed(cut, wishes.name)
+
+
+def renamed(tower: Tower, name: str) -> Tower:
+    """The same tower under another name."""
+    tower.spec = tower.spec.model_copy(update={"name": name})
+    return tower
+
+
+def _import(source: str, folder: Path, wishes: Wishes, name: str) -> Tower:
+    layout = read_layout(folder)
     config_path = layout.transformer / CONFIG_FILE
     try:
         architecture = backbones.parse(config_path.read_bytes(), origin=str(config_path))
@@ -55,7 +80,7 @@ def import_tower(source: str, wishes: Wishes = Wishes()) -> Tower:
     kind = _kind(layout, wishes, source)
     backbone, head = _parts(layout, kind, architecture, DTYPES[wishes.precision])
     tokenizer = _tokenizer(layout.transformer)
-    default_name = "all-MiniLM-L6-v2" if source == MINILM else Path(source).name
+    special_tokens = wishes.special_tokens or "template"
     similarity = wishes.similarity or layout.similarity or ("dot" if kind == "sparse" else "cosine")
     roles = _roles(layout, wishes, _most_tokens(layout, wishes, backbone, tokenizer))
     tower = Tower.assemble(
@@ -64,12 +89,15 @@ def import_tower(source: str, wishes: Wishes = Wishes()) -> Tower:
         architecture=architecture,
         tokenizer=tokenizer.backend_tokenizer.to_str(),
         design=Design(
-            name=wishes.name or default_name,
+            name=wishes.name or name,
             roles=roles,
             kind=kind,
             pooling=wishes.pooling or layout.pooling or _default_pooling(kind, backbone.config),
             normalise=similarity == "cosine" or bool(layout.normalise),
             similarity=similarity,
+            special_tokens=special_tokens,
+            attention=wishes.attention or "published",
+            echo=bool(wishes.echo),
         ),
     )
     _same_ids(tower.tokens, tokenizer, lower_case=layout.lower_case)
@@ -106,6 +134,8 @@ def _roles(layout: Layout, wishes: Wishes, most: int) -> dict[Role, RoleSpec]:
 def _most_tokens(layout: Layout, wishes: Wishes, backbone: PreTrainedModel, tokenizer: Any) -> int:
     """The wish when the model can take it; else the publisher's choice; else the least of all limits."""
     capacity = _positions(backbone)
+    if capacity is not None and wishes.echo:
+        capacity //= 2  # a text is read twice
     if wishes.max_tokens is not None:
         if capacity is not None and wishes.max_tokens > capacity:
             raise WrongUse(f"max_tokens = {wishes.max_tokens}, but the model has positions for {capacity} tokens only")
@@ -133,8 +163,7 @@ def _default_pooling(kind: Kind, config: PreTrainedConfig) -> Pooling:
     sparse tower speaks for its own terms: the maximum."""
     if kind == "sparse":
         return "max"
-    decoder = type(config) in MODEL_FOR_CAUSAL_LM_MAPPING and type(config) not in MODEL_FOR_MASKED_LM_MAPPING
-    return "last" if decoder and not config.is_encoder_decoder else "mean"
+    return "last" if language_model.is_causal(config) else "mean"
 
 
 def _tokenizer(folder: Path) -> Any:
@@ -155,7 +184,7 @@ def _same_ids(tokens: Tokens, tokenizer: Any, *, lower_case: bool) -> None:
     for probe, ours in zip(_PROBES, tokens.encode(_PROBES, role), strict=True):
         text = prefix + probe
         with backbones.quiet_transformers():
-            published = tokenizer(text.lower() if lower_case else text)
+            published = tokenizer(text.lower() if lower_case else text, add_special_tokens=tokens.adds_special)
         if any(published.get("token_type_ids", ())):
             raise WrongUse("this tokenizer marks a single text with token types, which towers do not keep")
         expected = published["input_ids"] or ours.ids

@@ -101,6 +101,12 @@ def pretrained(
     return _apart(backbones.from_folder(folder, architecture, _model_class(config), {}, dtype), config)
 
 
+def is_causal(config: PreTrainedConfig) -> bool:
+    """Whether models of that type predict the next token, rather than masked ones."""
+    decoder = type(config) in MODEL_FOR_CAUSAL_LM_MAPPING and type(config) not in MODEL_FOR_MASKED_LM_MAPPING
+    return decoder and not config.is_encoder_decoder
+
+
 def _model_class(config: PreTrainedConfig) -> Any:
     """The masked language model of that type, or else the causal one."""
     for mapping in (MODEL_FOR_MASKED_LM_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING):

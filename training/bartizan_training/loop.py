@@ -3,6 +3,7 @@
 RUN/recipe.toml                         the recipe with every default filled in, and the starting towers' identities
 RUN/metrics.jsonl                       a line every few optimiser steps
 RUN/artefacts/<name>-<kind>/<key>/      what the steps made: towers/{document,query}, negatives; see artefacts.py
+RUN/artefacts/start-towers/<key>/       the towers to start from, when they were imported from a published model
 RUN/artefacts/<role>-vectors/<key>/     vectors of towers that stay as they are; until the run is done
 RUN/steps/<n>-<name>/checkpoints/       the last checkpoint, while the step trains
 RUN/steps/<n>-<name>/done.json          the step is done, and where its artefact lies
@@ -13,7 +14,7 @@ A step's effects, in order: 1 checkpoints 2 the artefact, whole and on disk 3 do
 
 import contextlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,11 +23,12 @@ import torch
 from accelerate import Accelerator
 
 from bartizan_connector.base.aside import folder_aside
+from bartizan_connector.base.console import err
 from bartizan_connector.base.errors import Stop
 from bartizan_connector.space.spec import TowerSpec
 from bartizan_encoders import cuda
 from bartizan_encoders.tower import Tower
-from bartizan_training import checkpoint, plan
+from bartizan_training import adapters, checkpoint, plan
 from bartizan_training.artefacts import Artefact
 from bartizan_training.checkpoint import State
 from bartizan_training.metrics import Metrics
@@ -37,6 +39,7 @@ from bartizan_training.recipe import START, AnyStep, Recipe
 from bartizan_training.run import Run
 from bartizan_training.settings import Training
 from bartizan_training.stages.stage import Stage, TrainingStep
+from bartizan_training.starting import imported
 from bartizan_training.step import MakingStep, Place, Taken
 from bartizan_training.towers import ROLES, link
 
@@ -47,7 +50,10 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> None:
     cuda.settle(accelerator.device)
     taken = plan.sources(recipe)
     if accelerator.is_main_process:
-        run.open(recipe, taken, resume=resume, processes=accelerator.num_processes)
+        run.require_place(resume=resume)
+    recipe = imported(recipe, run, accelerator)
+    if accelerator.is_main_process:
+        run.open(recipe, taken, processes=accelerator.num_processes)
     accelerator.wait_for_everyone()
     made: dict[str, Artefact] = {}
     for number, (name, table) in enumerate(zip(recipe.step_names, recipe.steps, strict=True), start=1):
@@ -84,6 +90,8 @@ def _perform(table: AnyStep, taken: Taken, place: Place, artefact: Artefact, run
         torch.manual_seed(_seed(place, step=0))
         stage = table.stage(taken, place)
         fit(stage, table, place, run.metrics)
+        if table.lora:
+            adapters.merge(stage)
         if accelerator.is_main_process:
             with artefact.written() as folder:
                 stage.finish().save(folder)
@@ -98,6 +106,9 @@ def fit(stage: Stage, table: TrainingStep, place: Place, metrics_path: Path) -> 
     accelerator = place.accelerator
     steps = table.length(stage.batches_per_epoch)
     optimizer = _optimizer(stage, table)
+    adapters.save_what_is_trained(stage)
+    if table.gradient_checkpointing:
+        adapters.compute_anew(stage)
     model, optimizer = accelerator.prepare(stage.train(table.dropout), optimizer)
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state = State(step=0, processes=accelerator.num_processes, examples=stage.fingerprint)
@@ -111,9 +122,12 @@ def fit(stage: Stage, table: TrainingStep, place: Place, metrics_path: Path) -> 
         _memory_explained(table),
     ):
         tick(done)
+        alarms: Mapping[str, str] = {}
         while done < steps:
             if table.dropout:
                 torch.manual_seed(_seed(place, step=done))
+            save = (done + 1) % table.checkpoint_every == 0 or done + 1 == steps
+            stage.noting = save or (done + 1) % table.log_every == 0
             rate = table.learning_rate * _slope(done, steps, table.warmup)
             for group in optimizer.param_groups:
                 group["lr"] = rate
@@ -130,17 +144,30 @@ def fit(stage: Stage, table: TrainingStep, place: Place, metrics_path: Path) -> 
             optimizer.zero_grad()
             done += 1
             tick()
-            metrics.add(loss, norm, tokens)
-            save = done % table.checkpoint_every == 0 or done == steps
-            if save or done % table.log_every == 0:
-                metrics.write(done, rate)
+            metrics.add(loss, norm, tokens, stage.notes)
+            if stage.noting:
+                alarms = _warn(stage.alarms(metrics.write(done, rate)), alarms, done, place)
             if save:
                 checkpoint.save(accelerator, place.folder / "checkpoints", replace(state, step=done))
     accelerator.free_memory()
+    adapters.as_they_were(stage)
+
+
+def _warn(alarms: Mapping[str, str], before: Mapping[str, str], step: int, place: Place) -> Mapping[str, str]:
+    """Say each alarm when it begins, and when it ends."""
+    if place.accelerator.is_main_process:
+        for figure, told in alarms.items():
+            if figure not in before:
+                err.print(f"warning: step {place.number}, after {step} optimiser steps: {told}", markup=False)
+        for figure in sorted(before.keys() - alarms.keys()):
+            err.print(f"step {place.number}, after {step} optimiser steps: {figure} is well again", markup=False)
+    return alarms
 
 
 def _optimizer(stage: Stage, table: Training) -> torch.optim.Optimizer:
     """AdamW over what is not frozen; no decay of biases and norms."""
+    if table.lora:
+        adapters.adapt_with(stage, table.lora)
     if table.freeze_embeddings:
         for module in stage.modules():
             if isinstance(module, Tower):
@@ -167,7 +194,7 @@ def _seed(place: Place, step: int) -> int:
 
 def _paths(recipe: Recipe, taken: Sources, made: dict[str, Artefact]) -> Taken:
     """Where each artefact lies that a step takes."""
-    starts = {"document": recipe.tower, "query": recipe.query_tower or recipe.tower}
+    starts: Mapping[str, Path] = {str(role): folder for role, folder in recipe.start_towers.items()}
     paths: dict[str, Path] = {}
     for key, source in taken.items():
         if source.step == START and source.part:

@@ -3,7 +3,9 @@
 import json
 import math
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -20,6 +22,7 @@ class Metrics:
         self._path, self._accelerator, self._stage, self._kind = path, accelerator, stage, kind
         self._losses: list[Tensor] = []
         self._norms: list[Tensor] = []
+        self._notes: Mapping[str, Tensor] = {}
         self._tokens = 0
         self._since = time.monotonic()
 
@@ -33,16 +36,17 @@ class Metrics:
         if len(kept) < len(lines) or cut_off:
             write_aside(self._path, "".join(f"{line}\n" for line in kept))
 
-    def add(self, loss: Tensor, norm: Tensor, tokens: int) -> None:
-        """One step's figures."""
+    def add(self, loss: Tensor, norm: Tensor, tokens: int, notes: Mapping[str, Tensor]) -> None:
+        """One step's figures; of notes the latest count."""
+        self._notes = notes
         self._losses.append(loss.detach())
         self._norms.append(norm.detach())
         self._tokens += tokens
 
-    def write(self, step: int, learning_rate: float) -> None:
-        """Write a line about the steps since the last one, the latest of which is `step`."""
+    def write(self, step: int, learning_rate: float) -> Mapping[str, Any]:
+        """Write a line about the steps since the last one, the latest of which is `step`; what it says."""
         if not self._losses:
-            return
+            return {}
         here = torch.stack([torch.stack(self._losses), torch.stack(self._norms)]).float()
         losses, norms = self._accelerator.reduce(here, "mean").tolist()
         for at, figures in enumerate(zip(losses, norms, strict=True), start=step - len(losses) + 1):
@@ -58,10 +62,15 @@ class Metrics:
             "gradient_norm": sum(norms) / len(norms),
             "tokens_per_second": round(self._tokens * self._accelerator.num_processes / seconds),
         }
+        if self._notes:
+            notes = self._accelerator.reduce(torch.stack([*self._notes.values()]).float(), "mean").tolist()
+            record |= dict(zip(self._notes, notes, strict=True))
         if self._accelerator.is_main_process:
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
         self._losses, self._norms, self._tokens, self._since = [], [], 0, time.monotonic()
+        self._notes = {}
+        return record
 
     def _broken(self, step: int, loss: float, norm: float, learning_rate: float) -> Stop:
         return Stop(

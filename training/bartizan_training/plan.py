@@ -36,8 +36,9 @@ def sources(recipe: Recipe) -> tuple[Sources, ...]:
 
 def check_towers(recipe: Recipe, taken: Sequence[Sources]) -> None:
     """Refuse a step whose towers will not do, as far as their form can be known now."""
-    require_one_space(recipe.tower, recipe.query_tower or recipe.tower)
-    document, query = PlannedTower.read(recipe.tower), PlannedTower.read(recipe.query_tower or recipe.tower)
+    start = recipe.start_towers
+    require_one_space(start["document"], start["query"])
+    document, query = PlannedTower.read(start["document"]), PlannedTower.read(start["query"])
     given: dict[str, Mapping[str, PlannedTower]] = {START: {"document": document, "query": query}}
     for number, (name, step) in enumerate(zip(recipe.step_names, recipe.steps, strict=True), start=1):
         towers = {

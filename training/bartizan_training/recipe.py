@@ -9,21 +9,33 @@ from pydantic import Field, model_validator
 
 from bartizan_connector.base.errors import WrongUse
 from bartizan_connector.base.tables import check, read_toml
-from bartizan_connector.space.spec import SPEC_FILE, TowerSpec
+from bartizan_connector.space.spec import SPEC_FILE, Role, TowerSpec
 from bartizan_training import toml
 from bartizan_training.mine.cluster import Cluster
 from bartizan_training.mine.exact import Mine
-from bartizan_training.settings import RecipePath, Table
+from bartizan_training.settings import Published, RecipePath, Start, Table
+from bartizan_training.stages.adapt import Adapt
 from bartizan_training.stages.contrastive import Contrastive
 from bartizan_training.stages.cross_encoder import CrossEncoding
 from bartizan_training.stages.distil_query import DistilQuery
 from bartizan_training.stages.late_interaction import LateInteracting
 from bartizan_training.stages.refine import Refine
+from bartizan_training.stages.splade import Splade
 from bartizan_training.stages.tas_balanced import TasBalanced
 from bartizan_training.teachers.score import Score
 
 AnyStep = Annotated[
-    Contrastive | DistilQuery | Refine | Mine | Cluster | CrossEncoding | Score | LateInteracting | TasBalanced,
+    Adapt
+    | Contrastive
+    | DistilQuery
+    | Refine
+    | Splade
+    | Mine
+    | Cluster
+    | CrossEncoding
+    | Score
+    | LateInteracting
+    | TasBalanced,
     Field(discriminator="kind"),
 ]
 
@@ -38,8 +50,8 @@ class Recipe(Table):
     """Names the towers."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Same seed, same towers."""
-    tower: RecipePath
-    """What the first step starts from, as `start.document` and `start.query`."""
+    tower: Start
+    """What the first step starts from, as `start.document` and `start.query`; a published model is imported first."""
     query_tower: RecipePath | None = None
     """What the first step starts from for queries, when `tower` is for documents alone."""
     identities: dict[str, str] | None = None
@@ -69,21 +81,30 @@ class Recipe(Table):
         return tuple(names)
 
     @property
+    def start_towers(self) -> dict[Role, Path]:
+        """The towers of the step `start`, which are there."""
+        if isinstance(self.tower, Published):
+            raise WrongUse(f"tower = '{self.tower.source}' is to be imported before the first step")
+        return {"document": self.tower, "query": self.query_tower or self.tower}
+
+    @property
     def starts(self) -> dict[str, Path]:
-        """Every tower that the run starts from, by its key."""
-        starts = {"tower": self.tower} | ({"query_tower": self.query_tower} if self.query_tower else {})
+        """Every tower that the run starts from, by its key; one that is to be imported is none yet."""
+        starts = {} if isinstance(self.tower, Published) else {"tower": self.tower}
+        starts |= {"query_tower": self.query_tower} if self.query_tower else {}
         for name, step in zip(self.step_names, self.steps, strict=True):
             if isinstance(step, DistilQuery) and step.student:
                 starts[f"{name}.student"] = step.student
         return starts
 
     @classmethod
-    def load(cls, path: Path, *, tower: Path | None = None, data: Path | None = None) -> Self:
-        """Read the file; `tower` and `data` take the place of the start tower and of every BEIR folder in it."""
+    def load(cls, path: Path, *, tower: Path | str | None = None, data: Path | None = None) -> Self:
+        """Read the file; `tower` and `data` take the place of the start tower and of every BEIR folder in it. A tower
+        given as text may name a published model, which is imported as the file says where it imports one itself."""
         tables = read_toml(path, "recipe")
         if tower is not None:
             tables = {key: value for key, value in tables.items() if key != "query_tower"}
-            tables["tower"] = str(tower.absolute())
+            tables["tower"] = _start(tower, tables.get("tower"))
             if isinstance(tables.get("identities"), dict):
                 of_others = tables["identities"].items()
                 tables["identities"] = {key: id for key, id in of_others if key not in ("tower", "query_tower")}
@@ -160,6 +181,13 @@ def _paths(value: Any, where: str = "") -> Iterator[tuple[str, Path]]:
     elif isinstance(value, list | tuple):
         for number, inner in enumerate(value, start=1):
             yield from _paths(inner, f"{where}.{number}")
+
+
+def _start(tower: Path | str, instead_of: Any) -> Any:
+    """What stands for the start tower that the command line names."""
+    if isinstance(tower, Path) or Path(tower).is_dir():
+        return str(Path(tower).absolute())
+    return instead_of | {"source": tower} if isinstance(instead_of, dict) else {"source": tower}
 
 
 def _put_data(tables: dict[str, Any], folder: str) -> None:

@@ -46,22 +46,33 @@ class Run:
         """What a step notes while it runs, and that it is done."""
         return self.folder / "steps" / f"{number}-{name}"
 
-    def open(self, recipe: Recipe, taken: Sequence[Sources], *, resume: bool, processes: int) -> None:
+    def require_place(self, *, resume: bool) -> None:
+        """Refuse a folder that holds something else, or a run that nobody asked to go on with."""
+        if self.recipe.exists():
+            if not resume:
+                raise WrongUse(f"{self.folder} exists already; go on with it by --resume, or give a new folder")
+        elif self.folder.exists() and (not self.folder.is_dir() or self._holds_more_than_a_start()):
+            raise WrongUse(f"{self.folder} exists and is not a run (it has no recipe.toml); give a new folder")
+
+    def _holds_more_than_a_start(self) -> bool:
+        """Whether more lies in the folder than the tower that a run which was then refused has imported."""
+        inside = [path for path in self.folder.iterdir() if path != self.recipe]
+        return inside not in ([], [self.artefacts.root]) or any(
+            path.name != "start-towers" for path in self.artefacts.root.glob("*")
+        )
+
+    def open(self, recipe: Recipe, taken: Sequence[Sources], *, processes: int) -> None:
         """Make RUN, or check that what has begun in it is the same recipe's. Nothing is written before all is checked.
 
         A begun step, and all before it, must be as they were; later steps may be others now.
         """
         if not self.recipe.exists():
-            if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
-                raise WrongUse(f"{self.folder} exists and is not a run (it has no recipe.toml); give a new folder")
             recipe.require_paths()
             self._require_same_towers(recipe, recipe, len(recipe.steps))
             plan.check_towers(recipe, taken)
             plan.check_data(recipe, first=1, processes=processes)
             write_aside(self.recipe, recipe.identified().to_toml())
             return
-        if not resume:
-            raise WrongUse(f"{self.folder} exists already; go on with it by --resume, or give a new folder")
         then = type(recipe).load(self.recipe)
         begun = self._begun()
         self._require_same_towers(then, recipe, begun)
@@ -102,8 +113,8 @@ class Run:
         try:
             yield
         except BaseException:
-            if accelerator.is_main_process and [path.name for path in self.folder.iterdir()] == ["recipe.toml"]:
-                self.recipe.unlink()
+            if accelerator.is_main_process and not self._holds_more_than_a_start():
+                self.recipe.unlink(missing_ok=True)
             raise
 
     def _require_same_towers(self, then: Recipe, now: Recipe, begun: int) -> None:

@@ -1,12 +1,17 @@
 """The tables that the steps of a recipe share: how long and how fast to train, what on, with which loss."""
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 
 from bartizan_connector.base import tables
+from bartizan_encoders.hub import KNOWN
+
+_ON_A_HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]*[A-Za-z0-9]")
+"""`owner/name`; a relative path of two parts that is there goes before it."""
 
 
 def _from_the_recipe(path: Path, info: ValidationInfo) -> Path:
@@ -15,6 +20,19 @@ def _from_the_recipe(path: Path, info: ValidationInfo) -> Path:
 
 RecipePath = Annotated[Path, AfterValidator(_from_the_recipe)]
 """A path; a relative one is relative to the recipe's file."""
+
+
+def _by_name(value: object, info: ValidationInfo) -> object:
+    """A text that names a published model, and no folder beside the recipe, as the import that it stands for."""
+    if not isinstance(value, str) or ((info.context or Path()) / value).exists():
+        return value
+    return {"source": value} if is_published(value) else value
+
+
+def is_published(name: str) -> bool:
+    """Whether a text names a model rather than a folder: by a short name, or as `owner/name` on the hub."""
+    return name in KNOWN or bool(_ON_A_HUB.fullmatch(name))
+
 
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -25,6 +43,44 @@ class Table(tables.Table):
     """A table of a recipe; the text below each key is its documentation."""
 
     model_config = ConfigDict(use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+class Lora(Table):
+    """Low-rank adapters of the backbone's linear layers."""
+
+    rank: Positive
+    """Rank of each adapter."""
+    alpha: Annotated[float, Field(gt=0)]
+    """An adapter counts alpha / rank."""
+    targets: tuple[str, ...] = ()
+    """Last parts of the names of the layers that get one, as `q_proj`; none: every linear layer."""
+
+
+class Published(Table):
+    """A published model that the run imports as its start, as `bartizan tower import` does; none: as published."""
+
+    source: Annotated[str, Field(min_length=1)]
+    """`minilm`, `smollm2`, the folder of a model, a GGUF file, or a name on the hub."""
+    kind: Literal["dense", "sparse"] | None = None
+    """What it becomes; a sparse tower weighs the terms of its language model's vocabulary."""
+    pooling: Literal["cls", "mean", "last", "max", "sum"] | None = None
+    """How one vector comes out of many."""
+    similarity: Literal["cosine", "dot"] | None = None
+    """How vectors are compared."""
+    max_tokens: Positive | None = None
+    """Longest text in tokens."""
+    query_prefix: str | None = None
+    """Put before each query."""
+    document_prefix: str | None = None
+    """Put before each document."""
+    special_tokens: Literal["template", "none"] | None = None
+    """`none`: the bare text, without a first token."""
+    layers: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] | None = None
+    """Only these layers, counted from 0."""
+
+
+Start = Annotated[RecipePath | Published, BeforeValidator(_by_name)]
+"""The folder of a tower, or a model to be imported; of a text, `minilm`, `smollm2` and `owner/name` are models."""
 
 
 class Training(Table):
@@ -50,6 +106,10 @@ class Training(Table):
     """Whether the backbone's own dropout is on."""
     freeze_embeddings: bool = False
     """Whether the backbone's token embeddings stay as they are."""
+    lora: Lora | None = None
+    """Train small matrices beside the backbone's own, which stay as they are; merged into them at the end."""
+    gradient_checkpointing: bool = False
+    """Compute each layer again for its gradient: less memory, a third more time."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Arithmetic inside the towers; losses and weights are fp32 always."""
     max_tokens: Positive | None = None
@@ -109,6 +169,15 @@ class Lines(Table):
     """The file, UTF-8."""
 
 
+class Documents(Table):
+    """The documents of a BEIR folder."""
+
+    kind: Literal["documents"]
+    """`documents`"""
+    path: RecipePath
+    """The BEIR folder."""
+
+
 class CorpusSentences(Table):
     """Short spans drawn from the documents of a BEIR folder, in place of queries that nobody has logged."""
 
@@ -130,7 +199,7 @@ class CorpusSentences(Table):
         return self
 
 
-TextSource = Annotated[Queries | Lines | CorpusSentences, Field(discriminator="kind")]
+TextSource = Annotated[Queries | Documents | Lines | CorpusSentences, Field(discriminator="kind")]
 
 
 class InfoNce(Table):
@@ -144,6 +213,17 @@ class InfoNce(Table):
     """Whether a document that is judged positive for a query, or has the text of one, is never its negative."""
     mask_margin: Weight | None = None
     """Drop a negative that scores more than this above the query's own document."""
+
+
+class Flops(Table):
+    """What keeps sparse vectors sparse: the squared mean weight of each term over a batch, summed over the terms."""
+
+    query: Weight = 0.003
+    """Weight of the FLOPS of the queries."""
+    document: Weight = 0.003
+    """Weight of the FLOPS of the documents."""
+    ramp: Share = 0.33
+    """Share of the steps over which both weights rise from 0, with the square of the step; then they stay."""
 
 
 class Alignment(Table):

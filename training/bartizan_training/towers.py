@@ -11,6 +11,7 @@ from bartizan_connector.base.errors import Stop, WrongUse
 from bartizan_connector.space.spec import Role, RoleSpec, TowerSpec, require_same_space
 from bartizan_encoders.backbone import CONFIG_FILE, configuration, parse
 from bartizan_encoders.design import Design
+from bartizan_encoders.language_model import is_causal
 from bartizan_encoders.pooling import Pooling
 from bartizan_encoders.tower import Head, Tower
 
@@ -121,6 +122,8 @@ class PlannedTower:
     """Equal for towers of one space."""
     layers: int
     width: int
+    causal: bool = False
+    """Whether its backbone is a causal language model's."""
 
     @classmethod
     def read(cls, folder: Path) -> Self:
@@ -137,6 +140,7 @@ class PlannedTower:
             space=spec.space_id,
             layers=config.num_hidden_layers,
             width=config.hidden_size,
+            causal=is_causal(config),
         )
 
     def trained_in(self, step: str, *, space: str, roles: tuple[Role, ...]) -> "PlannedTower":

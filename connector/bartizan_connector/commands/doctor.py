@@ -13,9 +13,12 @@ MARK = {"ok": "[green]ok[/green]     ", "note": "[dim]note[/dim]   ", "problem":
 
 def doctor(
     config: Annotated[Path | None, typer.Option(help="Also check this configuration and all it names.")] = None,
+    server: Annotated[
+        list[str] | None, typer.Option(help="Also look at this Triton server (grpc://host:port); several times.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:
-    """Check the installation and, with --config, the towers, the spaces, the collection and the paths."""
+    """Check the installation; with --config the towers, spaces, collection and paths; with --server a Triton server."""
     from rich.markup import escape
 
     from bartizan_connector.doctor import configuration, installation
@@ -25,6 +28,10 @@ def doctor(
     chosen = config or (default if default.exists() else None)
     if chosen:
         findings += configuration.examine(chosen)
+    for url in server or []:
+        from bartizan_connector.doctor import triton
+
+        findings += triton.examine(url)
     if json:
         out.print_json(data=[asdict(finding) for finding in findings])
     else:
@@ -32,6 +39,6 @@ def doctor(
             out.print(f"{MARK[finding.status]} {escape(finding.area):<15} {escape(finding.what)}")
             if finding.way_out:
                 out.print(f"        {'':<15} → {escape(finding.way_out)}")
-        if not chosen:
+        if not chosen and not server:
             err.print("no configuration was checked; name one with --config bartizan.toml", markup=False)
     raise typer.Exit(max((finding.exit_code for finding in findings), default=0))

@@ -85,6 +85,7 @@ class Config(Table):
         return self.model_copy(
             update={
                 "spaces": {leg: space.beside(folder) for leg, space in self.spaces.items()},
+                "encoders": {name: table.beside(folder) for name, table in self.encoders.items()},
                 "backend": self.backend.beside(folder),
                 "source": self.source and self.source.beside(folder),
             }

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError
 
@@ -28,6 +28,10 @@ class EncoderSettings(Table):
     """What every engine's table has; each adds its own keys, and a literal type to `engine`."""
 
     engine: str
+
+    def beside(self, folder: Path) -> Self:
+        """The same with relative paths taken from `folder`; most engines' tables have none."""
+        return self
 
     def open(self, folder: Path) -> Encoder:
         """The tower or export in `folder`, run by this engine."""

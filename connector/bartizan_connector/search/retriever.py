@@ -206,7 +206,7 @@ class Retriever:
             space_id=one.space_id if one else None,
             tower_id=one.tower_id if one else None,
             truncated=any(attempt.vectors.truncated[0] for attempt in attempts.values() if attempt.vectors),
-            degraded="; ".join(f"no {name} leg: {failure}" for name, failure in failures.items()) or None,
+            degraded=_degraded(attempts),
             latency_ms=_latency(request, attempts, fusing),
         )
 
@@ -219,6 +219,17 @@ def _driven(core: Coroutine[None, None, Answer]) -> Answer:
         answer: Answer = ended.value
         return answer
     raise AssertionError("a blocking search was suspended")
+
+
+def _degraded(attempts: Mapping[str, Attempt]) -> str | None:
+    """Which legs are missing, and which were encoded by another tower than the one that was meant; and why."""
+    told = []
+    for name, attempt in attempts.items():
+        if attempt.failure:
+            told.append(f"no {name} leg: {attempt.failure}")
+        elif attempt.vectors and attempt.vectors.degraded:
+            told.append(f"{name} leg by {attempt.vectors.tower_id}, {attempt.vectors.degraded}")
+    return "; ".join(told) or None
 
 
 def _latency(request: Request, attempts: Mapping[str, Attempt], fusing: float) -> Latency:

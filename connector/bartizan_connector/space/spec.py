@@ -19,6 +19,7 @@ from bartizan_connector.space.canonical import canonical_facts, digest_of
 
 Role = Literal["query", "document"]
 Kind = Literal["dense", "sparse"]
+Attention = Literal["published", "bidirectional"]
 Precision = Literal["fp32", "bf16", "fp16", "int8"]
 
 SPEC_FILE = "tower.json"
@@ -67,6 +68,12 @@ class TowerSpec(BaseModel):
     precision: Precision = "fp32"
     space: str | None = None
     """The inherited space; None: the tower's own."""
+    attention: Attention = "published"
+    """Whether a decoder's tokens see all of the text, or what their model was published to let them see."""
+    echo: bool = False
+    """Whether a text is read twice, so that each token of the second copy, which alone counts, has seen all of it."""
+    top_terms: Annotated[int, Field(ge=1)] | None = None
+    """How many terms a sparse vector keeps, the heaviest; None: all."""
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:
@@ -74,6 +81,8 @@ class TowerSpec(BaseModel):
             raise ValueError("similarity 'cosine' needs normalise = true; use similarity 'dot' for raw vectors")
         if self.kind == "sparse" and self.normalise:
             raise ValueError("a sparse tower keeps its weights as they are: normalise = false, similarity = 'dot'")
+        if self.top_terms is not None and self.kind != "sparse":
+            raise ValueError("only a sparse tower has terms to keep: leave top_terms out")
         return self
 
     @property

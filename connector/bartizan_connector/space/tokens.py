@@ -87,6 +87,11 @@ class Tokens:
         return Tokens(self.text, roles=roles, special_tokens=special_tokens)
 
     @property
+    def adds_special(self) -> bool:
+        """Whether a text gets the special tokens of the tokenizer's template."""
+        return self._template
+
+    @property
     def vocabulary(self) -> int:
         """How many different ids can come out."""
         return self._tokenizer.get_vocab_size(with_added_tokens=True)

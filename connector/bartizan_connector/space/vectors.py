@@ -63,6 +63,8 @@ class Vectors:
     tokens: tuple[int, ...]
     """Length of each text in tokens, before truncation."""
     truncated: tuple[bool, ...]
+    degraded: str | None = None
+    """Why it was not the tower that was meant to encode; None: it was."""
 
     def __post_init__(self) -> None:
         if isinstance(self.values, np.ndarray):

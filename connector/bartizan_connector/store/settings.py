@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from bartizan_connector.store.backend import Backend
 
 MEMORY = "memory:"
+LITE = "milvus-lite:"
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -19,8 +20,9 @@ Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 class BackendSettings(Table):
     """The table; its `uri` decides which back-end it is."""
 
-    uri: str = "bartizan.db"
-    """A Milvus Lite file (`index.db`), a server (`http://host:19530`), or `memory:` for nothing that stays."""
+    uri: str = "index.bartizan"
+    """A file of the embedded store (any path that does not end in `.db`), a Milvus Lite folder (`index.db` or
+    `milvus-lite:PATH`), a Milvus server (`http://host:19530`), or `memory:` for nothing that stays."""
     token: SecretStr | None = None
     token_file: Path | None = None
     timeout: Seconds = 30.0
@@ -41,11 +43,16 @@ class BackendSettings(Table):
         """Whether the address is a path on this machine."""
         return "://" not in self.uri and self.uri != MEMORY
 
+    @property
+    def is_embedded(self) -> bool:
+        """Whether the address is a file of the embedded store."""
+        return self.is_file and not self.uri.startswith(LITE) and not self.uri.endswith(".db")
+
     def beside(self, folder: Path) -> Self:
         """The same with relative paths taken from `folder`."""
         return self.model_copy(
             update={
-                "uri": str(folder / self.uri) if self.is_file else self.uri,
+                "uri": self._lite * LITE + str(folder / self._path) if self.is_file else self.uri,
                 "token_file": self.token_file and folder / self.token_file,
                 "lexical": self.lexical and folder / self.lexical,
             }
@@ -60,16 +67,28 @@ class BackendSettings(Table):
                 raise WrongUse(f"cannot read [backend] token_file {self.token_file}: {error.strerror}") from error
         return self.token.get_secret_value() if self.token else None
 
+    @property
+    def _lite(self) -> bool:
+        return self.uri.startswith(LITE)
+
+    @property
+    def _path(self) -> str:
+        return self.uri.removeprefix(LITE)
+
     def open(self) -> "Backend":
         """The back-end; nothing is created yet."""
         if self.uri == MEMORY:
             from bartizan_connector.store.memory import MemoryBackend
 
             return MemoryBackend()
+        if self.is_embedded:
+            from bartizan_connector.store.embedded import EmbeddedBackend
+
+            return EmbeddedBackend(self.uri, index=self.index)
         from bartizan_connector.store.milvus import MilvusBackend
 
         return MilvusBackend(
-            self.uri,
+            self._path,
             token=self.secret(),
             timeout=self.timeout,
             consistency=self.consistency,

@@ -180,7 +180,7 @@ MilvusStore.upsert = last
 def test_a_killed_run_goes_on_where_it_stopped(project: Project) -> None:
     count, before_death = 200, 8 * 16 - 1
     lines: list[dict[str, Any] | str] = [*documents(count)]
-    lines.insert(100, "not a record")
+    lines.insert(50, "not a record")
     project.write(lines)
     process = start(project, DIES_AFTER_ITS_EIGHTH_WRITE)
     assert process.communicate(timeout=120)[0] == ""

@@ -29,7 +29,7 @@ def write(folder: Path, text: str) -> Path:
 def test_a_minimal_file_gets_laptop_defaults(tmp_path: Path) -> None:
     config = Config.load(write(tmp_path, MINIMAL), {})
     assert config.encoder("query").engine == config.encoder("document").engine == "onnx"
-    assert config.backend.uri == str(tmp_path / "bartizan.db")
+    assert config.backend.uri == str(tmp_path / "index.bartizan")
     assert config.spaces["dense"].query_tower is None
 
 
@@ -223,7 +223,7 @@ def test_a_variable_with_single_underscores_is_remarked(tmp_path: Path, caplog: 
     environment = {"BARTIZAN_BACKEND_URI": "x", "BARTIZAN_SEARCH__FUSION": "rrf", "BARTIZAN_DATA": "y"}
     with caplog.at_level(logging.WARNING):
         config = Config.load(write(tmp_path, MINIMAL), environment)
-    assert config.backend.uri == str(tmp_path / "bartizan.db")
+    assert config.backend.uri == str(tmp_path / "index.bartizan")
     assert [record.getMessage() for record in caplog.records] == [
         "BARTIZAN_BACKEND_URI sets nothing: keys are parted by two underscores; did you mean BARTIZAN__BACKEND__URI?",
         "BARTIZAN_SEARCH__FUSION sets nothing: keys are parted by two underscores; did you mean "

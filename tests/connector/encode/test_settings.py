@@ -14,6 +14,7 @@ from bartizan_connector.base.tables import Table, check
 from bartizan_connector.encode import settings as settings_module
 from bartizan_connector.encode.encoder import Encoder
 from bartizan_connector.encode.settings import AnyEncoder, EncoderSettings, OnnxSettings, encoder_settings
+from bartizan_connector.encode.triton.settings import TritonSettings
 from bartizan_connector.testing.encoder_fake import HashEncoder
 from bartizan_encoders.settings import TorchSettings
 from tests.encoders import tiny
@@ -61,8 +62,10 @@ def _others(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_installed_engines_are_settings_of_their_name() -> None:
     found = {point.name: point.load() for point in entry_points(group=settings_module.GROUP)}
-    assert found == {"onnx": OnnxSettings, "torch": TorchSettings}
-    assert {name: model().engine for name, model in found.items()} == {"onnx": "onnx", "torch": "torch"}
+    assert found == {"onnx": OnnxSettings, "torch": TorchSettings, "triton": TritonSettings}
+    assert {name: model.model_fields["engine"].default for name, model in found.items()} == {
+        name: name for name in found
+    }
 
 
 def test_a_table_is_of_the_engine_that_it_names_and_of_onnx_otherwise() -> None:

@@ -21,7 +21,7 @@ from bartizan_connector.store.milvus import MilvusBackend, schema
 from bartizan_connector.testing.backend import BackendSuite
 from bartizan_connector.testing.rows import COLLECTION, DENSE, FIELDS, NARROW, TERMS, found, named, queries, row
 from tests.connector.store.congruence import IDS, assert_congruent, random_document, random_filter, random_queries
-from tests.servers import MilvusServer, milvus_server
+from tests.servers.milvus import MilvusServer, milvus_server
 
 pytestmark = pytest.mark.server
 

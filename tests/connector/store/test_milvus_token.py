@@ -14,7 +14,7 @@ from bartizan_connector.config import Config
 from bartizan_connector.store.milvus import MilvusBackend
 from bartizan_connector.testing.rows import COLLECTION, queries, row
 from tests.exports import export_folder
-from tests.servers import ROOT_TOKEN, MilvusServer, milvus_server
+from tests.servers.milvus import ROOT_TOKEN, MilvusServer, milvus_server
 
 pytestmark = pytest.mark.server
 

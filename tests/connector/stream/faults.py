@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from threading import Event
 from typing import Any
 
 from bartizan_connector.base.errors import Reject, Stop
@@ -20,6 +21,8 @@ from tests.connector.stream.streams import ListSource, collection_for
 ENCODER = HashEncoder(dim=8, max_tokens=3)
 COLLECTION = collection_for(ENCODER.spec)
 EVERYTHING = 1000
+SOON = 10.0
+"""Seconds within which a thread does what it is waited for."""
 
 
 class Encoder(HashEncoder):
@@ -93,6 +96,43 @@ class FaultyStore(MemoryStore):
             # Power cut between the rows and their heads: the rows are changed, the heads are not.
             super().touch(list(before.values()))
             raise Stop("power cut")
+
+
+class Gated(Backend):
+    """Its stores hold every write until `gate` is open."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = Event()
+        self.began = Event()
+        self.refuse_next = False
+
+    def open(self, collection: Collection, *, create: bool = True) -> FaultyStore:
+        opened = super().open(collection, create=create)
+        backend = self
+
+        class Held(FaultyStore):
+            def upsert(self, rows: Sequence[Row]) -> None:
+                backend.began.set()
+                assert backend.gate.wait(SOON)
+                if backend.refuse_next:
+                    backend.refuse_next = False
+                    raise Reject([row.id for row in rows], "refused this once")
+                super().upsert(rows)
+
+        return Held(self, collection.name, opened.physical_name)
+
+
+class Watched(Encoder):
+    """Calls `when` before each call, with the texts."""
+
+    def __init__(self, when: Callable[[Sequence[str]], None]) -> None:
+        super().__init__()
+        self.when = when
+
+    def encode(self, texts: Sequence[str], role: Role, *, timeout: float | None = None) -> Vectors:
+        self.when(texts)
+        return super().encode(texts, role, timeout=timeout)
 
 
 @dataclass

@@ -23,7 +23,7 @@ from bartizan_connector.store.collection import Collection
 from bartizan_connector.stream.records import Put, decode
 from tests.connector.stream.streams import CONTENTS, IDS, Change, changes, collection_for, state_after, to_messages
 from tests.connector.stream.worker import ENCODER, QUERIES, Job, cursor_of, line_of, observing
-from tests.servers import MilvusServer
+from tests.servers.milvus import MilvusServer
 
 ROOT = Path(__file__).parents[3]
 KILLED, ENDED_BY_CLOCK = -signal.SIGKILL, -signal.SIGALRM
@@ -298,10 +298,10 @@ def test_a_lite_file_is_whole_after_a_death_at_any_effect(nursery: Nursery, tmp_
     effects = die_after_each_effect(
         nursery, tmp_path, lambda place: {"milvus": str(place / "lite.db"), "collection": "docs"}
     )
-    assert effects > 8, "rows and heads count by themselves"
+    assert effects > 7, "rows and heads count by themselves"
 
 
 @pytest.mark.server
 def test_a_server_is_whole_after_a_death_at_any_effect(nursery: Nursery, milvus: MilvusServer, tmp_path: Path) -> None:
     effects = die_after_each_effect(nursery, tmp_path, lambda place: {"milvus": milvus.uri, "collection": "deaths"})
-    assert effects > 8, "rows and heads count by themselves"
+    assert effects > 7, "rows and heads count by themselves"

@@ -150,3 +150,17 @@ class TopicMedium:
 
     def dead_letters(self) -> Sequence[DeadLetter]:
         return self.topic.letters
+
+
+def topic_of(*texts: str, partition: str = "0") -> Topic:
+    topic = Topic()
+    for number, text in enumerate(texts):
+        topic.append(partition, b'{"_id": "%d", "text": "%s"}' % (number, text.encode()), milliseconds=1000 + number)
+    return topic
+
+
+def reader_of(topic: Topic, **more: Any) -> TopicSource:
+    source = TopicSource(topic, 1, **more)
+    source.ends = True
+    topic.assign_all(source)
+    return source

@@ -23,7 +23,8 @@ def evaluate(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Write the result to this JSON file.")] = None,
     query_tower: Annotated[Path | None, typer.Option(help="The tower that encodes queries, if it is another.")] = None,
-    engine: Annotated[str, typer.Option(help="onnx or torch.")] = "onnx",
+    engine: Annotated[str, typer.Option(help="onnx, torch, or triton (with --server).")] = "onnx",
+    server: Annotated[str | None, typer.Option(metavar="URL", help="triton: the server, grpc://host:port.")] = None,
     split: Annotated[str, typer.Option(help="Which judgements: the name of a file in qrels/.")] = "test",
     baseline: Annotated[Path | None, typer.Option(help="An earlier result to compare with.")] = None,
     keep: Annotated[
@@ -35,8 +36,7 @@ def evaluate(
     threads: Annotated[int, typer.Option(min=0, help="Threads of the engine; 0: all cores.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print the whole result as JSON.")] = False,
 ) -> None:
-    """Judge a document tower and a query tower by exact search; or, with --config, a stored collection with all its
-    legs."""
+    """Judge two towers by exact search; or, with --config, a stored collection with all its legs."""
     import shlex
     import sys
 
@@ -61,6 +61,7 @@ def evaluate(
             split=split,
             engine=engine,
             threads=threads,
+            server=server,
             relevant_from=relevant_from,
             baseline=baseline,
             keep=keep,

@@ -16,7 +16,10 @@ _SHIPPED = ", ".join(sorted(path.stem for path in Path(__file__).parents[1].glob
 def train(
     recipe: Annotated[str, typer.Argument(help=f"A recipe file, or the name of a shipped recipe: {_SHIPPED}.")],
     out: Annotated[Path, typer.Option(help="RUN, the folder that the run makes.")],
-    tower: Annotated[Path | None, typer.Option(help="Start from this tower instead of the recipe's.")] = None,
+    tower: Annotated[
+        str | None,
+        typer.Option(help="Start from this tower instead of the recipe's, or from a model that `tower import` takes."),
+    ] = None,
     data: Annotated[Path | None, typer.Option(help="Use this BEIR folder instead of the recipe's.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a RUN that was interrupted.")] = False,
     threads: Annotated[int, typer.Option(min=0, help="Threads of each process on CPU; 0: torch's choice.")] = 0,
@@ -46,21 +49,32 @@ def train(
 
     from bartizan_training.loop import train as run
     from bartizan_training.recipe import Recipe, find, shipped
+    from bartizan_training.settings import is_published
 
-    for folder, option in ((tower, "--tower"), (data, "--data")):
-        if folder is not None and not folder.is_dir():
-            raise WrongUse(f"{option} {folder} is not a folder")
+    if data is not None and not data.is_dir():
+        raise WrongUse(f"--data {data} is not a folder")
+    if tower is not None and not Path(tower).is_dir() and not is_published(tower):
+        raise WrongUse(f"--tower {tower} is not a folder")
     path = find(recipe)
-    if path in shipped().values() and (tower is None or data is None):
-        raise WrongUse(
-            f"the shipped recipe {recipe} names no tower and no data of its own; give --tower TOWER and "
-            "--data BEIR_FOLDER"
-        )
+    if path in shipped().values():
+        _require_places(path, tower, data)
     if threads:
         torch.set_num_threads(threads)
     run(Recipe.load(path, tower=tower, data=data), out, resume=resume)
     if PartialState().is_main_process:
         _show(out)
+
+
+def _require_places(shipped: Path, tower: str | None, data: Path | None) -> None:
+    """Refuse a shipped recipe without data, or without a tower where it starts from none that can be imported."""
+    from bartizan_connector.base.tables import read_toml
+
+    own = read_toml(shipped, "recipe")["tower"] != "tower"
+    if data is None or (tower is None and not own):
+        raise WrongUse(
+            f"the shipped recipe {shipped.stem} names no {'' if own else 'tower and no '}data of its own; give "
+            f"{'' if own else '--tower TOWER and '}--data BEIR_FOLDER"
+        )
 
 
 def _show(out: Path) -> None:

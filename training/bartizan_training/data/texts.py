@@ -7,7 +7,7 @@ import numpy as np
 
 from bartizan_connector.base.errors import WrongUse
 from bartizan_training.data.collections import BeirData, read_lines
-from bartizan_training.settings import CorpusSentences, Lines, Queries, TextSource
+from bartizan_training.settings import CorpusSentences, Documents, Lines, Queries, TextSource
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
 
@@ -29,6 +29,8 @@ def _texts_of(source: TextSource, seed: list[int]) -> Iterable[str]:
             data = BeirData.read(source.path)
             ids = data.queries if source.split == "all" else data.qrels(source.split)
             return (data.queries[query_id] for query_id in ids)
+        case Documents():
+            return BeirData.read(source.path).corpus.values()
         case Lines():
             return read_lines(source.path)
         case CorpusSentences():

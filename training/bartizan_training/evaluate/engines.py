@@ -19,10 +19,13 @@ _RUN_BY = {"onnx": MODEL_FILE, "torch": "model.safetensors"}
 
 
 @contextmanager
-def opened(folder: Path, engine: str, *, threads: int = 0) -> Iterator[Encoder]:
-    """The tower or export in `folder`, run by `engine`."""
+def opened(folder: Path, engine: str, *, threads: int = 0, server: str | None = None) -> Iterator[Encoder]:
+    """The tower or export in `folder`, run by `engine`, in this process or at that address."""
     spec = TowerSpec.read(folder)
-    settings = encoder_settings({"engine": engine} | ({"threads": threads} if threads else {}))
+    if (engine == "triton") != bool(server):
+        raise WrongUse("--engine triton and --server URL (grpc://host:port) belong together; give both, or neither")
+    keys = {"threads": threads} if threads else {}
+    settings = encoder_settings({"engine": engine} | keys | ({"url": server} if server else {}))
     needed = _RUN_BY.get(engine)
     with tempfile.TemporaryDirectory(prefix="bartizan-export-") as aside:
         place = folder

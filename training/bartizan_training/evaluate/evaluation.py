@@ -1,12 +1,13 @@
 """One evaluation from folders to a result; whatever can be refused is refused before anything is encoded."""
 
 import sys
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from bartizan_connector.encode.encoder import Encoder
 from bartizan_connector.space.spec import TowerSpec
 from bartizan_training.data.collections import BeirData
 from bartizan_training.evaluate import vectors
@@ -29,6 +30,8 @@ class Evaluation:
     split: str = "test"
     engine: str = "onnx"
     threads: int = 0
+    server: str | None = None
+    """Where the towers are served, by an engine that is not in this process."""
     relevant_from: int = 1
     baseline: Path | None = None
     keep: Path | None = None
@@ -50,11 +53,13 @@ class Evaluation:
                 collection=data.name, digest=digest, split=self.split, queries=qrels, measures=names
             )
         with ExitStack() as stack:
-            encoder = stack.enter_context(opened(self.tower, self.engine, threads=self.threads))
+            encoder = stack.enter_context(self._opened(self.tower))
             same = query_folder.resolve() == self.tower.resolve()
-            query_encoder = (
-                encoder if same else stack.enter_context(opened(query_folder, self.engine, threads=self.threads))
-            )
+            query_encoder = encoder if same else stack.enter_context(self._opened(query_folder))
+            document_spec, query_spec = (
+                encoder.spec,
+                query_encoder.spec,
+            )  # a server may run a newer version than the folder
             documents = vectors.documents(data, encoder, self.engine, self.keep)
             judged = judge(data, qrels, documents, query_encoder, relevant_from=self.relevant_from)
         result = Result(
@@ -80,6 +85,9 @@ class Evaluation:
             versions=installed(),
         )
         return result.compared_with(baseline, str(self.baseline)) if baseline else result
+
+    def _opened(self, folder: Path) -> AbstractContextManager[Encoder]:
+        return opened(folder, self.engine, threads=self.threads, server=self.server)
 
 
 def installed() -> dict[str, str]:

@@ -30,11 +30,9 @@ from bartizan_training.step import FromTowers, Place, Reference, Taken
 from bartizan_training.towers import PlannedTower, Towers, TrainedTowers
 
 
-class Contrastive(FromTowers, TrainingStep):
-    """Its table in a recipe."""
+class OnPairs(FromTowers, TrainingStep):
+    """The keys of every step that trains both towers on judged pairs."""
 
-    kind: Literal["contrastive"]
-    """`contrastive`"""
     tied: bool = True
     """Whether queries and documents share one tower, or each train a copy of it."""
     data: PairsTable
@@ -69,6 +67,13 @@ class Contrastive(FromTowers, TrainingStep):
         """Pairs that fill a batch."""
         check_pairs(self, self.data, seed, processes)
 
+
+class Contrastive(OnPairs):
+    """Its table in a recipe."""
+
+    kind: Literal["contrastive"]
+    """`contrastive`"""
+
     def stage(self, taken: Taken, place: Place) -> "ContrastiveStage":
         """The stage itself."""
         return ContrastiveStage(self, Towers.load(taken["document"], taken["query"]), place, mined(taken))
@@ -77,7 +82,7 @@ class Contrastive(FromTowers, TrainingStep):
 class ContrastiveStage(Stage):
     """Trains both towers; the document tower founds a new space and the query tower joins it."""
 
-    def __init__(self, table: Contrastive, start: Towers, place: Place, negatives: Path | None = None) -> None:
+    def __init__(self, table: OnPairs, start: Towers, place: Place, negatives: Path | None = None) -> None:
         super().__init__()
         self._table, self._place = table, place
         data = pairs_with(table.data, negatives)
@@ -103,7 +108,7 @@ class ContrastiveStage(Stage):
 
     def embed(self, batch: Batch) -> Embedded:
         """Queries, their own documents, and hard negatives."""
-        (known_BN,) = batch.beside
+        known_BN = batch.beside[0]
         pairs = zip(self._towers, batch.texts, strict=True)
         vectors = torch.cat([encode(tower, packed, precision=self._table.precision) for tower, packed in pairs])
         size = len(known_BN) // self._place.accelerator.num_processes

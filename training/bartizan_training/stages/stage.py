@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -62,6 +62,13 @@ class Stage(nn.Module, ABC):
     batches_per_epoch: int
     fingerprint: str
     """Identity of the examples: a resumed run must see the same."""
+    noting: bool = False
+    """Whether the loop asks for notes on this step: a line of the metrics is due."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.notes: dict[str, Tensor] = {}
+        """Figures of the latest step that was noted, for its line of the metrics."""
 
     @abstractmethod
     def batch(self, number: int) -> Batch:
@@ -78,6 +85,10 @@ class Stage(nn.Module, ABC):
     @abstractmethod
     def finish(self) -> Saved:
         """What was trained, as it shall be saved."""
+
+    def alarms(self, record: Mapping[str, Any]) -> Mapping[str, str]:
+        """What a person should hear of a line of the metrics, by the figure that says so."""
+        return {}
 
     def forward(self, batch: Batch) -> Tensor:
         """Embed, then compare."""

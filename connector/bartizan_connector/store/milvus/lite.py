@@ -17,7 +17,7 @@ from bartizan_connector.base.aside import sync_folder
 from bartizan_connector.base.errors import Retry, Stop, WrongUse, missing_extra
 
 if find_spec("milvus_lite") is None:
-    raise missing_extra("milvus-lite", "local")
+    raise missing_extra("milvus-lite", "milvus")
 
 from milvus_lite.adapter.grpc.server import start_server_in_thread
 from milvus_lite.db import ALIASES_FILENAME, LOCK_FILENAME, SCHEMA_FILENAME

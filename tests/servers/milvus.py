@@ -1,39 +1,21 @@
-"""Real servers for the tests: processes of their own on loopback, waited for by a real query, stopped by pid."""
+"""A real Milvus server: a process of its own on loopback, waited for by a real query, stopped by pid."""
 
 import json
 import os
-import random
 import signal
-import socket
 import subprocess
 import time
 from importlib.util import find_spec
 from pathlib import Path
 
 from tests.needs import unavailable
+from tests.servers.ports import free_ports
 
 _START_SECONDS = 120.0
 _STOP_SECONDS = 3.0
 """The server needs up to half a minute to end by itself; its data are thrown away."""
 ROOT_TOKEN = "root:Milvus"
 """What a Milvus server that wants a token knows from the beginning."""
-_PORTS_FROM, _PORTS_TO = 20_000, 32_000
-"""Below the range from which the kernel hands out ports, so that no outgoing connection takes one meanwhile."""
-
-
-def free_ports(count: int) -> list[int]:
-    """Loopback ports that nothing listens on at this moment."""
-    ports: list[int] = []
-    for port in random.SystemRandom().sample(range(_PORTS_FROM, _PORTS_TO), 50 * count):
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        ports.append(port)
-        if len(ports) == count:
-            return ports
-    unavailable(f"no {count} free ports between {_PORTS_FROM} and {_PORTS_TO}")
 
 
 class MilvusServer:

@@ -1,0 +1,360 @@
+"""The embedded store beside Milvus Lite, other embedded stores and bare faiss: searching, ingesting, and both at once.
+
+The vectors are drawn (unit length, in clusters), and so are the texts: about 1 KB a row. Every engine holds the same
+rows and answers the same queries, in blocks that take turns. What is asked for is a promise, said to be kept or not.
+"""
+
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bartizan_connector.base.console import err
+from bartizan_connector.base.errors import Stop
+from bartizan_connector.space.vectors import Floats, Vector, Vectors
+from bartizan_connector.store import filters
+from bartizan_connector.store.backend import Backend, Store
+from bartizan_connector.store.collection import Collection, FieldSpec, Leg, Row
+from bartizan_connector.store.embedded import EmbeddedBackend
+from benchmarks.record import Record, Table
+
+DIM = 384
+SIZES = (5_000, 100_000)
+_QUERIES = 160
+_BLOCK = 25
+_WARM = 2
+_BATCH = 1_000
+_K = 10
+_SPACE = "drawn"
+_WORDS = [f"word{number}" for number in range(5_000)]
+_FILTER = "year < 10"
+"""One row in ten passes."""
+SPEC = Collection(
+    name="bench",
+    legs=(Leg(name="dense", kind="dense", dim=DIM, space_id=_SPACE),),
+    fields=(
+        FieldSpec(name="title", type="string", default=""),
+        FieldSpec(name="text", type="string", default=""),
+        FieldSpec(name="year", type="int", default=0),
+    ),
+)
+Search = Callable[[Floats, bool], list[int]]
+"""A query, and whether the filter is asked for → the numbers of the rows found."""
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """One store with all rows in it."""
+
+    search: Search
+    rows_per_second: float | None
+    megabytes: float | None
+    filters: bool = True
+
+
+def drawn(count: int, seed: int, clusters: int) -> Floats:
+    """Unit vectors around centres that depend on the number of clusters only."""
+    centres = np.random.default_rng(clusters).standard_normal((clusters, DIM)).astype(np.float32)
+    dice = np.random.default_rng(seed)
+    values = centres[dice.integers(0, clusters, count)] + dice.standard_normal((count, DIM)).astype(np.float32)
+    unit: Floats = (values / np.linalg.norm(values, axis=1, keepdims=True)).astype(np.float32)
+    return unit
+
+
+def rows(matrix: Floats) -> Iterator[list[Row]]:
+    """Rows in batches."""
+    dice = random.Random(0)
+    for start in range(0, len(matrix), _BATCH):
+        yield [
+            Row(
+                id=f"d{number:08}",
+                vectors={"dense": Vector(_SPACE, matrix[number])},
+                fields={
+                    "title": f"title {number}",
+                    "text": " ".join(dice.choices(_WORDS, k=110)),
+                    "year": number % 100,
+                },
+                version=1,
+                hash="h",
+            )
+            for number in range(start, min(start + _BATCH, len(matrix)))
+        ]
+
+
+def query(vector: Floats) -> Vectors:
+    return Vectors(space_id=_SPACE, tower_id="none", values=vector[None], tokens=(1,), truncated=(False,))
+
+
+def _through_the_seam(make: Callable[[], Backend], place: Path, matrix: Floats) -> tuple[Engine, Store, Backend]:
+    """Ingest, close (indexes included), open again."""
+    backend = make()
+    store = backend.open(SPEC)
+    seconds = 0.0
+    for batch in rows(matrix):
+        begun = time.perf_counter()
+        store.upsert(batch)
+        seconds += time.perf_counter() - begun
+    begun = time.perf_counter()
+    store.close()
+    backend.close()
+    seconds += time.perf_counter() - begun
+    backend = make()
+    opened = backend.open(SPEC, create=False)
+    passing = filters.parse(_FILTER)
+
+    def search(vector: Floats, filtered: bool) -> list[int]:
+        (hits,) = opened.search("dense", query(vector), _K, passing if filtered else None)
+        return [int(hit.id[1:]) for hit in hits]
+
+    return Engine(search, len(matrix) / seconds, _size(place)), opened, backend
+
+
+def _faiss(matrix: Floats) -> Engine:
+    """Nothing but the index: no fields, no filters, nothing on disk."""
+    import faiss
+
+    if len(matrix) <= 10_000:
+        index: Any = faiss.IndexFlatIP(DIM)
+        given = None
+    else:
+        index = faiss.IndexHNSWSQ(DIM, faiss.ScalarQuantizer.QT_8bit, 24, faiss.METRIC_INNER_PRODUCT)  # type: ignore[arg-type]
+        index.hnsw.efConstruction = 64
+        given = faiss.SearchParametersHNSW(efSearch=64)  # type: ignore[attr-defined]
+    begun = time.perf_counter()
+    if not index.is_trained:
+        index.train(matrix)
+    index.add(matrix)
+    seconds = time.perf_counter() - begun
+
+    def search(vector: Floats, filtered: bool) -> list[int]:
+        before = faiss.omp_get_max_threads()
+        faiss.omp_set_num_threads(1)
+        _, (found,) = index.search(vector[None], _K, params=given)
+        faiss.omp_set_num_threads(before)
+        return [int(number) for number in found]
+
+    return Engine(search, len(matrix) / seconds, None, filters=False)
+
+
+def _lancedb(place: Path, matrix: Floats) -> Engine:
+    import lancedb  # type: ignore[import-not-found,unused-ignore]
+
+    base = lancedb.connect(str(place))
+    table: Any = None
+    seconds = 0.0
+    for batch in rows(matrix):
+        lines = [{"number": int(r.id[1:]), "vector": r.vectors["dense"].value, **r.fields} for r in batch]
+        begun = time.perf_counter()
+        if table is None:
+            table = base.create_table("bench", lines)
+        else:
+            table.add(lines)
+        seconds += time.perf_counter() - begun
+    begun = time.perf_counter()
+    if len(matrix) > 10_000:
+        table.create_index(metric="dot", index_type="IVF_HNSW_SQ", num_partitions=1)
+    table.optimize()
+    seconds += time.perf_counter() - begun
+
+    def search(vector: Floats, filtered: bool) -> list[int]:
+        asked = table.search(vector).distance_type("dot").limit(_K).refine_factor(2)
+        if filtered:
+            asked = asked.where(_FILTER, prefilter=True)
+        return [line["number"] for line in asked.to_list()]
+
+    return Engine(search, len(matrix) / seconds, _size(place))
+
+
+def _qdrant(place: Path, matrix: Floats) -> Engine:
+    from qdrant_client import QdrantClient, models  # type: ignore[import-not-found,unused-ignore]
+
+    client = QdrantClient(path=str(place))
+    client.create_collection("bench", models.VectorParams(size=DIM, distance=models.Distance.DOT))
+    seconds = 0.0
+    for batch in rows(matrix):
+        points = [
+            models.PointStruct(
+                id=int(r.id[1:]), vector=np.asarray(r.vectors["dense"].value).tolist(), payload=dict(r.fields)
+            )
+            for r in batch
+        ]
+        begun = time.perf_counter()
+        client.upsert("bench", points)
+        seconds += time.perf_counter() - begun
+    narrow = models.Filter(must=[models.FieldCondition(key="year", range=models.Range(lt=10))])
+
+    def search(vector: Floats, filtered: bool) -> list[int]:
+        found = client.query_points("bench", vector, query_filter=narrow if filtered else None, limit=_K)
+        return [point.id for point in found.points]
+
+    return Engine(search, len(matrix) / seconds, _size(place))
+
+
+_RIVALS = (
+    ("LanceDB", "lancedb", _lancedb, 10_000_000),
+    ("Qdrant local", "qdrant_client", _qdrant, 10_000),  # minutes of ingestion beyond
+)
+
+
+def run(sizes: Sequence[int] = SIZES) -> None:
+    """Measure at each size; raise when a promise is not kept."""
+    record = Record("embedded_store")
+    results: dict[str, Any] = {}
+    tables: dict[str, Table] = {}
+    broken: list[str] = []
+    for size in sizes:
+        with tempfile.TemporaryDirectory() as aside:
+            measured, table, kept = _measured(size, Path(aside))
+        results[str(size)] = measured
+        tables[f"{size:,} × {DIM}, best {_K}"] = table
+        tables[f"Promises at {size:,}"] = [
+            {"promise": name, "kept": "yes" if is_kept else "NO"} for name, is_kept in kept
+        ]
+        broken += [f"{name} (at {size:,})" for name, is_kept in kept if not is_kept]
+        record.write(results, tables)
+    record.show()
+    if broken:
+        raise Stop(f"not kept: {'; '.join(broken)}")
+
+
+def _measured(size: int, aside: Path) -> tuple[dict[str, Any], Table, list[tuple[str, bool]]]:
+    clusters = max(50, size // 100)
+    matrix, asked = drawn(size, 1, clusters), drawn(_QUERIES, 2, clusters)
+    engines: dict[str, Engine] = {}
+    err.print(f"{size:,} rows: embedded", markup=False)
+    path = aside / "embedded" / "index.bartizan"
+    engines["embedded"], _, backend = _through_the_seam(lambda: EmbeddedBackend(path), path.parent, matrix)
+    if find_spec("milvus_lite"):
+        from bartizan_connector.store.milvus import MilvusBackend
+
+        err.print("Milvus Lite", markup=False)
+        lite = aside / "lite"
+        lite.mkdir()
+        made = _through_the_seam(lambda: MilvusBackend(str(lite / "index.db")), lite, matrix)
+        engines["Milvus Lite"] = made[0]
+    engines["bare faiss"] = _faiss(matrix)
+    for name, module, rival, limit in _RIVALS:
+        if find_spec(module) and size <= limit:
+            err.print(name, markup=False)
+            engines[name] = rival(aside / module, matrix)
+    times, recalls = _timed(engines, matrix, asked)
+    beside = _beside_a_writer(path, asked)
+    backend.close()
+    ms = {key: [round(float(np.percentile(each, at)) * 1e3, 3) for at in (50, 99)] for key, each in times.items()}
+    table = [
+        {
+            "engine": name,
+            "p50 ms": f"{ms[name, False][0]:.2f}",
+            "p99 ms": f"{ms[name, False][1]:.2f}",
+            "p50 ms, 10 % pass": f"{ms[name, True][0]:.2f}" if (name, True) in ms else "–",
+            "p99 ms, 10 % pass": f"{ms[name, True][1]:.2f}" if (name, True) in ms else "–",
+            "recall@10": f"{recalls[name, False]:.3f}",
+            "recall@10, filtered": f"{recalls[name, True]:.3f}" if (name, True) in recalls else "–",
+            "rows/s, indexes included": f"{engine.rows_per_second:,.0f}" if engine.rows_per_second else "–",
+            "MB on disk": f"{engine.megabytes:,.0f}" if engine.megabytes else "–",
+        }
+        for name, engine in engines.items()
+    ]
+    ours = ms["embedded", False][0]
+    promises = [
+        ("p50 at most 1 ms", ours <= 1.0),
+        ("recall@10 at least .95, with the filter too", min(recalls["embedded", f] for f in (False, True)) >= 0.95),
+        ("within 1.5 × of bare faiss", ours <= 1.5 * ms["bare faiss", False][0]),
+        (f"p99 while another process ingests ÷ quiet p99 at most 1.5 ({beside['ratio']:.2f})", beside["ratio"] <= 1.5),
+    ]
+    if "Milvus Lite" in engines:
+        ratio = ms["Milvus Lite", False][0] / ours
+        promises.insert(1, (f"at least 20 × as fast as Milvus Lite ({ratio:.0f} ×)", ratio >= 20))
+    kept = {
+        "milliseconds": {f"{name}{', filtered' * f}": value for (name, f), value in ms.items()},
+        "recall": {f"{name}{', filtered' * f}": round(value, 4) for (name, f), value in recalls.items()},
+        "rows_per_second": {name: engine.rows_per_second for name, engine in engines.items()},
+        "megabytes": {name: engine.megabytes for name, engine in engines.items()},
+        "beside_a_writer_ms": beside,
+        "promises": dict(promises),
+    }
+    return kept, table, promises
+
+
+def _timed(
+    engines: dict[str, Engine], matrix: Floats, asked: Floats
+) -> tuple[dict[tuple[str, bool], list[float]], dict[tuple[str, bool], float]]:
+    """Blocks of queries in turn, in another order each round."""
+    truth: dict[bool, Any] = {}
+    years = np.arange(len(matrix)) % 100
+    for filtered in (False, True):
+        numbers = np.flatnonzero(years < 10) if filtered else np.arange(len(matrix))
+        truth[filtered] = numbers[np.argsort(-(asked @ matrix[numbers].T), axis=1)[:, :_K]]
+    times: dict[tuple[str, bool], list[float]] = defaultdict(list)
+    found: dict[tuple[str, bool], list[float]] = defaultdict(list)
+    dice = random.Random(0)
+    tasks = [(name, f) for name, engine in engines.items() for f in (False, True) if engine.filters or not f]
+    for start in range(0, len(asked), _BLOCK):
+        dice.shuffle(tasks)
+        for name, filtered in tasks:
+            search = engines[name].search
+            for vector in asked[:_WARM]:
+                search(vector, filtered)
+            for number in range(start, min(start + _BLOCK, len(asked))):
+                begun = time.perf_counter()
+                ours = search(asked[number], filtered)
+                times[name, filtered].append(time.perf_counter() - begun)
+                found[name, filtered].append(len(set(ours) & set(truth[filtered][number].tolist())) / _K)
+    return times, {key: float(np.mean(each)) for key, each in found.items()}
+
+
+def _beside_a_writer(path: Path, asked: Floats) -> dict[str, float]:
+    """The p99 of a reader, quiet and while another process replaces rows, in turns."""
+    backend = EmbeddedBackend(path)
+    store = backend.open(SPEC, create=False)
+    times: dict[str, list[float]] = {"quiet": [], "ingesting": []}
+
+    def look(kind: str) -> None:
+        for vector in asked:
+            begun = time.perf_counter()
+            store.search("dense", query(vector), _K)
+            times[kind].append(time.perf_counter() - begun)
+
+    look("quiet")
+    times["quiet"].clear()
+    for _ in range(3):
+        look("quiet")
+        command = [sys.executable, "-m", "benchmarks.embedded_store", str(path)]
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+        ) as writer:
+            assert writer.stdout is not None
+            writer.stdout.readline()
+            look("ingesting")
+            writer.terminate()
+    backend.close()
+    p99 = {kind: float(np.percentile(each, 99)) * 1e3 for kind, each in times.items()}
+    return {**{f"{kind}_p99": round(value, 3) for kind, value in p99.items()}, "ratio": p99["ingesting"] / p99["quiet"]}
+
+
+def _write_on(path: Path) -> None:
+    """What another process does meanwhile: 20 documents ten times a second, as a stream would bring them."""
+    store = EmbeddedBackend(path).open(SPEC, create=False)
+    for version in range(2, 10_000):
+        (batch,) = rows(drawn(20, version, 50))
+        store.upsert(batch)
+        print(version, flush=True)
+        time.sleep(0.1)
+
+
+def _size(place: Path) -> float:
+    return sum(each.stat().st_size for each in place.rglob("*") if each.is_file()) / 1e6
+
+
+if __name__ == "__main__":
+    _write_on(Path(sys.argv[1]))

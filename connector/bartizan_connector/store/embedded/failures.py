@@ -1,0 +1,84 @@
+"""What SQLite says, as the errors of this project: full, damaged, busy, closed."""
+
+import errno
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bartizan_connector.base.errors import BartizanError, Retry, Stop, WrongUse
+
+APPLICATION = 0x42525A4E
+"""SQLite's application_id of our files: "BRZN"."""
+_FULL = ("SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE", "SQLITE_IOERR_FSYNC", "SQLITE_IOERR_TRUNCATE")
+_BUSY = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_PROTOCOL")
+_DAMAGED = ("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_FORMAT", "SQLITE_IOERR_SHORT_READ")
+_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@contextmanager
+def calling(path: Path) -> Iterator[None]:
+    """Translates what SQLite raises inside."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise meaning(path, error) from error
+    except OSError as error:
+        if error.errno in _FULL_ERRNOS:
+            raise no_room(path, str(error)) from error
+        raise Stop(f"the store {path} cannot be used: {error.strerror or error}") from error
+
+
+def meaning(path: Path, error: sqlite3.Error) -> BartizanError:
+    """What a person should know, and what the caller should do."""
+    name, told = getattr(error, "sqlite_errorname", ""), str(error)
+    if name.startswith(_FULL):
+        return no_room(path, told)
+    if name.startswith(_BUSY):
+        return Retry(f"the store {path} is being written by another process ({told})", after=1.0)
+    if name.startswith(_DAMAGED) or "malformed" in told or "no such table" in told:
+        return damaged(path, told)
+    if isinstance(error, sqlite3.ProgrammingError) and "closed" in told:
+        return WrongUse(f"the store {path} is closed; open it again")
+    if name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM", "SQLITE_AUTH")):
+        return Stop(f"the store {path} cannot be opened or written: {told}; see who may write to it and its folder")
+    return Stop(f"the store {path} cannot be used: {told}")
+
+
+def no_room(path: Path, told: str) -> Stop:
+    """A full disk; the transaction was rolled back."""
+    return Stop(
+        f"the store {path} has no room to write: {told}. Nothing of this batch was written, what was stored is kept "
+        "and can be searched; make room and run again"
+    )
+
+
+def damaged(path: Path, told: str) -> Stop:
+    """A file that is no whole store any more."""
+    return Stop(
+        f"the store {path} is damaged or was copied only halfway: {told}. Bring back a whole copy (`{path.name}` with "
+        f"`{path.name}-wal` beside it, if there is one), or remove it and ingest again"
+    )
+
+
+def require_whole(path: Path) -> None:
+    """Refuse what is no store of ours, or only the first part of one."""
+    if path.is_dir():
+        raise Stop(
+            f"{path} is a folder, and no store of Bartizan is one; give [backend] uri the path of a file, or "
+            "'milvus-lite:PATH' if it is a Milvus Lite index"
+        )
+    with path.open("rb") as file:
+        head = file.read(100)
+    if not head.startswith(b"SQLite format 3\x00") or head[68:72] != APPLICATION.to_bytes(4, "big"):
+        if not head.strip(b"\x00"):
+            raise damaged(path, f"its first {len(head)} bytes hold nothing")
+        raise Stop(f"{path} is not a store of Bartizan; give [backend] uri another path")
+    wal = path.with_name(path.name + "-wal")
+    if wal.exists() and wal.stat().st_size:
+        return  # pages may lie there still
+    page = int.from_bytes(head[16:18], "big")
+    whole = (65536 if page == 1 else page) * int.from_bytes(head[28:32], "big")
+    size = path.stat().st_size
+    if size < whole:
+        raise damaged(path, f"it has {size} of {whole} bytes")

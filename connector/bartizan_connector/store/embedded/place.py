@@ -1,0 +1,236 @@
+"""The file and its connections: many that read, each in a moment of its own, and one at a time that writes."""
+
+import ctypes
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from threading import Lock, RLock
+from urllib.parse import quote
+
+from bartizan_connector.base.aside import sync_folder
+from bartizan_connector.base.errors import Stop, WrongUse
+from bartizan_connector.store.embedded.failures import APPLICATION, calling, require_whole
+from bartizan_connector.store.embedded.layout import FILE_FORMAT, SCHEMA
+
+try:
+    import fcntl
+except ImportError:  # no such locks on this system
+    fcntl = None  # type: ignore[assignment]
+
+_PAGE = 8192
+"""Five vectors of 384 fit into one."""
+_CACHE_KIB = 16_384
+_WAL_PAGES = 2_000
+_BUSY_SECONDS = 10.0
+_IDLE = 32
+
+
+class Place:
+    """One file. Safe to share between threads, and between a process and its forks."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = Lock()
+        self._writer_lock = RLock()
+        self._idle: list[sqlite3.Connection] = []
+        self._writer: sqlite3.Connection | None = None
+        self._opened: tuple[int, int, int] | None = None
+        """Process, device and inode of the file that the connections belong to."""
+        self._frozen = False
+        """Whether they were opened as if nobody else wrote, for want of room beside the file."""
+        self._closed = False
+
+    @property
+    def exists(self) -> bool:
+        return self.path.exists()
+
+    def create(self) -> None:
+        """Make the file, whole at the moment it appears; of several who do so at once one does."""
+        if self.exists:
+            return
+        with calling(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with _alone(self.path.parent):
+                self._create()
+
+    def _create(self) -> None:
+        if self.exists:
+            return
+        self._beside("-wal").unlink(missing_ok=True)  # of a file that was taken away: SQLite would take it for ours
+        self._beside("-shm").unlink(missing_ok=True)
+        aside = self.path.with_name(f".{self.path.name}.{os.getpid()}.{os.urandom(4).hex()}")
+        try:
+            self._fill(aside)
+            with suppress(FileExistsError):
+                os.link(aside, self.path)
+            sync_folder(self.path.parent)
+        finally:
+            for suffix in ("", "-wal", "-shm"):
+                aside.with_name(aside.name + suffix).unlink(missing_ok=True)
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """A connection in a transaction: all that is read inside is of one moment."""
+        with calling(self.path):
+            connection, file = self._taken()
+            try:
+                yield connection
+            finally:
+                if connection.in_transaction:
+                    connection.execute("COMMIT")
+                self._put_back(connection, file)
+
+    @contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """A transaction that writes: when the block ends it is durable, when it raises nothing has happened."""
+        with self._writer_lock, calling(self.path):
+            self._same_file()
+            if self._writer is None:
+                self._writer = self._connected("rw")
+            connection = self._writer
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException:
+                with suppress(sqlite3.Error):
+                    if connection.in_transaction:
+                        connection.execute("ROLLBACK")
+                raise
+
+    def close(self) -> None:
+        """Let go of every connection that is not in use."""
+        self._closed = True
+        with self._writer_lock:
+            self._drop()
+
+    def _fill(self, aside: Path) -> None:
+        connect = f"file:{quote(str(aside))}?mode=rwc"
+        with closing(sqlite3.connect(connect, uri=True, isolation_level=None)) as connection:
+            connection.execute(f"PRAGMA page_size = {_PAGE}")
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.executescript(
+                f"BEGIN; PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {FILE_FORMAT}; {SCHEMA} COMMIT;"
+            )
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def _taken(self) -> tuple[sqlite3.Connection, object]:
+        """A connection in a read transaction, and the file that it belongs to."""
+        self._same_file()
+        file = self._opened
+        with self._lock:
+            connection = self._idle.pop() if self._idle else None
+        if connection is None:
+            connection = self._reader()
+        try:
+            connection.execute("BEGIN")
+        except BaseException:
+            connection.close()
+            raise
+        return connection, file
+
+    def _reader(self) -> sqlite3.Connection:
+        try:
+            return self._connected("rw")
+        except sqlite3.OperationalError:
+            if self._wal_size():
+                raise
+        connection = self._connected("ro&immutable=1")  # no room for SQLite's own files, and nobody who writes
+        self._frozen = True
+        return connection
+
+    def _put_back(self, connection: sqlite3.Connection, file: object) -> None:
+        with self._lock:
+            if not self._closed and self._opened is file and len(self._idle) < _IDLE:
+                self._idle.append(connection)
+                return
+        connection.close()
+
+    def _connected(self, mode: str) -> sqlite3.Connection:
+        require_whole(self.path)
+        connection = sqlite3.connect(
+            f"file:{quote(str(self.path))}?mode={mode}",
+            uri=True,
+            isolation_level=None,
+            check_same_thread=False,
+            timeout=_BUSY_SECONDS,
+            cached_statements=256,
+        )
+        try:
+            (format,) = connection.execute("PRAGMA user_version").fetchone()
+            if format != FILE_FORMAT:
+                raise Stop(f"the store {self.path} has format {format}, and this version reads {FILE_FORMAT}")
+            connection.execute("SELECT count(*) FROM collections").fetchone()
+            for pragma in (
+                "synchronous = FULL",
+                "temp_store = MEMORY",
+                f"cache_size = -{_CACHE_KIB}",
+                f"wal_autocheckpoint = {_WAL_PAGES}",
+                f"journal_size_limit = {4 * _WAL_PAGES * _PAGE}",
+            ):
+                connection.execute(f"PRAGMA {pragma}")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _same_file(self) -> None:
+        """Notice that the file was taken away or replaced, that we are a fork, or that somebody writes again."""
+        if self._closed:
+            raise WrongUse(f"the store {self.path} is closed; open it again")
+        try:
+            stat = os.stat(self.path)
+        except FileNotFoundError:
+            raise Stop(f"the store {self.path} was taken away since it was opened") from None
+        now = (os.getpid(), stat.st_dev, stat.st_ino)
+        if now != self._opened or (self._frozen and self._wal_size()):
+            with self._writer_lock:
+                self._drop()
+                self._opened, self._frozen = now, False
+
+    def _wal_size(self) -> int:
+        try:
+            return os.stat(self._beside("-wal")).st_size
+        except FileNotFoundError:
+            return 0
+
+    def _beside(self, suffix: str) -> Path:
+        return self.path.with_name(self.path.name + suffix)
+
+    def _drop(self) -> None:
+        """Close the connections that may be closed."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        connections = [*idle, *([self._writer] if self._writer else [])]
+        self._writer = None
+        for connection in connections:
+            if not self._is_ours():
+                ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))  # closing would remove another file's log
+                continue
+            with suppress(sqlite3.Error):
+                connection.close()
+
+    def _is_ours(self) -> bool:
+        """Whether the connections were made by this process, and to the file that stands there now."""
+        try:
+            stat = os.stat(self.path)
+        except OSError:
+            return False
+        return self._opened == (os.getpid(), stat.st_dev, stat.st_ino)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Of all processes that make a file in this folder one at a time."""
+    if fcntl is None:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)

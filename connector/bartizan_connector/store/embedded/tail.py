@@ -1,0 +1,102 @@
+"""The tail: dense vectors in memory that are searched exactly, to the last bit as the oracle does."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from bartizan_connector.space.vectors import Floats
+from bartizan_connector.store.embedded.allowed import Passing, positions
+from bartizan_connector.store.embedded.graph import products
+from bartizan_connector.store.embedded.rows import Numbers
+
+_ROUNDING = 2.0**-24
+_SCORES = 1 << 22
+"""Scores held at once: 16 MiB."""
+_FEW = 4
+"""One row in so many: fewer are gathered before they are multiplied, more are multiplied with the rest."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tail:
+    """Rows by rising number, and their vectors; what is appended later lies behind what an older tail sees."""
+
+    rows: Numbers
+    matrix: Floats
+    alive: npt.NDArray[np.bool_] | None
+    """None: all of them."""
+    longest: float
+
+    @classmethod
+    def empty(cls, dim: int) -> "Tail":
+        return cls(np.zeros(0, np.int64), np.zeros((0, dim), np.float32), None, 0.0)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def chosen(self, allowed: Passing | None) -> Numbers | None:
+        """The positions of those that live and are allowed; None: all."""
+        if allowed is None:
+            return None if self.alive is None else np.flatnonzero(self.alive)
+        found = positions(self.rows, allowed.rows)
+        return found if self.alive is None else found[self.alive[found]]
+
+    def best(self, queries: Floats, k: int, chosen: Numbers | None) -> list[tuple[Numbers, Floats]]:
+        """For each query the row numbers and scores of the k best, and of all that tie with the last of them."""
+        count = len(self) if chosen is None else len(chosen)
+        if not count:
+            return [(self.rows[:0], np.zeros(0, np.float32))] * len(queries)
+        few = chosen is not None and len(chosen) * _FEW < len(self)
+        matrix = self.matrix[chosen] if few else self.matrix
+        found = []
+        block = max(1, _SCORES // len(matrix))
+        for start in range(0, len(queries), block):
+            some = queries[start : start + block]
+            approximate = products(matrix, some[0])[None] if len(some) == 1 else some @ matrix.T
+            if chosen is not None and not few:
+                approximate = approximate[:, chosen]
+            for query, scores in zip(some, approximate, strict=True):
+                found.append(self._exact(query, scores, min(k, count), chosen))
+        return found
+
+    def _exact(self, query: Floats, approximate: Floats, k: int, chosen: Numbers | None) -> tuple[Numbers, Floats]:
+        """A product's last bits depend on the row's place in the matrix: they pick candidates with room to spare."""
+        slack = 4 * len(query) * _ROUNDING * self.longest * float(np.linalg.norm(query))
+        least = np.partition(approximate, len(approximate) - k)[len(approximate) - k]
+        candidates = np.flatnonzero(approximate >= least - slack)
+        if chosen is not None:
+            candidates = chosen[candidates]
+        scores = exact_scores(self.matrix[candidates], query)
+        least = np.partition(scores, len(scores) - k)[len(scores) - k]
+        return self.rows[candidates][scores >= least], scores[scores >= least]
+
+
+class Growing:
+    """Room behind the tail, so that appending copies seldom."""
+
+    def __init__(self, dim: int) -> None:
+        self._rows = np.zeros(0, np.int64)
+        self._matrix = np.zeros((0, dim), np.float32)
+
+    def appended(self, tail: Tail, rows: Numbers, matrix: Floats) -> Tail:
+        """The tail and these rows behind it."""
+        if not len(rows):
+            return tail
+        used, size = len(tail), len(tail) + len(rows)
+        if tail.matrix.base is not self._matrix or size > len(self._rows):
+            room = max(size + size // 2, 256)
+            fresh_rows, fresh = np.empty(room, np.int64), np.empty((room, matrix.shape[1]), np.float32)
+            fresh_rows[:used], fresh[:used] = tail.rows, tail.matrix
+            self._rows, self._matrix = fresh_rows, fresh
+        self._rows[used:size], self._matrix[used:size] = rows, matrix
+        alive = tail.alive
+        if alive is not None:
+            alive = np.concatenate([alive, np.ones(len(rows), np.bool_)])
+        longest = max(tail.longest, float(np.sqrt(np.einsum("nd,nd->n", matrix, matrix).max())))
+        return Tail(self._rows[:size], self._matrix[:size], alive, longest)
+
+
+def exact_scores(matrix: Floats, query: Floats) -> Floats:
+    """Summed in float64, row by row, and rounded once."""
+    scores: Floats = (matrix.astype(np.float64) * query).sum(axis=1).astype(np.float32)
+    return scores

@@ -1,0 +1,1 @@
+"""The sub-commands that triton_models adds to `bartizan`."""

@@ -1,0 +1,122 @@
+"""`bartizan export`: towers in the form they are served in."""
+
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, cast
+
+import typer
+
+from bartizan_connector.base.console import err, out
+from bartizan_connector.base.errors import WrongUse, require_installed
+from bartizan_connector.space.spec import Precision, TowerSpec
+from bartizan_encoders import NEEDED
+
+
+def export(
+    towers: Annotated[
+        list[Path],
+        typer.Argument(metavar="TOWER…", help="The folder of a tower; for triton several, exports as they are too."),
+    ],
+    out_folder: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="onnx: the folder to write; triton: the model repository.")
+    ],
+    precision: Annotated[
+        str, typer.Option(help="fp32 (the same vectors) or int8 (faster, less than half the size).")
+    ] = "fp32",
+    format: Annotated[str, typer.Option(help="onnx, or triton: a new version in a model repository.")] = "onnx",
+    name: Annotated[str | None, typer.Option(help="triton: the model's name; by default the tower's.")] = None,
+    backend: Annotated[
+        str, typer.Option(help="triton: onnxruntime, tensorrt, or python (ONNX Runtime inside, runs anywhere).")
+    ] = "onnxruntime",
+    device: Annotated[str, typer.Option(help="triton: cpu or gpu.")] = "cpu",
+    instances: Annotated[int, typer.Option(min=1, help="triton: copies of the model on each device.")] = 1,
+    max_batch: Annotated[int, typer.Option(min=1, help="triton: most texts in one batch.")] = 64,
+    delay_us: Annotated[int, typer.Option(min=0, help="triton: how long to wait for a fuller batch.")] = 0,
+    text: Annotated[
+        bool, typer.Option("--text", help="triton: models that take texts too, for clients that cannot tokenise.")
+    ] = False,
+    terms: Annotated[int, typer.Option(min=1, help="triton, sparse towers: most terms of a vector.")] = 512,
+) -> None:
+    """Export towers to ONNX, pooling, head and normalisation inside; refused unless they agree with torch."""
+    if format not in ("onnx", "triton"):
+        raise WrongUse(f"--format {format!r} is not offered; expected onnx or triton")
+    if precision not in ("fp32", "int8"):
+        raise WrongUse(f"--precision {precision!r} is not one of fp32, int8")
+    if format == "onnx":
+        if len(towers) != 1:
+            raise WrongUse(f"{len(towers)} towers came; --format onnx exports one into a folder of its own")
+        _exported(towers[0], out_folder, cast(Precision, precision))
+        return
+    require_installed(("tritonclient",), "triton")
+    from bartizan_triton.repository.serving import Serving
+
+    serving = Serving(
+        backend=backend,  # type: ignore[arg-type]  # it refuses what it does not know
+        device=device,  # type: ignore[arg-type]
+        instances=instances,
+        max_batch=max_batch,
+        delay_us=delay_us,
+        terms=terms,
+    )
+    names = [name or _name(tower) for tower in towers]
+    if len(set(names)) != len(names):
+        raise WrongUse(f"the towers would be models {', '.join(names)}: give each a --name in an export of its own")
+    for tower, model in zip(towers, names, strict=True):
+        _added(tower, out_folder, cast(Precision, precision), model, serving, text=text)
+
+
+def _exported(tower: Path, folder: Path, precision: Precision) -> TowerSpec:
+    """One tower as a folder for ONNX Runtime; says how close it came."""
+    require_installed((*NEEDED, "onnx", "onnxruntime"), "train")
+    from bartizan_connector.encode.export import PARITY_FILE
+    from bartizan_triton.export import export_tower
+
+    err.print(f"exporting {tower} in {precision} …", markup=False)
+    spec = export_tower(tower, folder, precision)
+    compared = json.loads((folder / PARITY_FILE).read_bytes())["compared"]
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    _tell(
+        ("tower_id", spec.tower_id),
+        ("space_id", spec.space_id),
+        (
+            "parity",
+            f"{compared['texts']} texts in {compared['batches']} batches: "
+            f"smallest cosine {compared['cosine']:.6f}, largest difference {compared['difference']:.1e}, "
+            f"with other neighbours {compared['drift']:.1e}",
+        ),
+        ("on disk", f"{size / 1e6:,.1f} MB in {folder}"),
+    )
+    return spec
+
+
+def _added(tower: Path, repository: Path, precision: Precision, name: str, serving: object, *, text: bool) -> None:
+    """One tower, or an export of it, as a new version of a model."""
+    require_installed(("onnx", "onnxruntime"), "train")
+    from bartizan_connector.encode.export import MODEL_FILE, Export
+    from bartizan_triton.repository.serving import Serving
+    from bartizan_triton.repository.shelf import model_in
+    from bartizan_triton.repository.write import add_version
+
+    assert isinstance(serving, Serving)
+    with tempfile.TemporaryDirectory(prefix="bartizan-export-") as aside:
+        folder = tower
+        if not (tower / MODEL_FILE).exists():
+            folder = Path(aside) / "export"
+            _exported(tower, folder, precision)
+        version = add_version(repository, Export.read(folder), serving, name=name, text=text)
+    pinned = model_in(repository, name).pinned
+    what = "pinned" if pinned == version.number else f"pinned is {pinned}; bartizan deploy puts the new one into use"
+    _tell(("model", f"{name} {version.number} ({what})"), ("in", str(version.folder)))
+
+
+def _name(tower: Path) -> str:
+    from bartizan_connector.encode.triton.contract import model_name
+
+    return model_name(TowerSpec.read(tower))
+
+
+def _tell(*lines: Sequence[str]) -> None:
+    for label, value in lines:
+        out.print(f"{label:<11} {value}", markup=False)
