@@ -12,8 +12,9 @@ from pydantic import TypeAdapter
 from bartizan_connector.base.errors import WrongUse
 from bartizan_training.data.digests import digests_of, pair_digests
 from bartizan_training.data.scores import ScoreTable, distinct_pairs
+from bartizan_training.data.triple_rows import Triples
 from bartizan_training.data.triple_tables import TripleSource
-from bartizan_training.data.triples import Triples, identity_of, read_triples
+from bartizan_training.data.triples import identity_of, read_triples
 
 CORPUS = {f"d{i}": f"document {i}" for i in range(6)}
 QUERIES = {"q1": "first", "q2": "second", "q3": "Third  query", "q4": "third query", "q5": "fifth"}

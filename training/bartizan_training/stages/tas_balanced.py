@@ -20,7 +20,8 @@ from bartizan_training.data.packing import Packed, TokenIds, TokenTable
 from bartizan_training.data.ragged import Indices
 from bartizan_training.data.samplers import require_even, share
 from bartizan_training.data.topics import MarginBins, TopicSampler
-from bartizan_training.data.triples import Triples, read_triples
+from bartizan_training.data.triple_rows import Triples
+from bartizan_training.data.triples import read_triples
 from bartizan_training.embedding import capped, encode
 from bartizan_training.margin_losses import BatchScores, in_batch_margin_mse, margin_mse
 from bartizan_training.mine.cluster import read_clusters

@@ -11,8 +11,9 @@ from bartizan_connector.base.errors import WrongUse
 from bartizan_training.artefacts import Kind
 from bartizan_training.data.samplers import Order, require_even
 from bartizan_training.data.scores import Scores, ScoreTable
+from bartizan_training.data.triple_rows import Triples
 from bartizan_training.data.triple_tables import TripleSource
-from bartizan_training.data.triples import Triples, read_triples
+from bartizan_training.data.triples import read_triples
 from bartizan_training.settings import Positive
 from bartizan_training.stages.stage import TrainingStep
 from bartizan_training.step import Reference, Taken, under_key

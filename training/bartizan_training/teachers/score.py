@@ -14,8 +14,9 @@ from bartizan_training.data.negatives import NEGATIVES_FILE
 from bartizan_training.data.packing import Packed
 from bartizan_training.data.ragged import Indices
 from bartizan_training.data.scores import Scores, ScoreTable, distinct_pairs
+from bartizan_training.data.triple_rows import Triples
 from bartizan_training.data.triple_tables import Judged, TripleSource
-from bartizan_training.data.triples import Source, Triples, identity_of, read_triples
+from bartizan_training.data.triples import Source, identity_of, read_triples
 from bartizan_training.progress import progress
 from bartizan_training.step import MakingStep, Place, Reference, Taken, padded_tokens, under_key
 from bartizan_training.teachers.cross_encoder import CrossEncoder, PairTable
