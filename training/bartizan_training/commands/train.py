@@ -10,9 +10,11 @@ from bartizan_connector.base.errors import WrongUse, require_installed
 from bartizan_connector.space.spec import TowerSpec
 from bartizan_encoders import NEEDED
 
+_SHIPPED = ", ".join(sorted(path.stem for path in (Path(__file__).parents[1] / "recipes").glob("*.toml")))
+
 
 def train(
-    recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped recipe: scalingnote.")],
+    recipe: Annotated[str, typer.Argument(help=f"A recipe file, or the name of a shipped recipe: {_SHIPPED}.")],
     out: Annotated[Path, typer.Option(help="RUN, the folder that the run makes.")],
     tower: Annotated[
         str | None,
@@ -26,7 +28,8 @@ def train(
 
     A recipe is a TOML file with a name, a seed, a tower to start from and a list of steps: `contrastive` trains
     query and document tower on judged pairs, `distil_query` makes a small query tower out of the large one, `refine`
-    trains it further against the frozen documents, `mine` looks for hard negatives. Each step takes the newest towers,
+    trains it further against the frozen documents, `mine` looks for hard negatives, `adapt` and `splade` make sparse
+    towers of a causal language model. Each step takes the newest towers,
     or what it names of an earlier step. Every key of every kind, with its default, stands in docs/train.md; relative
     paths are relative to the recipe's file.
 
