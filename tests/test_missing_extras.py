@@ -29,7 +29,7 @@ NEEDS = {
     "repo list": ("tritonclient",),
     "deploy": ("tritonclient", "onnxruntime"),
     "doctor server": ("tritonclient",),
-    "demo": dict.fromkeys((*TORCH, "accelerate", "onnx", "ir_measures", *SERVING)),
+    "demo": dict.fromkeys((*TORCH, "accelerate", "onnx", "ir_measures", "onnxruntime", "faiss")),
 }
 
 

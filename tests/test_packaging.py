@@ -14,7 +14,7 @@ import pytest
 from tests.test_layout import PACKAGES, ROOT
 
 pytestmark = [pytest.mark.packaging, pytest.mark.timeout(1200)]
-EXTRAS = ("local", "stream", "serve", "train", "gpu", "all")
+EXTRAS = ("local", "milvus", "stream", "serve", "triton", "train", "data", "gpu", "all")
 
 
 def uv() -> str:
@@ -101,7 +101,9 @@ def test_no_extra_brings_both_faiss_builds(extra: str, tmp_path: Path) -> None:
     command = (uv(), "pip", "compile", ROOT / "pyproject.toml", "--extra", extra, "--no-header", "--no-annotate")
     resolved = run(*command, "--python", sys.executable, cwd=tmp_path).stdout
     builds = set(re.findall(r"^(faiss-\w+)==", resolved, flags=re.MULTILINE))
-    assert builds == {"local": {"faiss-cpu"}, "all": {"faiss-cpu"}, "gpu": {"faiss-gpu"}}.get(extra, set())
+    assert builds == {"local": {"faiss-cpu"}, "milvus": {"faiss-cpu"}, "all": {"faiss-cpu"}, "gpu": {"faiss-gpu"}}.get(
+        extra, set()
+    )
 
 
 def test_the_lock_is_hashed_names_no_index_and_holds_one_faiss() -> None:

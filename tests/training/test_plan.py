@@ -64,7 +64,7 @@ def test_a_step_takes_the_newest_towers_unless_it_names_others(bench: Path) -> N
         ((CONTRASTIVE, with_keys(REFINE, batch_size=5000)), r"step 2 \('refine'\): batch_size: a batch of 5000 needs"),
         ((CONTRASTIVE, REFINE.replace('"data" }', '"data", split = "dev" }')), r"step 2 \('refine'\): data: .*'dev'"),
         ((CONTRASTIVE, DISTIL.replace("train", "dev")), r"step 2 \('distil_query'\): texts: .*no split 'dev'"),
-        ((CONTRASTIVE, REFINE.replace('"data"', '"nowhere"')), r"the recipe's steps\.1\.data\.path names"),
+        ((CONTRASTIVE, REFINE.replace('"data"', '"nowhere"')), r"the recipe's steps\.2\.data\.path names"),
     ],
 )
 def test_whatever_can_be_refused_is_refused_before_the_first_step(

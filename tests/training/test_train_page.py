@@ -15,9 +15,11 @@ from bartizan_training import settings
 from bartizan_training.mine.exact import Mine
 from bartizan_training.recipe import Recipe
 from bartizan_training.settings import Training
+from bartizan_training.stages.adapt import Adapt, NextToken
 from bartizan_training.stages.contrastive import Contrastive
 from bartizan_training.stages.distil_query import DistilQuery
 from bartizan_training.stages.refine import Refine
+from bartizan_training.stages.splade import Splade
 from bartizan_training.step import FromTowers
 
 PAGE = Path(__file__).parents[2] / "docs/train.md"
@@ -29,12 +31,19 @@ TABLES: dict[str, type[BaseModel]] = {
     "distil_query": DistilQuery,
     "refine": Refine,
     "mine": Mine,
+    "adapt": Adapt,
+    "splade": Splade,
     "data": settings.PairsTable,
     "texts: queries": settings.Queries,
+    "texts: documents": settings.Documents,
     "texts: lines": settings.Lines,
     "texts: corpus_sentences": settings.CorpusSentences,
     "loss: InfoNCE": settings.InfoNce,
     "loss: alignment": settings.Alignment,
+    "loss: next token": NextToken,
+    "flops": settings.Flops,
+    "lora": settings.Lora,
+    "tower": settings.Published,
 }
 
 

@@ -1,4 +1,4 @@
-"""However a sparse tower reads a text, twice or all of it at once, and however few terms it keeps: so does its export."""
+"""However a sparse tower reads a text, and however few of its terms it keeps, so does its export."""
 
 from collections.abc import Iterator
 from pathlib import Path

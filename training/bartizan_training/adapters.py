@@ -27,7 +27,7 @@ def adapt_with(stage: nn.Module, lora: Lora) -> None:
         chosen = [name for name in linear if not lora.targets or name.endswith(lora.targets)]
         if not chosen:
             raise WrongUse(
-                f"lora.targets = {list(lora.targets)}: the backbone has no linear layer of such a name; it has "
+                f"lora.targets = {list(lora.targets or ())}: the backbone has no linear layer of such a name; it has "
                 f"{', '.join(sorted({name.rsplit('.', 1)[-1] for name in linear}))}"
             )
         frozen = [*tower.backbone.parameters()]

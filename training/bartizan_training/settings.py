@@ -52,7 +52,7 @@ class Lora(Table):
     """Rank of each adapter."""
     alpha: Annotated[float, Field(gt=0)]
     """An adapter counts alpha / rank."""
-    targets: tuple[str, ...] = ()
+    targets: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     """Last parts of the names of the layers that get one, as `q_proj`; none: every linear layer."""
 
 

@@ -100,7 +100,7 @@ def _source(config: Config) -> Iterator[Finding]:
 
 
 def _writable(config: Config) -> Iterator[Finding]:
-    places = {"word index": config.backend.lexical}
+    places = {"word index": config.backend.words_folder}
     if isinstance(config.source, JsonlSettings):
         places["dead letters"] = config.source.dead_letters or dead_letters_of(config.source.path)
     if config.backend.is_file:
@@ -118,7 +118,7 @@ def _writable(config: Config) -> Iterator[Finding]:
 
 def _words(config: Config) -> Iterator[Finding]:
     """Whose the word index is; filled or not, it must be this collection's."""
-    folder = config.backend.lexical
+    folder = config.backend.words_folder
     if folder is None:
         return
     try:

@@ -10,7 +10,7 @@ from packaging.requirements import Requirement
 from bartizan_connector.doctor.findings import Finding
 
 DISTRIBUTION = "bartizan-search"
-EXTRAS = ("local", "stream", "serve", "triton", "train", "gpu")
+EXTRAS = ("local", "milvus", "stream", "serve", "triton", "train", "data", "gpu")
 
 CLASHES = {"faiss-gpu": "faiss-cpu", "milvus-lite": "faiss-gpu"}
 """Package → the one it must not share an environment with (docs/decisions/004); milvus-lite brings faiss-cpu."""

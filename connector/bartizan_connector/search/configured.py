@@ -16,17 +16,21 @@ if TYPE_CHECKING:
 
 
 def open_words(config: Config) -> "WordIndex | None":
-    """The word index, where one is configured; refused here when its folder is another collection's."""
-    if config.backend.lexical is None:
+    """The word index in a folder of its own, where one is configured; refused here when the folder is another
+    collection's."""
+    folder = config.backend.words_folder
+    if folder is None:
         return None
     from bartizan_connector.search.words.index import WordIndex
 
-    return WordIndex(config.backend.lexical, config.collection.name)
+    return WordIndex(folder, config.collection.name)
 
 
-def lazy_words(config: Config) -> Lazy[Lexical] | None:
-    """The word index. Only what the configuration itself does wrong is refused at once (the folder is another
-    collection's): an index that must be rebuilt is no reason not to search by vectors."""
+def lazy_words(config: Config, store: Lazy[Store]) -> Lazy[Lexical] | None:
+    """The words of the store itself, or the word index. Only what the configuration itself does wrong is refused at once
+    (the folder is another collection's): an index that must be rebuilt is no reason not to search by vectors."""
+    if config.backend.lexical is True:
+        return Lazy(lambda stack: _own_words(stack.enter_context(store.use())))
     try:
         words = open_words(config)
     except WrongUse:
@@ -59,6 +63,13 @@ def lazy_encoder(config: Config, leg: str) -> Lazy[Encoder]:
         return encoder
 
     return Lazy(open)
+
+
+def _own_words(store: Store) -> Lexical:
+    words: Lexical | None = getattr(store, "words", None)
+    if words is None:
+        raise WrongUse(f"collection '{store.collection.name}' keeps no words: it has neither a title nor a text")
+    return words
 
 
 def _words(config: Config, stack: ExitStack) -> Lexical:

@@ -69,12 +69,13 @@ class Retriever:
         for leg in config.spaces:
             checked_pair(config, leg).query.role("query")
         collection = collection_of(config)
+        store = lazy_store(config, collection)
         retriever = cls.__new__(cls)
         retriever._prepare(
             collection,
             {leg: lazy_encoder(config, leg) for leg in config.spaces},
-            lazy_store(config, collection),
-            lazy_words(config),
+            store,
+            lazy_words(config, store),
             config.search.weights,
             config.search.fusion,
             config.search.timeout,

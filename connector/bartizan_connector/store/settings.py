@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, PlainValidator, SecretStr, model_validator
 
 from bartizan_connector.base.errors import WrongUse
 from bartizan_connector.base.tables import Table
@@ -15,6 +15,16 @@ MEMORY = "memory:"
 LITE = "milvus-lite:"
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+def _lexical(value: object) -> Path | Literal[True] | None:
+    if value is None or value is False:
+        return None
+    if value is True or (isinstance(value, str) and value.lower() == "true"):
+        return True
+    if isinstance(value, str | Path):
+        return Path(value)
+    raise ValueError(f"must be a folder, or true for the embedded store's own words, but {value!r:.80} came")
 
 
 class BackendSettings(Table):
@@ -29,14 +39,26 @@ class BackendSettings(Table):
     """Deadline of one call, in seconds."""
     consistency: Literal["Strong", "Session", "Bounded", "Eventually"] = "Bounded"
     index: Literal["auto", "flat", "hnsw"] = "auto"
-    lexical: Path | None = None
-    """Folder of the word index; without it there is no lexical leg."""
+    lexical: Annotated[Path | Literal[True] | None, PlainValidator(_lexical)] = None
+    """`true`: the words that the embedded store keeps in its own file; or the folder of a word index; without it there
+    is no lexical leg."""
 
     @model_validator(mode="after")
     def _one_secret(self) -> Self:
         if self.token and self.token_file:
             raise ValueError("give token or token_file, not both")
         return self
+
+    @model_validator(mode="after")
+    def _own_words(self) -> Self:
+        if self.lexical is True and not self.is_embedded:
+            raise ValueError("lexical = true is for the embedded store; give a folder for the word index")
+        return self
+
+    @property
+    def words_folder(self) -> Path | None:
+        """The folder of the word index, where there is one."""
+        return None if self.lexical is True else self.lexical
 
     @property
     def is_file(self) -> bool:
@@ -54,7 +76,7 @@ class BackendSettings(Table):
             update={
                 "uri": self._lite * LITE + str(folder / self._path) if self.is_file else self.uri,
                 "token_file": self.token_file and folder / self.token_file,
-                "lexical": self.lexical and folder / self.lexical,
+                "lexical": folder / self.words_folder if self.words_folder else self.lexical,
             }
         )
 

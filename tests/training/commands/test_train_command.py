@@ -83,7 +83,7 @@ def test_a_shipped_recipe_says_what_it_needs(bench: Path, tmp_path: Path, option
 
 def test_what_the_last_stage_lacks_is_named_before_the_first_begins(bench: Path) -> None:
     path = toy.recipe(bench, toy.CONTRASTIVE, toy.REFINE.replace('"data"', '"nowhere"'))
-    with pytest.raises(WrongUse, match=r"the recipe's steps\.1\.data\.path names .*/nowhere, which is not there"):
+    with pytest.raises(WrongUse, match=r"the recipe's steps\.2\.data\.path names .*/nowhere, which is not there"):
         CliRunner().invoke(program(), [str(path), "--out", str(bench / "later")], catch_exceptions=False)
     assert not (bench / "later").exists()
 

@@ -36,7 +36,7 @@ def test_a_foreign_folder_is_refused_and_left_alone(tmp_path: Path) -> None:
 def test_a_demo_gives_way_to_the_next_but_for_files_of_other_names(tmp_path: Path) -> None:
     layout = Layout(tmp_path / "demo")
     assert not layout.clear({"seed": 0})
-    for made in (layout.corpus, layout.query, layout.root / "index.db", layout.root / "words", layout.run):
+    for made in (layout.corpus, layout.query, layout.root / "index.bartizan", layout.run):
         made.mkdir(parents=True)
     layout.recipe.write_text("")
     (layout.root / "notes.txt").write_text("mine")

@@ -10,7 +10,7 @@ from bartizan_encoders import NEEDED
 
 _NEEDED = {
     "train": (*NEEDED, "accelerate", "onnx", "ir_measures"),
-    "local": ("onnxruntime", "pymilvus", "milvus_lite", "tantivy"),
+    "local": ("onnxruntime", "tokenizers", "faiss"),
 }
 """Extra → modules that some step needs."""
 

@@ -10,7 +10,7 @@ from bartizan_connector.base.errors import WrongUse, require_installed
 from bartizan_connector.space.spec import TowerSpec
 from bartizan_encoders import NEEDED
 
-_SHIPPED = ", ".join(sorted(path.stem for path in Path(__file__).parents[1].glob("recipes/*.toml")))
+_SHIPPED = ", ".join(sorted(path.stem for path in (Path(__file__).parents[1] / "recipes").glob("*.toml")))
 
 
 def train(
@@ -28,10 +28,11 @@ def train(
 
     A recipe is a TOML file with a name, a seed, a tower to start from and a list of steps: `contrastive` trains
     query and document tower on judged pairs, `distil_query` makes a small query tower out of the large one, `refine`
-    trains it further against the frozen documents, `mine` looks for hard negatives, and `tas_balanced` learns from the
-    teachers that `cross_encoder`, `score` and `late_interaction` make, by the topics of `cluster`. Each step takes the
-    newest towers, or what it names of an earlier step. Every key of every kind, with its default, stands in
-    docs/train.md; relative paths are relative to the recipe's file.
+    trains it further against the frozen documents, `mine` looks for hard negatives; `adapt` and `splade` make sparse
+    towers of a causal language model; `tas_balanced` learns from the teachers that `cross_encoder`, `score` and
+    `late_interaction` make, by the topics of `cluster`. Each step takes the newest towers, or what it names of an
+    earlier step. Every key of every kind, with its default, stands in docs/train.md; relative paths are relative to
+    the recipe's file.
 
     To begin: bartizan train scalingnote --tower TOWER --data BEIR_FOLDER --out RUN
 

@@ -11,7 +11,7 @@ MARKER = "demo.json"
 """Says that a demo made the folder, and with which options."""
 _MADE = {
     *("corpus", "training-data", "untrained", "towers", "recipe.toml", "run"),
-    *("export", "bartizan.toml", "index.db*", "words", "results"),
+    *("export", "bartizan.toml", "index.bartizan*", "results"),
 }
 
 

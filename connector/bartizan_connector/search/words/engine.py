@@ -5,7 +5,7 @@ from importlib.util import find_spec
 from bartizan_connector.base.errors import missing_extra
 
 if find_spec("tantivy") is None:
-    raise missing_extra("tantivy", "local")
+    raise missing_extra("tantivy", "milvus")
 
 import tantivy
 

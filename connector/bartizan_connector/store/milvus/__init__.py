@@ -5,7 +5,7 @@ from importlib.util import find_spec
 from bartizan_connector.base.errors import missing_extra
 
 if find_spec("pymilvus") is None:
-    raise missing_extra("pymilvus", "stream")
+    raise missing_extra("pymilvus", "milvus")
 
 from bartizan_connector.store.milvus.backend import MilvusBackend
 
