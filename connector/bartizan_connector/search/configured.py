@@ -27,8 +27,8 @@ def open_words(config: Config) -> "WordIndex | None":
 
 
 def lazy_words(config: Config, store: Lazy[Store]) -> Lazy[Lexical] | None:
-    """The words of the store itself, or the word index. Only what the configuration itself does wrong is refused at once
-    (the folder is another collection's): an index that must be rebuilt is no reason not to search by vectors."""
+    """The store's own words, or the word index. Only what the configuration itself does wrong is refused at once (the
+    folder is another collection's): an index that must be rebuilt is no reason not to search by vectors."""
     if config.backend.lexical is True:
         return Lazy(lambda stack: _own_words(stack.enter_context(store.use())))
     try:
