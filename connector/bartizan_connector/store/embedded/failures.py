@@ -61,13 +61,19 @@ def damaged(path: Path, told: str) -> Stop:
     )
 
 
-def require_whole(path: Path) -> None:
-    """Refuse what is no store of ours, or only the first part of one."""
+def require_no_folder(path: Path) -> None:
+    """Refuse a folder."""
     if path.is_dir():
         raise Stop(
             f"{path} is a folder, and no store of Bartizan is one; give [backend] uri the path of a file, or "
             "'milvus-lite:PATH' if it is a Milvus Lite index"
         )
+
+
+def require_whole(path: Path) -> None:
+    """Say what stands there, once SQLite has found it to be no store of ours. Never called on a store that is open in
+    this process: to close a file is to lose every lock that the process has on it, SQLite's among them, and then
+    another process takes the log away under our connections."""
     with path.open("rb") as file:
         head = file.read(100)
     if not head.startswith(b"SQLite format 3\x00") or head[68:72] != APPLICATION.to_bytes(4, "big"):

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from bartizan_connector.base.aside import sync_folder
 from bartizan_connector.base.errors import Stop, WrongUse
-from bartizan_connector.store.embedded.failures import APPLICATION, calling, require_whole
+from bartizan_connector.store.embedded.failures import APPLICATION, calling, require_no_folder, require_whole
 from bartizan_connector.store.embedded.layout import FILE_FORMAT, SCHEMA
 
 try:
@@ -150,7 +150,7 @@ class Place:
         connection.close()
 
     def _connected(self, mode: str) -> sqlite3.Connection:
-        require_whole(self.path)
+        require_no_folder(self.path)
         connection = sqlite3.connect(
             f"file:{quote(str(self.path))}?mode={mode}",
             uri=True,
@@ -160,6 +160,7 @@ class Place:
             cached_statements=256,
         )
         try:
+            self._require_ours(connection)
             (format,) = connection.execute("PRAGMA user_version").fetchone()
             if format != FILE_FORMAT:
                 raise Stop(f"the store {self.path} has format {format}, and this version reads {FILE_FORMAT}")
@@ -176,6 +177,18 @@ class Place:
             connection.close()
             raise
         return connection
+
+    def _require_ours(self, connection: sqlite3.Connection) -> None:
+        """Refuse what is no store, or only the first part of one; asked by SQLite's own handle of the file."""
+        try:
+            (application,) = connection.execute("PRAGMA application_id").fetchone()
+        except sqlite3.DatabaseError as error:
+            if isinstance(error, sqlite3.OperationalError):
+                raise
+            application = None
+        if application != APPLICATION:
+            connection.close()
+            require_whole(self.path)
 
     def _same_file(self) -> None:
         """Notice that the file was taken away or replaced, that we are a fork, or that somebody writes again."""
