@@ -80,11 +80,3 @@ def require_whole(path: Path) -> None:
         if not head.strip(b"\x00"):
             raise damaged(path, f"its first {len(head)} bytes hold nothing")
         raise Stop(f"{path} is not a store of Bartizan; give [backend] uri another path")
-    wal = path.with_name(path.name + "-wal")
-    if wal.exists() and wal.stat().st_size:
-        return  # pages may lie there still
-    page = int.from_bytes(head[16:18], "big")
-    whole = (65536 if page == 1 else page) * int.from_bytes(head[28:32], "big")
-    size = path.stat().st_size
-    if size < whole:
-        raise damaged(path, f"it has {size} of {whole} bytes")

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from bartizan_connector.base.aside import sync_folder
 from bartizan_connector.base.errors import Stop, WrongUse
-from bartizan_connector.store.embedded.failures import APPLICATION, calling, require_no_folder, require_whole
+from bartizan_connector.store.embedded.failures import APPLICATION, calling, damaged, require_no_folder, require_whole
 from bartizan_connector.store.embedded.layout import FILE_FORMAT, SCHEMA
 
 try:
@@ -182,13 +182,19 @@ class Place:
         """Refuse what is no store, or only the first part of one; asked by SQLite's own handle of the file."""
         try:
             (application,) = connection.execute("PRAGMA application_id").fetchone()
-        except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.OperationalError):
-                raise
-            application = None
+        except sqlite3.OperationalError:
+            raise
+        except sqlite3.DatabaseError:
+            connection.close()
+            require_whole(self.path)
+            raise
         if application != APPLICATION:
             connection.close()
             require_whole(self.path)
+        (pages,), (page,) = (connection.execute(f"PRAGMA {fact}").fetchone() for fact in ("page_count", "page_size"))
+        size = os.stat(self.path).st_size
+        if size < pages * page and not self._wal_size():  # else pages may lie in the log still
+            raise damaged(self.path, f"it has {size} of {pages * page} bytes")
 
     def _same_file(self) -> None:
         """Notice that the file was taken away or replaced, that we are a fork, or that somebody writes again."""
