@@ -135,7 +135,7 @@ def test_a_missing_package_is_named_with_the_line_that_installs_it(
     printed = capsys.readouterr()
     told = " ".join((printed.err + printed.out).split())
     assert f"this needs the package '{hidden.replace('_', '-')}', which is not installed" in told
-    assert re.search(r"pip install 'bartizan-search\[(local|stream|train|triton)\]'", told)
+    assert re.search(r"pip install 'bartizan-search\[(local|milvus|train|triton)\]'", told)
     assert sorted(place.rglob("*")) == before
 
 

@@ -294,7 +294,7 @@ def test_a_damaged_header_is_named_and_a_tower_is_shown_without_torch(tmp_path: 
     [
         "from bartizan_encoders.commands import import_; import_('minilm', Path(sys.argv[1]) / 'new')",
         "import bartizan_encoders.local",
-        "from bartizan_triton.commands import export; export(Path(sys.argv[1]), Path(sys.argv[1]) / 'new')",
+        "from bartizan_triton.commands.export import export; export([Path(sys.argv[1])], Path(sys.argv[1]) / 'new')",
     ],
 )
 def test_without_torch_the_line_that_installs_it_is_named(tmp_path: Path, code: str) -> None:

@@ -12,7 +12,7 @@ from bartizan_connector.doctor.findings import Finding
 DISTRIBUTION = "bartizan-search"
 EXTRAS = ("local", "milvus", "stream", "serve", "triton", "train", "data", "gpu")
 
-CLASHES = {"faiss-gpu": "faiss-cpu", "milvus-lite": "faiss-gpu"}
+CLASHES = {"faiss-gpu": "faiss-cpu", "faiss-cpu": "faiss-gpu", "milvus-lite": "faiss-gpu"}
 """Package → the one it must not share an environment with (docs/decisions/004); milvus-lite brings faiss-cpu."""
 
 

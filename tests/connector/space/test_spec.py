@@ -54,6 +54,9 @@ CHANGES_VECTORS: list[dict[str, Any]] = [
     {"architecture_hash": DIGEST["other"]},
     {"weights_hash": DIGEST["other"]},
     {"precision": "int8"},
+    {"attention": "bidirectional"},
+    {"echo": True},
+    {"kind": "sparse", "normalise": False, "similarity": "dot", "top_terms": 10},
 ]
 
 

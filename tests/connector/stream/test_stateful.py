@@ -17,6 +17,7 @@ from bartizan_connector.encode.encoder import Encoder
 from bartizan_connector.space.vectors import SparseVector
 from bartizan_connector.store.backend import Backend
 from bartizan_connector.store.collection import Row
+from bartizan_connector.store.embedded import EmbeddedBackend
 from bartizan_connector.store.memory import MemoryBackend
 from bartizan_connector.store.milvus import MilvusBackend
 from bartizan_connector.stream.patience import Patience
@@ -36,7 +37,7 @@ from tests.connector.stream.disruptions import (
 from tests.connector.stream.streams import collection_for
 from tests.connector.stream.topics import PoliteSource, Topic, TopicSource
 from tests.connector.testing.sparse_fake import WordEncoder
-from tests.servers import MilvusServer
+from tests.servers.milvus import MilvusServer
 
 IDS = {"0": ("a", "b", 'quote " and \\'), "1": ("c", "ü")}
 """Partition → the ids that live there."""
@@ -309,6 +310,12 @@ def drive(make: Callable[[], Backend], examples: int, steps: int, *, sparse: boo
 
 def test_memory_equals_the_dictionary() -> None:
     drive(MemoryBackend, examples=60, steps=15)
+
+
+def test_an_embedded_store_equals_the_dictionary(tmp_path: Path) -> None:
+    backend = EmbeddedBackend(tmp_path / "index.bartizan")
+    drive(lambda: backend, examples=10, steps=12)
+    backend.close()
 
 
 def test_a_lite_file_equals_the_dictionary(tmp_path: Path) -> None:

@@ -70,7 +70,8 @@ def test_the_configuration_names_what_the_demo_makes(tmp_path: Path) -> None:
     layout = Layout(tmp_path)
     layout.config.write_text(shipped.read_text(encoding="utf-8"), encoding="utf-8")
     config = Config.load(layout.config, environment={})
-    assert (config.space.document_tower, config.space.query_tower) == (layout.document, layout.query)
+    space = config.spaces["dense"]
+    assert (space.document_tower, space.query_tower) == (layout.document, layout.query)
     assert config.source is not None
     assert config.source.path == layout.corpus / "corpus.jsonl"
 
