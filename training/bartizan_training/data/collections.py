@@ -6,7 +6,6 @@ qrels/test.tsv   query-id ⇥ corpus-id ⇥ score                  one file a sp
 """
 
 import json
-from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,11 +15,13 @@ from typing import Any, Self
 from bartizan_connector.base.errors import WrongUse
 from bartizan_connector.space.canonical import digest_of
 from bartizan_connector.stream.records import text_of
+from bartizan_training.data.lines import lines_of
 
 Qrels = dict[str, dict[str, int]]
 """Query → document → grade."""
 
 _HASH_DOMAIN = "bartizan.judged/1"
+_NEEDED = "a BEIR folder needs it"
 _QRELS_HEADER = ["query-id", "corpus-id", "score"]
 
 
@@ -110,7 +111,7 @@ def read_lines(path: Path) -> list[str]:
 def _records(path: Path) -> Iterator[tuple[str, dict[str, Any], str]]:
     """Each JSON object of the file with its id and its place; an id comes once."""
     seen: set[str] = set()
-    for where, line in _lines(path):
+    for where, line in lines_of(path, _NEEDED):
         try:
             record = json.loads(line)
         except (json.JSONDecodeError, RecursionError) as error:
@@ -150,7 +151,7 @@ def _string(record: dict[str, Any], key: str, where: str) -> str:
 
 
 def _judgements(path: Path) -> Iterator[tuple[str, str, int, str]]:
-    lines = _lines(path)
+    lines = lines_of(path, _NEEDED)
     where, header = next(lines, (f"{path}:1", ""))
     if header.split("\t") != _QRELS_HEADER:
         raise WrongUse(f"{where}: expected the header {' ⇥ '.join(_QRELS_HEADER)} (tabs between), got {header[:80]!r}")
@@ -160,19 +161,3 @@ def _judgements(path: Path) -> Iterator[tuple[str, str, int, str]]:
             yield query, document, int(grade), where
         except ValueError as error:
             raise WrongUse(f"{where}: expected query-id ⇥ corpus-id ⇥ whole number, got {line[:80]!r}") from error
-
-
-def _lines(path: Path) -> Iterator[tuple[str, str]]:
-    """The lines that are not blank, each with its place (`corpus.jsonl:17`)."""
-    try:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                where = f"{path}:{number}"
-                try:
-                    text = line.removeprefix(BOM_UTF8 if number == 1 else b"").decode("utf-8").rstrip("\r\n")
-                except UnicodeDecodeError as error:
-                    raise WrongUse(f"{where}: not UTF-8 (byte {error.start} of the line)") from error
-                if text.strip():
-                    yield where, text
-    except OSError as error:
-        raise WrongUse(f"cannot read {path}: {error.strerror}; a BEIR folder needs it") from error

@@ -12,8 +12,8 @@ Placed = tuple[str, str]
 """Where it stands, and the line."""
 
 
-def lines_of(path: Path) -> Iterator[Placed]:
-    """The lines that are not blank."""
+def lines_of(path: Path, why: str = "") -> Iterator[Placed]:
+    """The lines that are not blank; `why` the file is needed is told when it cannot be read."""
     try:
         with path.open("rb") as file:
             for number, line in enumerate(file, start=1):
@@ -25,7 +25,7 @@ def lines_of(path: Path) -> Iterator[Placed]:
                 if text.strip():
                     yield where, text
     except OSError as error:
-        raise WrongUse(f"cannot read {path}: {error.strerror}") from error
+        raise WrongUse(f"cannot read {path}: {error.strerror}{why and '; '}{why}") from error
 
 
 def read_table(path: Path, what: str) -> dict[str, str]:
