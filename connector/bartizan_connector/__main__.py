@@ -1,5 +1,6 @@
 """The program `bartizan`: gathers the sub-commands of the four packages and turns errors into exit codes."""
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from bartizan_connector.base.console import err
-from bartizan_connector.base.errors import BartizanError
+from bartizan_connector.base.errors import BartizanError, WrongUse
 
 ORDER = ("demo", "tower", "train", "export", "repo", "deploy", "ingest", "search", "eval", "doctor")
 """The order a newcomer meets the commands in; others follow by name."""
@@ -60,6 +61,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if os.environ.get(TRACEBACK):
             raise
         what = " ".join(f"{type(error).__name__}: {error}".split())
+        if _is_no_path(error):
+            err.print(f"error: a path that was given cannot be one: {what}", markup=False, style="red")
+            sys.exit(WrongUse.exit_code)
         err.print(
             f"error: {what}. This was not foreseen, so it is a fault of Bartizan; {TRACEBACK}=1 shows where it "
             "happened",
@@ -67,6 +71,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
             style="red",
         )
         sys.exit(BartizanError.exit_code)
+
+
+def _is_no_path(error: Exception) -> bool:
+    """Whether the system refused a path that a person gave, for its length or for a byte of zero in it."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENAMETOOLONG
+    return isinstance(error, ValueError) and "embedded null" in str(error)
 
 
 def _tell_version(asked: bool) -> None:

@@ -68,3 +68,11 @@ def test_nothing_that_a_terminal_would_obey_is_printed(capsys: pytest.CaptureFix
     assert printable(told) == told
     assert printable(title) == shown
     assert printable("two\nlines\tand a tab") == "two\nlines\tand a tab"
+
+
+@pytest.mark.parametrize("path", ["x" * 300, "a\0b"])
+def test_a_path_that_cannot_be_one_is_wrong_use(path: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["tower", "show", path])
+    assert ended.value.code == 2
+    assert "fault of Bartizan" not in capsys.readouterr().err

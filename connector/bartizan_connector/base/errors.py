@@ -5,6 +5,7 @@
     ├── Reject(ids, reason)      1   these never will, the others may: dead-letter them and go on
     └── Stop(reason)             1   a human is needed
         ├── WrongUse             2   a command, configuration or request that cannot mean anything
+        │   └── NotAText         2   what came as a text is none
         └── SpaceMismatch        3   vectors of two spaces would have met
 
 Adapters translate their library's exceptions where they call it; the pipeline and the command line react, nobody else.
@@ -49,6 +50,10 @@ class WrongUse(Stop):
     """A command, a configuration or a request that is malformed."""
 
     exit_code = 2
+
+
+class NotAText(WrongUse):
+    """What the caller gave as a text is none: another type, or half a character."""
 
 
 class SpaceMismatch(Stop):

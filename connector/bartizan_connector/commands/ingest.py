@@ -29,6 +29,9 @@ INTERRUPTED = 130
 def ingest(
     config: Annotated[Path, typer.Argument(help="The configuration file.")] = Path("bartizan.toml"),
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 when a line had to be set aside.")] = False,
+    reindex: Annotated[
+        bool, typer.Option("--reindex", help="First build the indexes anew, as [backend] index asks now.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Stream the documents of [source] into the collection: read, skip what is there, encode, write.
@@ -43,11 +46,11 @@ def ingest(
     settings = Config.load(config)
     source = open_source(settings)
     try:
-        report = ingest_all(settings, source)
+        report = ingest_all(settings, source, reindex=reindex)
     except KeyboardInterrupt:
         err.print(
-            "interrupted; what was committed is stored, and nothing else is half done. Run the same command again to "
-            "go on: what is stored is not encoded again",
+            "interrupted; what was committed is stored. Run the same command again: it completes what was begun, "
+            "and what is stored is not encoded again",
             markup=False,
             style="yellow",
         )
@@ -66,7 +69,7 @@ def ingest(
         raise typer.Exit(1)
 
 
-def ingest_all(config: Config, source: "Source") -> "Report":
+def ingest_all(config: Config, source: "Source", *, reindex: bool = False) -> "Report":
     """Open what the configuration names, and run the source through it with a progress bar; the source is closed."""
     from bartizan_connector.config.towers import collection_of, open_encoders
     from bartizan_connector.search.configured import open_words
@@ -79,6 +82,9 @@ def ingest_all(config: Config, source: "Source") -> "Report":
         for encoder in encoders.values():
             opened.enter_context(closing(encoder))
         backend = opened.enter_context(closing(config.backend.open()))
+        if reindex:
+            with closing(backend.open(collection)) as store:
+                store.reindex()
         words = open_words(config)
         if words is not None:
             opened.enter_context(closing(words))

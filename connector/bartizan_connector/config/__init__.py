@@ -1,4 +1,4 @@
-"""`bartizan.toml`: one file for ingest, search, serve and doctor, and the towers that it names."""
+"""`bartizan.toml`: one file for ingest, search, eval and doctor, and the towers that it names."""
 
 from bartizan_connector.config.file import Config
 

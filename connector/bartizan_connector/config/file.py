@@ -18,13 +18,14 @@ from bartizan_connector.base.errors import WrongUse
 from bartizan_connector.base.tables import Table, Text, check, read_toml
 from bartizan_connector.config.settings import (
     LEXICAL,
+    TEXT_FIELDS,
     CollectionSettings,
     SearchSettings,
     SourceSettings,
     SpaceSettings,
 )
 from bartizan_connector.encode.settings import AnyEncoder, EncoderSettings, OnnxSettings
-from bartizan_connector.store.collection import Name
+from bartizan_connector.store.collection import RESERVED_NAMES, Name
 from bartizan_connector.store.settings import BackendSettings
 
 log = logging.getLogger(__name__)
@@ -64,6 +65,8 @@ class Config(Table):
         for leg, space in self.spaces.items():
             if leg == LEXICAL:
                 raise ValueError(f"spaces.{leg}: that name is the word search's; call the space otherwise")
+            if leg in RESERVED_NAMES or leg in {spec.name for spec in TEXT_FIELDS}:
+                raise ValueError(f"spaces.{leg}: Bartizan keeps that name for itself; call the space otherwise")
             for role in ("document", "query"):
                 named = getattr(space, f"{role}_encoder")
                 if named not in self.encoders and named not in _BY_ROLE:

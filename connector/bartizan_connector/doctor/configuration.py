@@ -104,7 +104,7 @@ def _writable(config: Config) -> Iterator[Finding]:
     if isinstance(config.source, JsonlSettings):
         places["dead letters"] = config.source.dead_letters or dead_letters_of(config.source.path)
     if config.backend.is_file:
-        places["vectors"] = Path(config.backend.uri)
+        places["vectors"] = config.backend.path
     for name, place in places.items():
         if place is None:
             continue

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
-from bartizan_connector.base.errors import BartizanError, Retry, SpaceMismatch, Stop, WrongUse
+from bartizan_connector.base.errors import BartizanError, NotAText, Retry, SpaceMismatch, Stop
 from bartizan_connector.encode.answers import check_answer, trusting
 from bartizan_connector.encode.encoder import Encoder
 from bartizan_connector.search.lazy import Lazy
@@ -80,9 +80,9 @@ class Leg:
         return self._threads.submit(partial(self._find, request, depth, attempt), request.deadline)
 
     def failure_of(self, error: BaseException, step: str) -> BartizanError:
-        """Why the leg gave nothing. Raises what is the caller's own mistake: a query that the tower does not take,
-        another space."""
-        if isinstance(error, SpaceMismatch) or (isinstance(error, WrongUse) and step == "encode"):
+        """Why the leg gave nothing. Raises what no other leg may make good: the query is no text, or two spaces would
+        have met."""
+        if isinstance(error, SpaceMismatch | NotAText):
             raise error
         if isinstance(error, BartizanError):
             return error

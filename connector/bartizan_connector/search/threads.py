@@ -61,8 +61,9 @@ class LegThreads:
                 return
             self._closed = True
             while not self._line.empty():
-                if job := self._line.get():
-                    job[0].cancel()
+                job = self._line.get()
+                if job and job[0].set_running_or_notify_cancel():
+                    job[0].set_exception(Retry(f"the {self._name} leg was closed while a call waited for a thread"))
             for _ in range(self._alive):
                 self._line.put(None)
 

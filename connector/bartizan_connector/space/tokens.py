@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
 
-from bartizan_connector.base.errors import SpaceMismatch, Stop, WrongUse, missing_extra
+from bartizan_connector.base.errors import NotAText, SpaceMismatch, Stop, WrongUse, missing_extra
 from bartizan_connector.space.canonical import digest_of
 from bartizan_connector.space.spec import Role, RoleSpec, TowerSpec
 
@@ -105,7 +105,7 @@ class Tokens:
             raise WrongUse("expected a list of texts, got one text; put it into a list")
         for position, text in enumerate(texts):
             if not isinstance(text, str):  # the library would take a pair of texts for one text
-                raise WrongUse(f"text {position} is of type {type(text).__name__}, expected str")
+                raise NotAText(f"text {position} is of type {type(text).__name__}, expected str")
         room = spec.max_tokens - self._special
         prefixed = [spec.prefix + text for text in texts] if spec.prefix else list(texts)
         try:
@@ -144,11 +144,11 @@ def _tokenizer(text: str) -> Tokenizer:
     return tokenizer
 
 
-def _blame(texts: Sequence[str]) -> WrongUse:
+def _blame(texts: Sequence[str]) -> NotAText:
     """Name the text that the tokenizer refused; half of a surrogate pair is what a str can hold and UTF-8 cannot."""
     for position, text in enumerate(texts):
         try:
             text.encode("utf-8")
         except UnicodeEncodeError as error:
-            return WrongUse(f"text {position} is not valid Unicode ({error.reason} at character {error.start})")
-    return WrongUse("the tokenizer refused these texts")
+            return NotAText(f"text {position} is not valid Unicode ({error.reason} at character {error.start})")
+    return NotAText("the tokenizer refused these texts")

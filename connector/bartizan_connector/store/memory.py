@@ -142,7 +142,9 @@ class MemoryStore:
     def purge(self, before: int) -> int:
         with self._lock:
             heads = self._kept.heads
-            old = [id for id, head in heads.items() if head.deleted and head.version < before]
+            old = [
+                id for id, head in heads.items() if head.deleted and head.version < before and id not in self._kept.rows
+            ]
             for id in old:
                 del heads[id]
             return len(old)

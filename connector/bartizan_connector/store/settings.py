@@ -90,6 +90,11 @@ class BackendSettings(Table):
         return self.token.get_secret_value() if self.token else None
 
     @property
+    def path(self) -> Path:
+        """The file or folder that the address names, where it is one."""
+        return Path(self._path)
+
+    @property
     def _lite(self) -> bool:
         return self.uri.startswith(LITE)
 

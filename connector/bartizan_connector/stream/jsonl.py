@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from bartizan_connector.base.aside import sync_folder
 from bartizan_connector.base.errors import Stop, WrongUse
 from bartizan_connector.stream.source import Batch, Message
 from bartizan_connector.stream.versions import stamp
@@ -103,8 +104,8 @@ class JsonlSource:
             if self._letters is None:
                 self._aside.parent.mkdir(parents=True, exist_ok=True)
                 self._letters = self._aside.open("ab")
-                _sync_folder(self._aside.parent)
-            self._letters.write(line.encode())
+                sync_folder(self._aside.parent)
+            self._letters.write(line.encode(errors="backslashreplace"))
         except OSError as error:
             raise self._cannot_set_aside(error) from error
 
@@ -199,8 +200,10 @@ def _files_of(path: Path, dead_letters: Path) -> list[Path]:
         files = [path]
     else:
         raise WrongUse(f"there is no JSON Lines file or folder at {path}")
-    if dead_letters.resolve() in {file.resolve() for file in files}:
+    if any(dead_letters.exists() and dead_letters.samefile(file) for file in files):
         raise WrongUse(f"the dead letters would overwrite the source {dead_letters}; give them a file of their own")
+    if dead_letters.exists() and not _holds_letters(dead_letters):
+        raise WrongUse(f"{dead_letters} holds something else than dead letters; give them a file of their own")
     return files
 
 
@@ -212,6 +215,18 @@ def _origin_of(file: Path, state: os.stat_result) -> str:
 
 def _digest(facts: bytes) -> str:
     return hashlib.sha256(facts).hexdigest()[:16]
+
+
+def _holds_letters(path: Path) -> bool:
+    """Whether the file is empty, or begins as an earlier run left it: nothing else is ever overwritten."""
+    if not path.is_file():
+        return not path.is_dir()  # a device or a pipe holds nothing that could be lost
+    try:
+        with path.open("rb") as file:
+            first = file.readline(MAX_LINE_BYTES * 8)
+        return not first or {"position", "reason", "version"} <= json.loads(first).keys()
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 def _lines_in(file: Path) -> int:
@@ -238,12 +253,3 @@ def _original(message: Message) -> dict[str, str | None]:
         return {"text": message.value.decode()}
     except UnicodeDecodeError:
         return {"base64": base64.b64encode(message.value).decode("ascii")}
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a new file's name durable, not only its content."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

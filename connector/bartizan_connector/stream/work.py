@@ -166,7 +166,10 @@ class _Pipeline:
                 self._ended_steps.put(ended)  # told by whoever waits for the batch, not from within the source
                 return
             if ended is not None:
-                self._go_on(*ended)
+                try:
+                    self._go_on(*ended)
+                except Exception as error:  # noqa: BLE001  raised by `run`, not into the source's own call
+                    self._give_up_from(ended[1], error)
 
     def end(self) -> None:
         """Let the step that is being done end, and no other begin."""

@@ -234,7 +234,7 @@ def test_an_interrupted_run_says_how_to_go_on_and_goes_on(project: Project) -> N
     printed, remarks = process.communicate(timeout=120)
     assert (process.returncode, printed) == (130, "")
     assert "interrupted; what was committed is stored" in remarks
-    assert "Run the same command again to go on" in remarks
+    assert "Run the same command again: it completes what was begun" in remarks
     assert "Traceback" not in remarks
     process = start(project)
     report = json.loads(process.communicate(timeout=120)[0])

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from bartizan_connector.base.errors import BartizanError, Retry, SpaceMismatch, Stop, WrongUse
+from bartizan_connector.base.errors import BartizanError, NotAText, Retry, SpaceMismatch, Stop, WrongUse
 from bartizan_connector.search.retriever import Retriever
 from bartizan_connector.space.spec import Role
 from bartizan_connector.space.vectors import Vectors
@@ -85,7 +85,7 @@ async def test_whatever_the_store_raises_costs_its_legs_only(error: Exception) -
 @pytest.mark.parametrize(
     "error",
     [
-        WrongUse("text 0 is not valid Unicode"),
+        NotAText("text 0 is not valid Unicode"),
         SpaceMismatch("the server runs another tower", expected="a", came="b", way_out="Serve the right one."),
     ],
 )

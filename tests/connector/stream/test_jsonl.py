@@ -243,3 +243,18 @@ def test_the_origin_is_the_file_in_its_present_state(tmp_path: Path) -> None:
     assert edited.version == before.version
     assert edited.origin != before.origin
     assert sequence(edited.origin) == sequence(before.origin)
+
+
+def test_dead_letters_never_replace_what_is_none(tmp_path: Path) -> None:
+    source = tmp_path / "docs.jsonl"
+    source.write_text('{"_id": "a", "text": "x"}\n', encoding="utf-8")
+    (tmp_path / "store").write_bytes(b"SQLite format 3\x00 and more")
+    (tmp_path / "bartizan.toml").write_text('[collection]\nname = "docs"\n', encoding="utf-8")
+    (tmp_path / "folder").mkdir()
+    for name in ("store", "bartizan.toml", "folder"):
+        with pytest.raises(WrongUse, match="holds something else than dead letters"):
+            JsonlSource(source, dead_letters=tmp_path / name)
+    (tmp_path / "link").hardlink_to(source)
+    with pytest.raises(WrongUse, match="would overwrite the source"):
+        JsonlSource(source, dead_letters=tmp_path / "link")
+    assert source.read_text(encoding="utf-8")

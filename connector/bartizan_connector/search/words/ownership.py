@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from uuid import uuid4
 
+from bartizan_connector.base.aside import sync_folder
 from bartizan_connector.base.errors import Stop
 
 OWNER_FILE = "collection.json"
@@ -36,6 +37,7 @@ def take(folder: Path, collection: str) -> str:
             file.flush()
             os.fsync(file.fileno())
         _link(aside, folder / OWNER_FILE)
+        sync_folder(folder)
     finally:
         aside.unlink(missing_ok=True)
     return owner_of(folder) or collection

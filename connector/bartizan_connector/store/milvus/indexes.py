@@ -47,7 +47,7 @@ class Indexes:
         """The indexes that are not as the configuration asks."""
         return [
             f"the {leg.name} leg of collection '{self._collection.name}' has a {has} index, but "
-            f'[backend] index = "{self._choice}" asks for {wanted} here; reindex() builds it anew'
+            f'[backend] index = "{self._choice}" asks for {wanted} here; bartizan ingest --reindex builds it anew'
             for leg in self._collection.legs
             if (has := self._type(leg.name)) != (wanted := str(self._wanted(leg)[0].index_type))
         ]
