@@ -170,8 +170,8 @@ class Retriever:
         asked = self.legs if request.legs is None else request.legs
         if LEXICAL in asked and LEXICAL not in self.legs:
             raise WrongUse(
-                "there is no lexical leg: set [backend] lexical to a folder and ingest (in the embedded store: to true), "
-                "or give the retriever a word search of your own"
+                "there is no lexical leg: set [backend] lexical to a folder and ingest (to true, in the embedded "
+                "store), or give the retriever a word search of your own"
             )
         if unknown := sorted(set(asked) - set(self.legs)):
             what = f"unknown leg {', '.join(map(repr, unknown))}"
