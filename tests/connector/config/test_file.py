@@ -147,6 +147,8 @@ def test_the_environment_overrides_any_key(tmp_path: Path) -> None:
             r"weights\.spars: there is no such leg; .* dense, lexical",
         ),
         (MINIMAL + "[spaces.lexical]\ndocument_tower = 'x'\n", {}, r"spaces\.lexical: that name is the word search's"),
+        (MINIMAL + "[spaces.text]\ndocument_tower = 'x'\n", {}, r"spaces\.text: Bartizan keeps that name for itself"),
+        (MINIMAL + "[spaces.id]\ndocument_tower = 'x'\n", {}, r"spaces\.id: Bartizan keeps that name for itself"),
         (MINIMAL + "query_towr = 'x'\n", {}, r"unknown key spaces\.dense\.query_towr; known here: document_encoder, "),
         (MINIMAL + "query_encoder = 'gpu'\n", {}, r"query_encoder: there is no table \[encoders\.gpu\]; there are doc"),
         (
