@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from bartizan_connector.base.errors import WrongUse
 from bartizan_connector.config.file import Config
 from bartizan_connector.config.settings import TEXT_FIELDS
 from bartizan_connector.encode.encoder import Encoder
@@ -43,13 +42,6 @@ def checked_pair(config: Config, leg: str) -> Pair:
 def collection_of(config: Config) -> Collection:
     """The contract of the configured collection: a leg for each space, the text, the declared fields."""
     legs = tuple(Leg.of(checked_pair(config, leg).document, leg) for leg in config.spaces)
-    named: dict[str, str] = {}
-    for leg in legs:
-        if (other := named.setdefault(leg.space_id, leg.name)) != leg.name:
-            raise WrongUse(
-                f"[spaces.{other}] and [spaces.{leg.name}] are one space, {leg.space_id}: every hit would count twice; "
-                "leave one of them out"
-            )
     return Collection(name=config.collection.name, legs=legs, fields=(*TEXT_FIELDS, *config.collection.fields))
 
 
