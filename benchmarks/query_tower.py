@@ -106,7 +106,8 @@ def take_turns(engines: Mapping[str, Encode], texts: Sequence[str], *, rounds: i
     """Time single queries: in each round, every engine encodes the same block, first a few that only warm it up."""
     generator = np.random.default_rng(0)
     drawn = generator.integers(0, len(texts), size=(rounds, _WARM_UP + _QUERIES))
-    return timing.take_turns(engines, [[texts[position] for position in row] for row in drawn], warm_up=_WARM_UP)
+    blocks = [[texts[position] for position in row] for row in drawn]
+    return timing.take_turns(engines, timing.with_progress(blocks), warm_up=_WARM_UP)
 
 
 def _variants(chain: Chain) -> list[tuple[str, Path, Precision]]:

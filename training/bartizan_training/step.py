@@ -24,7 +24,8 @@ Taken = Mapping[str, Path]
 
 _ON_A_CPU, _LEAST_ON_A_GPU, _MOST_ON_A_GPU = 384, 4096, 65536
 """A CPU would rather do more pieces than more padding: 32 short texts train in 0.8 of the time that one piece takes.
-A GPU that trains a small model waits for its kernels to be launched: few large pieces are 1.6 to 2 times as fast."""
+A GPU that trains a small model waits for its kernels to be launched: with few large pieces an H200 trained a MiniLM
+shape 1.9 times as fast, a DistilBERT shape 1.1 times."""
 _TOKENS_PER_GIB = 1024
 
 

@@ -14,7 +14,7 @@ from bartizan_connector.space.spec import TowerSpec
 from bartizan_training.demo.layout import Layout
 from bartizan_training.demo.shell import Shell, typed
 from bartizan_training.evaluate.results import Result
-from bartizan_training.evaluate.timing import one_query, take_turns
+from bartizan_training.evaluate.timing import one_query, take_turns, with_progress
 
 MEASURE = "nDCG@10"
 _ROUNDS = 5
@@ -50,7 +50,8 @@ def milliseconds(exports: Mapping[str, Path], queries: Sequence[str]) -> dict[st
             name: one_query(stack.enter_context(closing(OnnxSettings(threads=1).open(export))))
             for name, export in exports.items()
         }
-        times = take_turns(engines, [[*queries[:_WARM_UP], *queries]] * _ROUNDS, warm_up=_WARM_UP)
+        blocks = [[*queries[:_WARM_UP], *queries]] * _ROUNDS
+        times = take_turns(engines, with_progress(blocks), warm_up=_WARM_UP)
     return {name: statistics.median(taken.wall) for name, taken in times.items()}
 
 
