@@ -4,7 +4,6 @@ import json
 import resource
 import shutil
 import signal
-import socket
 from pathlib import Path
 
 import pytest
@@ -88,14 +87,7 @@ def test_two_processes_train_what_one_trains(bench: Path) -> None:
     path = toy.recipe(bench, *stages)
     one, two = bench / "one", bench / "two"
     train(Recipe.load(path), one)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    world = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "ACCELERATE_USE_CPU": "true"}
-    workers = [toy.started(path, two, RANK=str(rank), LOCAL_RANK=str(rank), **world) for rank in range(2)]
-    for worker in workers:
-        worker.join(timeout=120)
-    assert [worker.exitcode for worker in workers] == [0, 0]
+    toy.train_in_two_processes(path, two)
     for ours, theirs in zip(history(one), history(two), strict=True):
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
         assert ours["gradient_norm"] == pytest.approx(theirs["gradient_norm"], rel=1e-3)

@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import signal
+import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -183,6 +184,18 @@ def started(path: Path, out: Path, **environment: str) -> Any:
     worker = context.Process(target=_work, args=(str(path), str(out), environment))
     worker.start()
     return worker
+
+
+def train_in_two_processes(path: Path, out: Path) -> None:
+    """Train in two processes that share each batch."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    world = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "ACCELERATE_USE_CPU": "true"}
+    workers = [started(path, out, RANK=str(rank), LOCAL_RANK=str(rank), **world) for rank in range(2)]
+    for worker in workers:
+        worker.join(timeout=240)
+    assert [worker.exitcode for worker in workers] == [0, 0]
 
 
 def train_and_kill(path: Path, out: Path, *, at: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any, Self
 from bartizan_connector.base.errors import WrongUse
 from bartizan_connector.space.canonical import digest_of
 from bartizan_connector.stream.records import text_of
-from bartizan_training.data.lines import lines_of
+from bartizan_training.data.lines import json_lines, lines_of
 
 Qrels = dict[str, dict[str, int]]
 """Query → document → grade."""
@@ -111,13 +111,7 @@ def read_lines(path: Path) -> list[str]:
 def _records(path: Path) -> Iterator[tuple[str, dict[str, Any], str]]:
     """Each JSON object of the file with its id and its place; an id comes once."""
     seen: set[str] = set()
-    for where, line in lines_of(path, _NEEDED):
-        try:
-            record = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise WrongUse(f"{where}: not a line of JSON ({error})") from error
-        if not isinstance(record, dict):
-            raise WrongUse(f"{where}: expected a JSON object, got {type(record).__name__}")
+    for where, record in json_lines(path, _NEEDED):
         id = _id(record, where)
         if id in seen:
             raise WrongUse(f"{where}: the id '{id}' was used before")

@@ -44,14 +44,15 @@ def read_table(path: Path, what: str) -> dict[str, str]:
 
 def records_of(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """The records of a `.jsonl`, `.parquet` or `.arrow` file."""
-    readers = {".jsonl": _json_lines, ".parquet": _parquet, ".arrow": _arrow}
+    readers = {".jsonl": json_lines, ".parquet": _parquet, ".arrow": _arrow}
     if path.suffix not in readers:
         raise WrongUse(f"{path}: expected a file that ends in {', '.join(readers)}")
     return readers[path.suffix](path)
 
 
-def _json_lines(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    for where, line in lines_of(path):
+def json_lines(path: Path, why: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """The JSON objects of the file, one a line."""
+    for where, line in lines_of(path, why):
         try:
             record = json.loads(line)
         except (json.JSONDecodeError, RecursionError) as error:
