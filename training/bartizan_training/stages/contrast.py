@@ -1,18 +1,42 @@
 """InfoNCE as a recipe sets it, over the batches of judged pairs of all processes."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import torch
 from accelerate import Accelerator
+from pydantic import model_validator
 from torch import Tensor
 
+from bartizan_training.artefacts import Kind
 from bartizan_training.data.negatives import NEGATIVES_FILE
 from bartizan_training.data.pairs import Pairs, read_pairs
 from bartizan_training.data.samplers import PairSampler, require_even
 from bartizan_training.losses import info_nce
 from bartizan_training.settings import InfoNce, PairsTable, Training
-from bartizan_training.step import Taken, under_key
+from bartizan_training.stages.stage import TrainingStep
+from bartizan_training.step import FromTowers, Reference, Taken, under_key
+
+
+class OnJudged(FromTowers, TrainingStep):
+    """The keys of every step that learns from judged pairs."""
+
+    data: PairsTable
+    """Judged queries and their documents."""
+    negatives: Reference | None = None
+    """Hard negatives that a `mine` step before has found, by its name, in place of a file in `data`."""
+
+    gives: ClassVar[Kind] = "towers"
+    takes: ClassVar[Mapping[str, Kind]] = {**FromTowers.takes, "negatives": "negatives"}
+
+    @model_validator(mode="after")
+    def _one_source_of_negatives(self) -> Self:
+        if self.negatives and self.data.negatives:
+            raise ValueError(
+                f"negatives = '{self.negatives}' and data.negatives = '{self.data.negatives}': give one of them"
+            )
+        return self
 
 
 def contrast(q_BD: Tensor, d_ND: Tensor, known_BN: Tensor, table: InfoNce) -> Tensor:
@@ -35,12 +59,6 @@ def pairs_with(data: PairsTable, negatives: Path | None) -> PairsTable:
 def mined(taken: Taken) -> Path | None:
     """The file of hard negatives that the step takes, if any."""
     return taken["negatives"] / NEGATIVES_FILE if "negatives" in taken else None
-
-
-def require_one_source(data: PairsTable, negatives: str | None) -> None:
-    """Refuse hard negatives from a file and from a step at once."""
-    if negatives and data.negatives:
-        raise ValueError(f"negatives = '{negatives}' and data.negatives = '{data.negatives}': give one of them")
 
 
 def check_pairs(table: Training, data: PairsTable, seed: tuple[int, int], processes: int) -> Pairs:

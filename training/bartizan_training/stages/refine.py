@@ -2,51 +2,37 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import Literal
 
 import torch
-from pydantic import model_validator
 from torch import Tensor
 
-from bartizan_training.artefacts import Kind
 from bartizan_training.data.packing import Packed, TokenTable
 from bartizan_training.data.pairs import read_pairs
 from bartizan_training.data.samplers import PairSampler, share
 from bartizan_training.embedding import capped, encode
 from bartizan_training.frozen import Frozen, freeze
-from bartizan_training.settings import InfoNce, PairsTable
+from bartizan_training.settings import InfoNce
 from bartizan_training.stages.contrast import (
+    OnJudged,
     check_pairs,
     contrast,
     from_all,
     mined,
     pairs_with,
-    require_one_source,
 )
-from bartizan_training.stages.stage import Batch, Embedded, Stage, TrainingStep, playing_only
-from bartizan_training.step import FromTowers, Place, Reference, Taken
+from bartizan_training.stages.stage import Batch, Embedded, Stage, playing_only
+from bartizan_training.step import Place, Taken
 from bartizan_training.towers import PlannedTower, Towers, TrainedTowers
 
 
-class Refine(FromTowers, TrainingStep):
+class Refine(OnJudged):
     """Its table in a recipe."""
 
     kind: Literal["refine"]
     """`refine`"""
-    data: PairsTable
-    """Judged queries and their documents."""
-    negatives: Reference | None = None
-    """Hard negatives that a `mine` step before has found, by its name, in place of a file in `data`."""
     loss: InfoNce = InfoNce()
     """InfoNCE of the query tower against the frozen document vectors."""
-
-    gives: ClassVar[Kind] = "towers"
-    takes: ClassVar[Mapping[str, Kind]] = {**FromTowers.takes, "negatives": "negatives"}
-
-    @model_validator(mode="after")
-    def _one_source_of_negatives(self) -> Self:
-        require_one_source(self.data, self.negatives)
-        return self
 
     def plan(self, name: str, towers: Mapping[str, PlannedTower]) -> Mapping[str, PlannedTower]:
         """The document tower as it was, and a query tower of its space."""
