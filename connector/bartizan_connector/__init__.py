@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from bartizan_connector.base.errors import BartizanError, Reject, Retry, SpaceMismatch, Stop, WrongUse
     from bartizan_connector.config import Config
+    from bartizan_connector.documents.documents import Documents
     from bartizan_connector.encode.onnx import OnnxEncoder
     from bartizan_connector.search.retriever import Retriever
     from bartizan_connector.space.spec import TowerSpec
@@ -20,6 +21,7 @@ _HOME = {
     "BartizanError": "base.errors",
     "Collection": "store.collection",
     "Config": "config",
+    "Documents": "documents.documents",
     "FieldSpec": "store.collection",
     "Leg": "store.collection",
     "MemoryBackend": "store.memory",
@@ -38,6 +40,7 @@ __all__ = [
     "BartizanError",
     "Collection",
     "Config",
+    "Documents",
     "FieldSpec",
     "Leg",
     "MemoryBackend",

@@ -1,5 +1,6 @@
 """`bartizan ingest`: brings the configured collection up to what the source says."""
 
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bartizan_connector.base.console import err, out, progress
+from bartizan_connector.base.errors import Stop, WrongUse
 from bartizan_connector.config import Config
 
 if TYPE_CHECKING:
@@ -28,6 +30,15 @@ INTERRUPTED = 130
 
 def ingest(
     config: Annotated[Path, typer.Argument(help="The configuration file.")] = Path("bartizan.toml"),
+    stream: Annotated[
+        str | None, typer.Argument(metavar="[-]", help="- reads JSON lines from standard input instead of [source].")
+    ] = None,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Then remove the documents that the source does not hold any more.")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Prune though lines were set aside, or the source is empty.")
+    ] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 when a line had to be set aside.")] = False,
     reindex: Annotated[
         bool, typer.Option("--reindex", help="First build the indexes anew, as [backend] index asks now.")
@@ -40,13 +51,22 @@ def ingest(
     {"_id": "a", "_deleted": true} removes it. Run it again whenever the files change: what is stored already is not
     encoded again, and a run that was killed goes on where it stopped. A line that cannot be stored is set aside in the
     dead-letter file with its position and the reason, and the rest goes on. One run at a time may write a collection.
-    """
-    from bartizan_connector.stream.sources import open_source
 
+    `bartizan ingest -` reads standard input, and `--prune` takes what the source holds for all that shall be stored.
+    """
+    from bartizan_connector.stream.sources import open_source, open_standard_input
+
+    if str(config) == "-":
+        config, stream = Path("bartizan.toml"), "-"
+    if stream not in (None, "-"):
+        raise WrongUse(f"expected - for standard input, but {stream!r:.80} came; files stand under [source] path")
+    if force and not prune:
+        raise WrongUse("--force is about --prune; give both, or none")
     settings = Config.load(config)
-    source = open_source(settings)
+    source = open_source(settings) if stream is None else open_standard_input(settings)
+    held: set[str] = set()
     try:
-        report = ingest_all(settings, source, reindex=reindex)
+        report = ingest_all(settings, source, reindex=reindex, on_ids=held.update if prune else None)
     except KeyboardInterrupt:
         err.print(
             "interrupted; what was committed is stored. Run the same command again: it completes what was begun, "
@@ -55,22 +75,38 @@ def ingest(
             style="yellow",
         )
         raise typer.Exit(INTERRUPTED) from None
+    pruned = None
+    if prune:
+        try:
+            pruned = _pruned(settings, report, held, force=force)
+        except Stop as error:
+            err.print(f"error: {error}", markup=False, style="red")
     if json:
         letters = source.dead_letters if report.dead else None
-        out.print_json(data={"collection": settings.collection.name, **asdict(report), "dead_letters": letters})
+        facts = {"collection": settings.collection.name, **asdict(report), "dead_letters": letters}
+        out.print_json(data=facts | ({"pruned": pruned} if prune else {}))
     else:
         for name, meaning in COUNTS.items():
             if name != "dropped" or report.dropped:
                 out.print(f"{getattr(report, name):>12,}  {name:<10} {meaning}", markup=False)
+        if pruned is not None:
+            out.print(f"{pruned:>12,}  pruned     not in the source any more, removed", markup=False)
         stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in report.stages.items())
         out.print(f"{report.read:>12,}  read in {report.seconds:.1f} s ({stages})", markup=False)
     _remark(report, source)
-    if strict and report.dead:
+    if (strict and report.dead) or (prune and pruned is None):
         raise typer.Exit(1)
 
 
-def ingest_all(config: Config, source: "Source", *, reindex: bool = False) -> "Report":
-    """Open what the configuration names, and run the source through it with a progress bar; the source is closed."""
+def ingest_all(
+    config: Config,
+    source: "Source",
+    *,
+    reindex: bool = False,
+    on_ids: Callable[[Sequence[str]], None] | None = None,
+) -> "Report":
+    """Open what the configuration names, and run the source through it with a progress bar; the source is closed.
+    `on_ids` gets the ids of the documents of each batch once it is committed."""
     from bartizan_connector.config.towers import collection_of, open_encoders
     from bartizan_connector.search.configured import open_words
     from bartizan_connector.stream.work import run
@@ -89,7 +125,35 @@ def ingest_all(config: Config, source: "Source", *, reindex: bool = False) -> "R
         if words is not None:
             opened.enter_context(closing(words))
         with progress(f"ingesting into {collection.name}", total=source.backlog()) as tick:
-            return run(source, encoders, backend, collection, words=words, on_batch=lambda share: tick(share.read))
+            return run(
+                source,
+                encoders,
+                backend,
+                collection,
+                words=words,
+                on_batch=lambda share: tick(share.read),
+                on_ids=on_ids,
+            )
+
+
+def _pruned(config: Config, report: "Report", held: Collection[str], *, force: bool) -> int:
+    """How many documents went because the source does not hold them."""
+    from bartizan_connector.documents.documents import Documents
+
+    doubt = None
+    if report.dead:
+        doubt = f"{report.dead:,} lines could not be stored, so what the source holds is not known"
+    elif report.dropped:
+        doubt = f"{report.dropped:,} lines went to another reader, so what the source holds is not known"
+    elif not held:
+        doubt = "the source holds no document, so all would go"
+    if doubt and not force:
+        raise Stop(f"nothing was pruned: {doubt}. Mend that and run again, or add --force if it is meant")
+    with Documents(config) as documents:
+        outcome = documents.prune(held)
+    if outcome.stale:
+        err.print(f"{outcome.stale:,} documents were changed meanwhile and stay", markup=False, style="yellow")
+    return outcome.deleted
 
 
 def _remark(report: "Report", source: "Source") -> None:

@@ -54,6 +54,11 @@ class OnnxSettings(EncoderSettings):
         return OnnxEncoder.open(folder, threads=self.threads, batch_tokens=self.batch_tokens)
 
 
+def engine_of(folder: Path) -> str:
+    """The engine that runs what lies there: ONNX Runtime an export, torch a tower as it was trained."""
+    return "torch" if (folder / "config.json").exists() and not (folder / "model.onnx").exists() else DEFAULT_ENGINE
+
+
 def encoder_settings(table: Mapping[str, Any]) -> EncoderSettings:
     """The table as the settings of the engine that it names; an unknown engine, key or value is refused."""
     try:

@@ -8,6 +8,7 @@ from bartizan_connector.config import Config
 from bartizan_connector.encode.encoder import Encoder
 from bartizan_connector.search.lazy import Lazy
 from bartizan_connector.search.legs import Lexical
+from bartizan_connector.space.spec import Role
 from bartizan_connector.store.backend import Store
 from bartizan_connector.store.collection import Collection
 
@@ -53,12 +54,12 @@ def lazy_store(config: Config, collection: Collection) -> Lazy[Store]:
     return Lazy(open)
 
 
-def lazy_encoder(config: Config, leg: str) -> Lazy[Encoder]:
-    """The query tower of one leg."""
+def lazy_encoder(config: Config, leg: str, role: Role = "query") -> Lazy[Encoder]:
+    """The tower of one leg that plays that role."""
 
     def open(stack: ExitStack) -> Encoder:
         space = config.spaces[leg]
-        encoder = config.encoder(space.query_encoder).open(space.tower("query"))
+        encoder = config.encoder(space.encoder(role)).open(space.tower(role))
         stack.callback(encoder.close)
         return encoder
 

@@ -49,7 +49,7 @@ def checked(
     return Request(
         query=query,
         k=k,
-        filter=_filter(filter, collection),
+        filter=checked_filter(filter, collection),
         legs=_legs(legs),
         begun=begun,
         deadline=begun + min(seconds(timeout, "timeout"), _LONGEST),
@@ -65,7 +65,8 @@ def seconds(value: object, name: str) -> float:
     return float(value)
 
 
-def _filter(value: object, collection: Collection) -> Filter | None:
+def checked_filter(value: object, collection: Collection) -> Filter | None:
+    """The filter, given as a text or as a value, once it is found to fit the collection."""
     if value is None:
         return None
     parsed = filters.parse(value) if isinstance(value, str) else value

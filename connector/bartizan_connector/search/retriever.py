@@ -66,14 +66,18 @@ class Retriever:
         themselves, the store and the words are opened by the first search that needs them, within its deadline."""
         if not isinstance(config, Config):
             config = Config.load(Path(config))
+        store = lazy_store(config, collection_of(config))
+        return cls.over(config, store, {leg: lazy_encoder(config, leg) for leg in config.spaces})
+
+    @classmethod
+    def over(cls, config: Config, store: Lazy[Store], encoders: Mapping[str, Lazy[Encoder]]) -> Self:
+        """The same over a store and query towers that somebody else opens; it closes them all the same."""
         for leg in config.spaces:
             checked_pair(config, leg).query.role("query")
-        collection = collection_of(config)
-        store = lazy_store(config, collection)
         retriever = cls.__new__(cls)
         retriever._prepare(
-            collection,
-            {leg: lazy_encoder(config, leg) for leg in config.spaces},
+            collection_of(config),
+            encoders,
             store,
             lazy_words(config, store),
             config.search.weights,

@@ -6,7 +6,8 @@ nobody who has a collection open ever reads from, or writes to, another one that
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Protocol
+from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 from bartizan_connector.space.vectors import Vectors
 from bartizan_connector.store.collection import Collection, Document, Head, Hit, Row
@@ -83,9 +84,9 @@ class Store(Protocol):
         """How many rows pass the filter, as of now."""
         ...
 
-    def purge(self, before: int) -> int:
-        """Forget the deleted ids whose version is below `before`, and say how many. What is forgotten can be brought
-        back by a replay of something older, so keep at least what the sources keep."""
+    def purge(self, before: int, since: int = 0) -> int:
+        """Forget the deleted ids whose version is below `before`, and not below `since`, and say how many. What is
+        forgotten can be brought back by a replay of something older, so keep at least what the sources keep."""
         ...
 
     def reindex(self) -> None:
@@ -94,6 +95,28 @@ class Store(Protocol):
 
     def close(self) -> None:
         """Make what was written durable and fast to search, then let go. Closing twice is fine."""
+        ...
+
+
+@runtime_checkable
+class Leased(Protocol):
+    """What a store has besides when one writer at a time has the right to write into it."""
+
+    def let_others_write(self) -> None:
+        """Give the right back; the next write takes it again, if it is free then."""
+        ...
+
+
+@runtime_checkable
+class OneFile(Protocol):
+    """What a back-end has besides when it is one file on this machine."""
+
+    def backup(self, target: Path) -> None:
+        """Copy all collections, as of one moment, into a new file; who reads or writes goes on meanwhile."""
+        ...
+
+    def compact(self) -> int:
+        """Give the room back that nothing stands in any more, and say how many bytes. A writer waits meanwhile."""
         ...
 
 

@@ -139,11 +139,13 @@ class MemoryStore:
         with self._lock:
             return sum(_passes(filter, row) for rows in self._kept.rows.values() for row in rows)
 
-    def purge(self, before: int) -> int:
+    def purge(self, before: int, since: int = 0) -> int:
         with self._lock:
             heads = self._kept.heads
             old = [
-                id for id, head in heads.items() if head.deleted and head.version < before and id not in self._kept.rows
+                id
+                for id, head in heads.items()
+                if head.deleted and since <= head.version < before and id not in self._kept.rows
             ]
             for id in old:
                 del heads[id]

@@ -23,6 +23,8 @@ class Flight:
     batch: Batch
     alive: list[tuple[Message, Change]] = field(default_factory=list)
     """Each message that is a record, with the change that it asks for."""
+    named: tuple[str, ...] = ()
+    """The ids of the documents that it holds, whatever becomes of them; not of what it removes."""
     dead: list[tuple[Message, str]] = field(default_factory=list)
     """What cannot be written, with the reason; set aside by the commit."""
     encoded: dict[str, Encoded] = field(default_factory=dict)
@@ -43,6 +45,7 @@ class Flight:
                 self.alive.append((message, decode(message, collection)))
             except Reject as error:
                 self.dead.append((message, error.reason))
+        self.named = tuple(change.id for _, change in self.alive if isinstance(change, Put))
 
     @property
     def changes(self) -> list[Change]:

@@ -12,23 +12,21 @@ Against other files and topics the modification time decides. One that lies in t
 the file got it, which is the same at every reading; so a replay of such a file is no news either.
 """
 
-import base64
 import hashlib
-import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from bartizan_connector.base.aside import sync_folder
 from bartizan_connector.base.errors import Stop, WrongUse
+from bartizan_connector.stream.letters import SUFFIX, Letters
 from bartizan_connector.stream.source import Batch, Message
 from bartizan_connector.stream.versions import stamp
 
 MAX_LINE_BYTES = 16 * 2**20
 MAX_BATCH_BYTES = 16 * 2**20
 """A batch ends here even when it has few lines: what is held in memory is bounded by bytes, not by luck."""
-DEAD_SUFFIX = ".dead.jsonl"
 _SKIM_BYTES = 2**20
 _BEGINNING_BYTES = 1024
 
@@ -44,12 +42,12 @@ class JsonlSource:
         batch_size: int = 256,
         max_line_bytes: int = MAX_LINE_BYTES,
     ) -> None:
-        self._aside = dead_letters or dead_letters_of(path)
+        aside = dead_letters or dead_letters_of(path)
         self._root = path if path.is_dir() else path.parent
-        self._files = _files_of(path, self._aside)
+        self._files = _files_of(path, aside)
+        self._letters = Letters(aside)
         self._batch_size = batch_size
         self._max_line_bytes = max_line_bytes
-        self._letters: BinaryIO | None = None
         self._batches: Iterator[Batch] | None = None
         self._ended = False
         self._lines: int | None = None
@@ -59,7 +57,7 @@ class JsonlSource:
     @property
     def dead_letters(self) -> str:
         """The dead-letter file."""
-        return str(self._aside)
+        return str(self._letters.path)
 
     @property
     def ended(self) -> bool:
@@ -76,7 +74,7 @@ class JsonlSource:
         """The next lines of a file, the first ones first; the dead letters of an earlier run are replaced by this
         run's."""
         if self._batches is None:
-            self._start_dead_letters_afresh()
+            self._letters.begin()
             self._batches = self._read()
         batch = next(self._batches, None)
         self._ended = batch is None
@@ -88,36 +86,15 @@ class JsonlSource:
 
     def commit(self, batch: Batch) -> None:
         """Make the dead letters durable; what was written needs no mark of ours (see above)."""
-        if self._letters is None:
-            return
-        try:
-            self._letters.flush()
-            os.fsync(self._letters.fileno())
-        except OSError as error:
-            raise self._cannot_set_aside(error) from error
+        self._letters.sync()
 
     def dead_letter(self, message: Message, reason: str) -> None:
         """Append the message and its reason to the dead-letter file."""
-        letter = {"position": message.position, "reason": reason, "version": message.version, **_original(message)}
-        line = json.dumps(letter, ensure_ascii=False) + "\n"
-        try:
-            if self._letters is None:
-                self._aside.parent.mkdir(parents=True, exist_ok=True)
-                self._letters = self._aside.open("ab")
-                sync_folder(self._aside.parent)
-            self._letters.write(line.encode(errors="backslashreplace"))
-        except OSError as error:
-            raise self._cannot_set_aside(error) from error
+        self._letters.add(message, reason)
 
     def close(self) -> None:
         """Let go of the dead-letter file."""
-        if self._letters is None:
-            return
-        letters, self._letters = self._letters, None
-        try:
-            letters.close()
-        except OSError as error:
-            raise self._cannot_set_aside(error) from error
+        self._letters.close()
 
     def _read(self) -> Iterator[Batch]:
         for file in self._files:
@@ -130,70 +107,78 @@ class JsonlSource:
     def _batches_of(self, stream: BinaryIO, file: Path) -> Iterator[Batch]:
         """One file's lines; a batch never reaches into the next file."""
         name, before = str(file.relative_to(self._root)), self._seen
-        messages: list[Message] = []
-        size = 0
-        for message in self._messages_of(stream, file, name):
-            length = len(message.value or b"")
-            if messages and (len(messages) >= self._batch_size or size + length > MAX_BATCH_BYTES):
-                self._seen = before + messages[-1].offset
-                yield Batch(messages=tuple(messages), partition=name)
-                messages, size = [], 0
-            messages.append(message)
-            size += length
-        if messages:
-            self._seen = before + messages[-1].offset
-            yield Batch(messages=tuple(messages), partition=name)
-
-    def _messages_of(self, stream: BinaryIO, file: Path, name: str) -> Iterator[Message]:
         state = os.fstat(stream.fileno())
         origin = _origin_of(file, state)
         first = stamp(min(state.st_mtime_ns, state.st_ctime_ns) // 1_000_000)
-        number = 0
-        while line := stream.readline(self._max_line_bytes + 1):
-            number += 1
-            value, fault = line.removesuffix(b"\n"), None
-            if len(line) > self._max_line_bytes and not line.endswith(b"\n"):
-                start = stream.tell() - len(line)
-                fault = (
-                    f"the line has {_skip_line(stream, start):,} bytes (from byte {start:,} of the file); "
-                    f"at most {self._max_line_bytes:,} are read; only its beginning is kept here"
-                )
-                value = line[:_BEGINNING_BYTES]
-            elif not line.strip():
-                continue
-            yield Message(
-                position=f"{name}:{number}",
-                value=value,
-                version=first + number,
+        messages = (
+            Message(
+                position=f"{name}:{line.number}",
+                value=line.value,
+                version=first + line.number,
                 origin=origin,
-                offset=number,
+                offset=line.number,
                 timestamp=state.st_mtime,
-                fault=fault,
+                fault=line.fault,
             )
-
-    def _start_dead_letters_afresh(self) -> None:
-        self.close()
-        try:
-            if self._aside.exists():
-                self._aside.open("wb").close()
-        except OSError as error:
-            raise self._cannot_set_aside(error) from error
-
-    def _cannot_set_aside(self, error: OSError) -> Stop:
-        return Stop(
-            f"cannot write the dead letters to {self._aside}: {error.strerror}. Make room or set "
-            "[source] dead_letters to another place, then run again: nothing is lost, nothing is encoded twice"
+            for line in lines_of(stream, self._max_line_bytes)
         )
+        for batch in cut(messages, self._batch_size):
+            self._seen = before + batch[-1].offset
+            yield Batch(messages=batch, partition=name)
 
 
 def dead_letters_of(path: Path) -> Path:
     """Where the dead letters of this source go unless told otherwise."""
-    return path.with_name(path.name + DEAD_SUFFIX)
+    return path.with_name(path.name + SUFFIX)
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of a stream that is not blank, by its number from 1."""
+
+    number: int
+    value: bytes
+    fault: str | None
+
+
+def lines_of(stream: BinaryIO, max_bytes: int = MAX_LINE_BYTES) -> Iterator[Line]:
+    """The lines that are not blank; of one that is too long the beginning, and the fault."""
+    number = start = 0
+    while line := stream.readline(max_bytes + 1):
+        number += 1
+        length = len(line)
+        if length > max_bytes and not line.endswith(b"\n"):
+            length += _skipped(stream)
+            fault = (
+                f"the line has {length:,} bytes (from byte {start:,} of the file); "
+                f"at most {max_bytes:,} are read; only its beginning is kept here"
+            )
+            yield Line(number, line[:_BEGINNING_BYTES], fault)
+            start += length + 1
+            continue
+        start += length
+        if line.strip():
+            yield Line(number, line.removesuffix(b"\n"), None)
+
+
+def cut(messages: Iterable[Message], size: int) -> Iterator[tuple[Message, ...]]:
+    """Batches of at most so many messages, and of a bounded number of bytes."""
+    batch: list[Message] = []
+    used = 0
+    for message in messages:
+        length = len(message.value or b"")
+        if batch and (len(batch) >= size or used + length > MAX_BATCH_BYTES):
+            yield tuple(batch)
+            batch, used = [], 0
+        batch.append(message)
+        used += length
+    if batch:
+        yield tuple(batch)
 
 
 def _files_of(path: Path, dead_letters: Path) -> list[Path]:
     if path.is_dir():
-        files = sorted(file for file in path.glob("*.jsonl") if not file.name.endswith(DEAD_SUFFIX))
+        files = sorted(file for file in path.glob("*.jsonl") if not file.name.endswith(SUFFIX))
         if not files:
             raise WrongUse(f"the folder {path} holds no *.jsonl file")
     elif path.is_file():
@@ -202,8 +187,6 @@ def _files_of(path: Path, dead_letters: Path) -> list[Path]:
         raise WrongUse(f"there is no JSON Lines file or folder at {path}")
     if any(dead_letters.exists() and dead_letters.samefile(file) for file in files):
         raise WrongUse(f"the dead letters would overwrite the source {dead_letters}; give them a file of their own")
-    if dead_letters.exists() and not _holds_letters(dead_letters):
-        raise WrongUse(f"{dead_letters} holds something else than dead letters; give them a file of their own")
     return files
 
 
@@ -217,18 +200,6 @@ def _digest(facts: bytes) -> str:
     return hashlib.sha256(facts).hexdigest()[:16]
 
 
-def _holds_letters(path: Path) -> bool:
-    """Whether the file is empty, or begins as an earlier run left it: nothing else is ever overwritten."""
-    if not path.is_file():
-        return not path.is_dir()  # a device or a pipe holds nothing that could be lost
-    try:
-        with path.open("rb") as file:
-            first = file.readline(MAX_LINE_BYTES * 8)
-        return not first or {"position", "reason", "version"} <= json.loads(first).keys()
-    except (OSError, ValueError, AttributeError):
-        return False
-
-
 def _lines_in(file: Path) -> int:
     try:
         with file.open("rb") as stream:
@@ -237,19 +208,11 @@ def _lines_in(file: Path) -> int:
         raise WrongUse(f"cannot read {file}: {error.strerror}") from error
 
 
-def _skip_line(stream: BinaryIO, start: int) -> int:
-    """Go to the next line, a piece at a time; the length of the line that began at `start`, without its end."""
+def _skipped(stream: BinaryIO) -> int:
+    """Go to the next line, a piece at a time; how many bytes were passed over, without the line's end."""
+    passed = 0
     while piece := stream.readline(_SKIM_BYTES):
+        passed += len(piece)
         if piece.endswith(b"\n"):
-            return stream.tell() - start - 1
-    return stream.tell() - start
-
-
-def _original(message: Message) -> dict[str, str | None]:
-    """The message's own bytes: as text, or in base64 when they are not UTF-8."""
-    if message.value is None:
-        return {"key": message.key, "text": None}
-    try:
-        return {"text": message.value.decode()}
-    except UnicodeDecodeError:
-        return {"base64": base64.b64encode(message.value).decode("ascii")}
+            return passed - 1
+    return passed

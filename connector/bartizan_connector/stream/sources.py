@@ -5,6 +5,7 @@ from bartizan_connector.config import Config
 from bartizan_connector.config.settings import JsonlSettings
 from bartizan_connector.stream.jsonl import JsonlSource
 from bartizan_connector.stream.source import Source
+from bartizan_connector.stream.standard_input import StandardInput
 
 
 def open_source(config: Config) -> Source:
@@ -15,3 +16,11 @@ def open_source(config: Config) -> Source:
     match settings:
         case JsonlSettings():
             return JsonlSource(settings.path, dead_letters=settings.dead_letters, batch_size=settings.batch_size)
+
+
+def open_standard_input(config: Config) -> Source:
+    """Standard input, with what `[source]` says of dead letters and batches, if anything."""
+    settings = config.source
+    if settings is None:
+        return StandardInput()
+    return StandardInput(dead_letters=settings.dead_letters, batch_size=settings.batch_size)

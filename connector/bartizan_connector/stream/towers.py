@@ -34,8 +34,7 @@ class Towers:
     flight is not encoded again."""
 
     def __init__(self, encoders: Mapping[str, Encoder], collection: Collection, waiting: Waiting) -> None:
-        """Refuses towers that are missing, too many, of another space or kind, or without the role."""
-        _check(encoders, collection)
+        check_towers(encoders, collection)
         self._encoders = {leg.name: encoders[leg.name] for leg in collection.legs}
         self._waiting = waiting
         self._lock = Lock()
@@ -92,7 +91,8 @@ class Towers:
         return check_answer(batch, encoder.spec, len(texts))
 
 
-def _check(encoders: Mapping[str, Encoder], collection: Collection) -> None:
+def check_towers(encoders: Mapping[str, Encoder], collection: Collection) -> None:
+    """Refuse towers that are missing, too many, of another space or kind, or without the role."""
     legs = [leg.name for leg in collection.legs]
     if missing := [leg for leg in legs if leg not in encoders]:
         raise WrongUse(

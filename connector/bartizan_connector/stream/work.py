@@ -36,7 +36,7 @@ up in good order (`Yielding`) has the write that is going on finished first.
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
@@ -45,14 +45,14 @@ from threading import Event
 
 from bartizan_connector.base.errors import WrongUse
 from bartizan_connector.encode.encoder import Encoder
-from bartizan_connector.store.backend import Backend
+from bartizan_connector.store.backend import Backend, Store
 from bartizan_connector.store.collection import Collection
 from bartizan_connector.stream.flight import Flight
 from bartizan_connector.stream.patience import Halted, Patience, Waiting
 from bartizan_connector.stream.report import Report
 from bartizan_connector.stream.source import Message, Source, Yielding
 from bartizan_connector.stream.steps import Steps, Words
-from bartizan_connector.stream.towers import Towers
+from bartizan_connector.stream.towers import Towers, check_towers
 
 log = logging.getLogger(__name__)
 
@@ -73,34 +73,63 @@ def run(
     words: Words | None = None,
     patience: Patience | None = None,
     on_batch: Callable[[Report], None] | None = None,
+    on_ids: Callable[[Sequence[str]], None] | None = None,
     in_flight: int = IN_FLIGHT,
     stop: Event | None = None,
     clock: Callable[[], float] = time.time,
 ) -> Report:
     """Bring the collection up to what the source says, until the source has ended, or `stop` is set and what is in
     flight is committed. `encoders`: leg → its document tower. `on_batch` gets each batch's share of the report once
-    committed.
+    committed, and `on_ids` the ids of the documents that it held, stored now or not.
 
     Retry is waited for once the collection is open (`patience`), then raised; Reject sets exactly its ids aside; Stop
     ends the run. Either way nothing is lost: what was not committed comes again in the next run. No thread is left
     when it returns or raises.
     """
+    check_towers(encoders, collection)
+    with closing(backend.open(collection)) as store:  # what cannot be reached at the start is told at once
+        for remark in store.remarks:
+            log.warning("%s", remark)
+        return fill(
+            store,
+            source,
+            encoders,
+            words=words,
+            patience=patience,
+            on_batch=on_batch,
+            on_ids=on_ids,
+            in_flight=in_flight,
+            stop=stop,
+            clock=clock,
+        )
+
+
+def fill(
+    store: Store,
+    source: Source,
+    encoders: Mapping[str, Encoder],
+    *,
+    words: Words | None = None,
+    patience: Patience | None = None,
+    on_batch: Callable[[Report], None] | None = None,
+    on_ids: Callable[[Sequence[str]], None] | None = None,
+    in_flight: int = IN_FLIGHT,
+    stop: Event | None = None,
+    clock: Callable[[], float] = time.time,
+) -> Report:
+    """`run` into a store that is open, and stays open."""
     if in_flight < 1:
         raise WrongUse(f"in_flight = {in_flight}: at least one batch must be in flight")
     halt = Event()
     waiting = Waiting(patience or Patience(), halt)
-    towers = Towers(encoders, collection, waiting)
-    with closing(backend.open(collection)) as store:  # what cannot be reached at the start is told at once
-        for remark in store.remarks:
-            log.warning("%s", remark)
-        steps = Steps(store, words, towers, waiting, clock=clock)
-        pipeline = _Pipeline(source, steps, waiting, halt, on_batch, in_flight)
-        if isinstance(source, Yielding):
-            source.before_yielding(pipeline.settle)
-        try:
-            return pipeline.run(stop or Event())
-        finally:
-            pipeline.end()
+    steps = Steps(store, words, Towers(encoders, store.collection, waiting), waiting, clock=clock)
+    pipeline = _Pipeline(source, steps, waiting, halt, on_batch, on_ids, in_flight)
+    if isinstance(source, Yielding):
+        source.before_yielding(pipeline.settle)
+    try:
+        return pipeline.run(stop or Event())
+    finally:
+        pipeline.end()
 
 
 class _Pipeline:
@@ -113,6 +142,7 @@ class _Pipeline:
         waiting: Waiting,
         halt: Event,
         on_batch: Callable[[Report], None] | None,
+        on_ids: Callable[[Sequence[str]], None] | None,
         in_flight: int,
     ) -> None:
         self._source = source
@@ -120,6 +150,7 @@ class _Pipeline:
         self._waiting = waiting
         self._halt = halt
         self._on_batch = on_batch
+        self._on_ids = on_ids
         self._in_flight = in_flight
         self._preparing = ThreadPoolExecutor(1, "bartizan-prepare")
         self._writing = ThreadPoolExecutor(1, "bartizan-write")
@@ -282,6 +313,8 @@ class _Pipeline:
         self._total += share
         if self._on_batch is not None:
             self._on_batch(share)
+        if self._on_ids is not None and not flight.lost:
+            self._on_ids(flight.named)
 
     def _what_failed(self) -> BaseException:
         """The error of the step that ended the run."""

@@ -115,14 +115,16 @@ class Reading(OnBackend):
     def test_old_deletes_are_forgotten_and_nothing_else(self, store: Store) -> None:
         store.upsert([row("living", [1, 0, 0, 0], version=1)])
         store.delete([Head(id=f"d{version}", version=version) for version in range(1, 8)])
-        assert store.purge(1) == 0
+        assert store.purge(1) == store.purge(-(2**70)) == store.purge(2**70, 2**70) == 0
         assert store.purge(5) == 4
         assert set(store.heads([f"d{version}" for version in range(1, 8)])) == {"d5", "d6", "d7"}
         assert store.heads(["living"]) == {"living": Head(id="living", version=1, hash="h")}
         assert store.purge(5) == 0
+        assert store.purge(7, since=6) == 1
+        assert set(store.heads([f"d{version}" for version in range(1, 8)])) == {"d5", "d7"}
         store.upsert([row("d1", [1, 0, 0, 0], version=1)])
         assert self.everything(store) == {("living", 0), ("d1", 0)}
-        assert store.purge(2**63) == 3
+        assert store.purge(2**63) == 2
         assert set(store.heads(["living", "d1", "d7"])) == {"living", "d1"}
 
     def test_a_new_collection_has_nothing_to_remark(self, store: Store) -> None:

@@ -68,6 +68,15 @@ class WordIndex:
         """Remove these ids; durable on return."""
         self._change(ids, [])
 
+    def clear(self) -> None:
+        """Forget every document of the collection; the folder stays its own."""
+        with self._writing, calling(self._folder):
+            if self._opened(create=False) is None:
+                return
+            writer = self._open_writer()
+            writer.delete_all_documents()
+            writer.commit()
+
     def search(self, text: str, k: int, filter: Filter | None = None, *, timeout: float | None = None) -> list[Hit]:
         """The k best rows by BM25, ties in order of (id, chunk). A text without any word finds nothing."""
         if k < 1:

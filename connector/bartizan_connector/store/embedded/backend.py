@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from threading import RLock
 
-from bartizan_connector.base.errors import BartizanError, WrongUse
+from bartizan_connector.base.errors import WrongUse
 from bartizan_connector.store.checks import check_stored
 from bartizan_connector.store.collection import Collection, new_physical_name
 from bartizan_connector.store.embedded import sidecar
+from bartizan_connector.store.embedded.copying import compact, copy
 from bartizan_connector.store.embedded.layout import Layout
 from bartizan_connector.store.embedded.lease import SILENCE, Lease
 from bartizan_connector.store.embedded.place import Place
@@ -88,6 +89,12 @@ class EmbeddedBackend:
             connection.execute("DELETE FROM collections WHERE physical = ?", (layout.physical,))
         sidecar.remove(self._place.path, layout.physical)
 
+    def backup(self, target: Path) -> None:
+        copy(self._place, target)
+
+    def compact(self) -> int:
+        return compact(self._place)
+
     def close(self) -> None:
         with self._lock:
             stores, self._stores = self._stores, []
@@ -149,14 +156,4 @@ class EmbeddedBackend:
             if self._uses[physical]:
                 return
             lease = self._leases.pop(physical)
-        if not lease.is_held:
-            return
-        try:
-            with self._place.writing() as connection:
-                found = connection.execute("SELECT holder FROM collections WHERE physical = ?", (physical,)).fetchone()
-                if found and lease.is_ours(found[0]):
-                    connection.execute("UPDATE collections SET holder = '' WHERE physical = ?", (physical,))
-        except BartizanError:
-            pass  # no room, or no file any more: once it is forgotten here, everybody finds the lease free
-        finally:
-            lease.forget()
+        lease.give_back(self._place, physical)

@@ -15,7 +15,8 @@ from pathlib import Path
 from threading import Lock
 from uuid import uuid4
 
-from bartizan_connector.base.errors import Retry, Stop
+from bartizan_connector.base.errors import BartizanError, Retry, Stop
+from bartizan_connector.store.embedded.place import Place
 
 SILENCE = 300.0
 """A writer that has not written for so long may be succeeded although it may still live."""
@@ -60,7 +61,7 @@ class Lease:
         found = Holder(**json.loads(holder)) if holder else None
         now = time.time()
         if found is None or found.token != self._token:
-            if self._epoch is not None:
+            if self._epoch not in (None, epoch):  # whoever takes it raises the epoch; a mere giving back does not
                 self.forget()
                 raise Stop(
                     f"{self._what} is written by another now ({found or 'who has ended since'}): this writer was "
@@ -88,6 +89,20 @@ class Lease:
 
     def is_ours(self, holder: str) -> bool:
         return bool(holder) and json.loads(holder)["token"] == self._token
+
+    def give_back(self, place: Place, physical: str) -> None:
+        """Let others write at once. Where that cannot be written down, all find it free as it is forgotten here."""
+        if not self.is_held:
+            return
+        try:
+            with place.writing() as connection:
+                found = connection.execute("SELECT holder FROM collections WHERE physical = ?", (physical,)).fetchone()
+                if found and self.is_ours(found[0]):
+                    connection.execute("UPDATE collections SET holder = '' WHERE physical = ?", (physical,))
+        except BartizanError:
+            pass  # no room, or no file any more
+        finally:
+            self.forget()
 
     def forget(self) -> None:
         """Hold it no more, whatever the file says."""

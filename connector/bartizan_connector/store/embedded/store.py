@@ -107,13 +107,16 @@ class EmbeddedStore:
         with self._reading() as (connection, _):
             return rows.count(connection, self._layout, condition(filter, self._layout))
 
-    def purge(self, before: int) -> int:
+    def purge(self, before: int, since: int = 0) -> int:
         with self._writing(True) as writing:
-            return writing.purge(before)
+            return writing.purge(before, since)
 
     def reindex(self) -> None:
         for builder in self._builders.values():
             builder.anew()
+
+    def let_others_write(self) -> None:
+        self._lease.give_back(self._place, self.physical_name)
 
     def close(self) -> None:
         if self._is_closed:

@@ -43,10 +43,10 @@ class Writing:
             ((head.id, head.version, head.hash, head.deleted, head.origin, head.offset) for head in heads),
         )
 
-    def purge(self, before: int) -> int:
-        """Forget what was deleted below that version, and say how many."""
-        sql = f"DELETE FROM {self._layout.heads} WHERE deleted AND version < ?"
-        return self._connection.execute(sql, (min(before, 2**63 - 1),)).rowcount
+    def purge(self, before: int, since: int) -> int:
+        """Forget what was deleted from one version to below another, and say how many."""
+        sql = f"DELETE FROM {self._layout.heads} WHERE deleted AND version < ? AND version >= ?"
+        return self._connection.execute(sql, [max(0, min(version, 2**63 - 1)) for version in (before, since)]).rowcount
 
     def moment(self) -> Moment:
         """How far the collection is once this is durable."""

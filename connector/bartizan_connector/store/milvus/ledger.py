@@ -107,9 +107,10 @@ class Ledger:
             refused |= refused_of(some, self._send, lambda entry: entry.head.id)
         return refused
 
-    def forget(self, before: int) -> int:
-        """Remove the entries of deleted ids with a version below that, and say how many."""
-        condition, count = f"deleted == true and version < {min(before, 2**63 - 1)}", 0
+    def forget(self, before: int, since: int) -> int:
+        """Remove the entries of deleted ids from one version to below another, and say how many."""
+        below, least = (max(0, min(version, 2**63 - 1)) for version in (before, since))
+        condition, count = f"deleted == true and version < {below} and version >= {least}", 0
         for page in self.pages(condition, _AT_ONCE):
             expression = f"{one_of('id', [entry.head.id for entry in page])} and {condition}"
             with calling(self._connection.place):

@@ -103,9 +103,9 @@ class MilvusStore:
             self._require_unchanged()
         return counted
 
-    def purge(self, before: int) -> int:
+    def purge(self, before: int, since: int = 0) -> int:
         with self._writing():
-            return self._writer.purge(before)
+            return self._writer.purge(before, since)
 
     def reindex(self) -> None:
         """Searches through this back-end wait until it is done; those of others are told to come again."""

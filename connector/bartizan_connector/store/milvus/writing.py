@@ -86,10 +86,10 @@ class Writer:
             refused = self._complete([Entry(replace(head, deleted=True)) for head in checked])
             self._raise(refused, [head.id for head in checked])
 
-    def purge(self, before: int) -> int:
+    def purge(self, before: int, since: int) -> int:
         with self.lock:
             self._fresh.clear()
-            return self._ledger.forget(before)
+            return self._ledger.forget(before, since)
 
     def flush(self, *, at_least: int | None = None) -> None:
         """Give what was written an index, where it is worth it; `at_least`: only from so many rows on."""
