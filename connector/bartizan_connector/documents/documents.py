@@ -103,9 +103,10 @@ class Documents:
         return self._filled(self._session.removal_after(number, head) for number, head in enumerate(gone))
 
     def get(self, ids: Iterable[str]) -> dict[str, Fielded]:
-        """The documents of these ids that are stored, as `put` takes them."""
+        """The documents of these ids that are stored, in the order of the ids, as `put` takes them."""
         wanted = list(several(ids, "ids", 'a list: ["a", "b"]'))
-        return {id: _fielded(document) for id, document in self._opened(create=False).get(wanted).items()}
+        found = self._opened(create=False).get(wanted)
+        return {id: _fielded(found[id]) for id in wanted if id in found}
 
     def count(self, filter: str | Filter | None = None) -> int:
         """How many documents pass the filter; one of several chunks counts once for each."""

@@ -40,7 +40,7 @@ def compact(place: Place) -> int:
     """Write the file anew without the pages that are empty. A reader keeps the moment it sees; a writer waits.
     Row numbers stay, so every index stays good."""
     _require(place)
-    before = place.path.stat().st_size
+    before = _size(place)
     statistics = os.statvfs(place.path.parent)
     free = statistics.f_bavail * statistics.f_frsize
     with calling(place.path):
@@ -55,7 +55,13 @@ def compact(place: Place) -> int:
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("VACUUM")
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    return max(0, before - place.path.stat().st_size)
+    return max(0, before - _size(place))
+
+
+def _size(place: Place) -> int:
+    """Of the file and its log."""
+    log = place.path.with_name(place.path.name + "-wal")
+    return sum(each.stat().st_size for each in (place.path, log) if each.exists())
 
 
 def _require(place: Place) -> None:
