@@ -23,8 +23,8 @@ threads = 1
 [encoders.query]
 threads = 1
 [backend]
-uri = "index.db"
-lexical = "words"
+uri = "{uri}"
+lexical = {lexical}
 [source]
 path = "data/corpus.jsonl"
 """
@@ -34,6 +34,7 @@ document_tower = "exports/{document}"
 query_tower = "exports/{query}"
 {pin}
 """
+BACKENDS = ({"uri": "index.bartizan", "lexical": "true"}, {"uri": "index.db", "lexical": '"words"'})
 OWN = {"dense": "a", "second": "c"}
 """The tower that fills each leg."""
 FOREIGN = {"dense": "b", "second": "d"}
@@ -45,6 +46,7 @@ class World:
     """A folder with four unrelated towers `a` to `d`, a query tower `small` cut out of `a`, their exports, and data."""
 
     root: Path
+    backend: dict[str, str]
 
     def config(self, leg: str = "dense", document: str = "", query: str = "", pin: str = "") -> str:
         """The configuration of two legs, each with its own tower, but for what is said of one of them."""
@@ -59,7 +61,9 @@ class World:
                     pin=f'space_id = "{pin}"' if said and pin else "",
                 )
             )
-        (self.root / "bartizan.toml").write_text(CONFIG.format(spaces="".join(spaces)), encoding="utf-8")
+        (self.root / "bartizan.toml").write_text(
+            CONFIG.format(spaces="".join(spaces), **self.backend), encoding="utf-8"
+        )
         return str(self.root / "bartizan.toml")
 
     def space(self, name: str) -> str:
@@ -69,8 +73,12 @@ class World:
         return str(self.root / name)
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> World:
+@pytest.fixture(
+    scope="module",
+    params=[BACKENDS[0], pytest.param(BACKENDS[1], marks=pytest.mark.server)],
+    ids=lambda backend: backend["uri"],
+)
+def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> World:
     root = tmp_path_factory.mktemp("world")
     toy.collection(root / "data", queries=40)
     for seed, name in enumerate("abcd"):
@@ -81,7 +89,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> World:
     small.save(root / "towers/small")
     for name in ("a", "b", "c", "d", "small"):
         export_tower(root / "towers" / name, root / "exports" / name)
-    world = World(root)
+    world = World(root, request.param)
     assert run("ingest", world.config()) == 0
     return world
 
@@ -90,7 +98,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> World:
 def world(made: World, tmp_path: Path) -> World:
     """A copy that a test may damage."""
     shutil.copytree(made.root, tmp_path / "world")
-    return World(tmp_path / "world")
+    return World(tmp_path / "world", made.backend)
 
 
 def run(*arguments: str) -> int:

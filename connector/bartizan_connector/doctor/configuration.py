@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import get_args
 
 from bartizan_connector.base.address import without_password
-from bartizan_connector.base.errors import BartizanError
+from bartizan_connector.base.errors import BartizanError, WrongUse
 from bartizan_connector.config import Config
 from bartizan_connector.config.settings import JsonlSettings
 from bartizan_connector.config.towers import Pair, checked_pair, collection_of
@@ -108,12 +108,33 @@ def _writable(config: Config) -> Iterator[Finding]:
     for name, place in places.items():
         if place is None:
             continue
-        folder = next(folder for folder in (place, *place.absolute().parents) if folder.exists())
+        is_folder = name == "word index" or (name == "vectors" and not config.backend.is_embedded)
+        if obstacle := _obstacle(place, is_folder=is_folder):
+            fix = "choose another path in the configuration"
+            what = f"{place} cannot be written: {obstacle}"
+            yield Finding(area=name, status="problem", what=what, way_out=fix, exit_code=WrongUse.exit_code)
+            continue
+        folder = _nearest(place)
         if os.access(folder, os.W_OK):
             yield Finding(area=name, status="ok", what=f"{place} can be written")
         else:
             fix = f"give this user write access to {folder}, or choose another path in the configuration"
             yield Finding(area=name, status="problem", what=f"{place} cannot be written", way_out=fix, exit_code=1)
+
+
+def _nearest(place: Path) -> Path:
+    """The path itself, or the folder that it would be made in."""
+    return next(folder for folder in (place, *place.absolute().parents) if folder.exists())
+
+
+def _obstacle(place: Path, *, is_folder: bool) -> str | None:
+    """What stands there, or on the way, that is of the wrong kind."""
+    nearest = _nearest(place)
+    if nearest != place:
+        return None if nearest.is_dir() else f"{nearest} is a file"
+    if nearest.is_dir() == is_folder or not (nearest.is_dir() or nearest.is_file()):
+        return None
+    return "it is a file, where a folder should be" if is_folder else "it is a folder"
 
 
 def _words(config: Config) -> Iterator[Finding]:

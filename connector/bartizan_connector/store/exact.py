@@ -4,6 +4,7 @@ A matrix product's last bit depends on where a row stands in the matrix, so equa
 the candidates here; their scores are then summed in float64, row by row, and rounded once.
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -29,18 +30,37 @@ def top_k(queries: Floats, documents: Floats, k: int) -> tuple[Positions, Floats
     scores = np.empty((len(queries), count), dtype=np.float32)
     if count == 0:
         return positions, scores
-    longest = float(np.sqrt(np.einsum("nd,nd->n", documents, documents).max()))
+    longest = longest_of(documents)
     block = max(1, _BLOCK_SCORES // len(documents))
     for start in range(0, len(queries), block):
-        approximate = queries[start : start + block] @ documents.T
+        with np.errstate(over="ignore", invalid="ignore"):
+            approximate = queries[start : start + block] @ documents.T
         for row, query in enumerate(queries[start : start + block]):
-            slack = 4 * len(query) * _FLOAT32_ROUNDING * longest * float(np.linalg.norm(query))
-            least = np.partition(approximate[row], len(documents) - count)[len(documents) - count]
-            candidates = np.flatnonzero(approximate[row] >= least - slack)
+            candidates = near_best(approximate[row], count, slack_of(query, longest))
             exact = (documents[candidates].astype(np.float64) * query).sum(axis=1)
             chosen, scores[start + row] = best(exact, count)
             positions[start + row] = candidates[chosen]
     return positions, scores
+
+
+def longest_of(matrix: Floats) -> float:
+    """The length of the longest row, however large its numbers are."""
+    with np.errstate(over="ignore"):
+        most = float(np.einsum("nd,nd->n", matrix, matrix).max())
+    return math.sqrt(most) if math.isfinite(most) else float(np.linalg.norm(matrix.astype(np.float64), axis=1).max())
+
+
+def slack_of(query: Floats, longest: float) -> float:
+    """By how much a product in float32 may be beside the true one."""
+    return 4 * len(query) * _FLOAT32_ROUNDING * longest * float(np.linalg.norm(query.astype(np.float64)))
+
+
+def near_best(approximate: Floats, k: int, slack: float) -> Positions:
+    """The positions that may be among the k best; all, where the products have left what float32 can hold."""
+    least = float(np.partition(approximate, len(approximate) - k)[len(approximate) - k]) - slack
+    if not math.isfinite(least):
+        return np.arange(len(approximate))
+    return np.flatnonzero(~(approximate < least))
 
 
 def sparse_scores(query: SparseVector, documents: Sequence[SparseVector], dim: int) -> npt.NDArray[np.float64]:
@@ -57,7 +77,8 @@ def sparse_scores(query: SparseVector, documents: Sequence[SparseVector], dim: i
 
 def best(scores: npt.NDArray[np.float64], k: int) -> tuple[Positions, Floats]:
     """Positions and scores of the k largest, best first, ties in order of position."""
-    rounded = scores.astype(np.float32)
+    with np.errstate(over="ignore"):
+        rounded = scores.astype(np.float32)
     order = np.argsort(-rounded, kind="stable")[: _positive(k)]
     return order.astype(np.int64), rounded[order]
 

@@ -1,9 +1,11 @@
 """`[backend]`: where collections are kept, and how the back-end behind that address is opened."""
 
+import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from pydantic import Field, PlainValidator, SecretStr, model_validator
+from pydantic import Field, PlainValidator, SecretStr, field_validator, model_validator
 
 from bartizan_connector.base.errors import WrongUse
 from bartizan_connector.base.tables import Table
@@ -13,6 +15,10 @@ if TYPE_CHECKING:
 
 MEMORY = "memory:"
 LITE = "milvus-lite:"
+_ADDRESSES = (
+    "give the path of a file (index.bartizan), http://host:19530 for a Milvus server, milvus-lite:PATH or *.db for "
+    "Milvus Lite, or memory:"
+)
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -42,6 +48,19 @@ class BackendSettings(Table):
     lexical: Annotated[Path | Literal[True] | None, PlainValidator(_lexical)] = None
     """`true`: the words that the embedded store keeps in its own file; or the folder of a word index; without it there
     is no lexical leg."""
+
+    @field_validator("uri")
+    @classmethod
+    def _is_an_address(cls, uri: str) -> str:
+        if not uri.strip() or uri == LITE:
+            raise ValueError(f"is empty; {_ADDRESSES}")
+        if "://" not in uri and uri != MEMORY and not uri.startswith(LITE):
+            kind = re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", uri)
+            if kind:
+                raise ValueError(f"begins with {kind[0]!r}, which is no kind of address here; {_ADDRESSES}")
+            if uri.endswith(("/", os.sep)):
+                raise ValueError(f"must be the path of a file, not of a folder; {_ADDRESSES}")
+        return uri
 
     @model_validator(mode="after")
     def _one_secret(self) -> Self:

@@ -10,6 +10,7 @@ from bartizan_connector.space.vectors import Floats
 from bartizan_connector.store.collection import Hit, Leg
 from bartizan_connector.store.embedded.allowed import Passing, positions
 from bartizan_connector.store.embedded.building import Builder
+from bartizan_connector.store.embedded.deadline import Deadline
 from bartizan_connector.store.embedded.graph import Graph, Mask, Selection
 from bartizan_connector.store.embedded.layout import Layout
 from bartizan_connector.store.embedded.rows import Moment, Numbers, blobs, blobs_above, gone_since, hits
@@ -19,8 +20,9 @@ from bartizan_connector.store.filters import Filter
 
 _READ_ROWS = 4_096
 _SPARE = 8
-_SELECTIONS = 64
 """Candidates beyond k that are scored anew, as one byte a dimension orders near ones wrongly."""
+_SELECTIONS = 64
+_LARGE = 1e15
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,8 +47,8 @@ class DenseIndex:
         self._view: View | None = None
         self._selections: dict[Filter | None, tuple[tuple[object, ...], Selection]] = {}
 
-    def view(self, connection: sqlite3.Connection, now: Moment) -> View:
-        """The index as of now."""
+    def view(self, connection: sqlite3.Connection, now: Moment, deadline: Deadline) -> View:
+        """The index as of now. What was read when the deadline came is kept for the next one who asks."""
         view = self._view
         if view is not None and (view.moment.sequence > now.sequence or now.gone - view.moment.gone > KEPT_GONE):
             view = None
@@ -56,20 +58,27 @@ class DenseIndex:
         elif ready is not None:
             view = self._adopting(connection, view, ready)
         if view.moment != now:
-            view = self._forgetting(connection, self._growing_with(connection, view, now), now)
+            view = self._forgetting(connection, self._growing_with(connection, view, now, deadline), now)
         if view is not self._view:
             self._view = view
             self._builder.consider(view.graph, len(view.tail), 0 if view.alive is None else int((~view.alive).sum()))
         return view
 
     def search(
-        self, connection: sqlite3.Connection, view: View, queries: Floats, k: int, allowed: Passing | None
+        self,
+        connection: sqlite3.Connection,
+        view: View,
+        queries: Floats,
+        k: int,
+        allowed: Passing | None,
+        deadline: Deadline,
     ) -> list[list[Hit]]:
         """The k best rows for each query, in the moment of the connection, which is the view's."""
-        exact = view.tail.best(queries, k, view.tail.chosen(allowed))
+        exact = view.tail.best(queries, k, view.tail.chosen(allowed), deadline)
         selected = self._selection(view, allowed)
         answers = []
         for query, (rows, scores) in zip(queries, exact, strict=True):
+            deadline.check()
             scored = dict(zip(rows.tolist(), scores.tolist(), strict=True))
             if view.graph is not None:
                 scored |= self._approximate(connection, view.graph, query, k, selected)
@@ -81,8 +90,10 @@ class DenseIndex:
     ) -> dict[int, float]:
         """Candidates of the graph that the truth still has, with the score of the stored vector."""
         wanted = k + _SPARE + k // 8
+        peak = float(np.abs(query).max(initial=0.0))
+        asked = query / np.float32(peak) if peak > _LARGE else query  # the order is the same, and float32 holds it
         while True:
-            found = graph.nearest(query, wanted, selected)
+            found = graph.nearest(asked, wanted, selected)
             kept = blobs(connection, self._layout, self._leg.name, graph.rows[found].tolist())
             if len(kept) >= k or len(kept) == len(found) or wanted >= len(graph):
                 break
@@ -127,13 +138,17 @@ class DenseIndex:
         gone = gone_since(connection, self._layout, graph.moment.gone)
         return View(view.moment, graph, _without(graph.rows, None, gone), tail)
 
-    def _growing_with(self, connection: sqlite3.Connection, view: View, now: Moment) -> View:
+    def _growing_with(self, connection: sqlite3.Connection, view: View, now: Moment, deadline: Deadline) -> View:
         """With the rows that are new."""
-        tail = view.tail
+        tail, then = view.tail, view.moment
+        gone = now.gone if then.gone < 0 else then.gone
         cursor = blobs_above(connection, self._layout.vectors(self._leg.name), view.moment.top, now.top)
         while lines := cursor.fetchmany(_READ_ROWS):
             rows = np.array([row for row, _ in lines], np.int64)
             tail = self._growing.appended(tail, rows, _matrix([blob for _, blob in lines], self._leg.dim))
+            if deadline.has_passed:
+                self._view = replace(view, tail=tail, moment=Moment(then.sequence, int(rows[-1]), gone))
+                raise deadline.late()
         return replace(view, tail=tail)
 
     def _forgetting(self, connection: sqlite3.Connection, view: View, now: Moment) -> View:

@@ -3,16 +3,16 @@
 Text compares by its UTF-8 bytes, which is the order of Python's code points; a field is never NULL.
 """
 
+import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from bartizan_connector.base.errors import WrongUse
 from bartizan_connector.store.collection import FieldType, Scalar
 from bartizan_connector.store.embedded.layout import Layout
 from bartizan_connector.store.filters import And, Compare, Filter, In, Not, Or
 
-MAX_VALUES = 30_000
-"""Different values of one filter: SQLite binds 32,766 parameters."""
+_MANY = 100
+"""A longer list of values lies in a table of its own: SQLite binds 32,766 parameters, and a filter has 256 parts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,15 @@ class Condition:
     sql: str
     values: tuple[Scalar, ...]
     aside: bool
+    lists: tuple[tuple[Scalar, ...], ...] = ()
+    """Values for temporary tables of the connection, which a statement is asked with."""
+
+    def prepare(self, connection: sqlite3.Connection) -> None:
+        """Fill the tables that the condition looks into."""
+        for number, values in enumerate(self.lists):
+            connection.execute(f"CREATE TEMP TABLE IF NOT EXISTS {_list(number)} (value)")
+            connection.execute(f"DELETE FROM temp.{_list(number)}")
+            connection.executemany(f"INSERT INTO temp.{_list(number)} VALUES (?)", ((value,) for value in values))
 
 
 def condition(filter: Filter | None, layout: Layout) -> Condition:
@@ -30,10 +39,14 @@ def condition(filter: Filter | None, layout: Layout) -> Condition:
         return Condition("1", (), False)
     types: dict[str, FieldType] = {spec.name: spec.type for spec in layout.collection.fields}
     values: list[Scalar] = []
+    lists: list[tuple[Scalar, ...]] = []
     used: set[str] = set()
 
+    def stored(field: str, value: Scalar) -> Scalar:
+        return float(value) if types.get(field) == "float" else value
+
     def bound(field: str, value: Scalar) -> str:
-        values.append(float(value) if types.get(field) == "float" else value)
+        values.append(stored(field, value))
         return "?"
 
     def column(field: str) -> str:
@@ -47,6 +60,9 @@ def condition(filter: Filter | None, layout: Layout) -> Condition:
                 return f"{column(field)} {op} {bound(field, value)}"
             case In(field, many):
                 distinct = dict.fromkeys(many)
+                if len(distinct) > _MANY:
+                    lists.append(tuple(stored(field, value) for value in distinct))
+                    return f"{column(field)} IN (SELECT value FROM temp.{_list(len(lists) - 1)})"
                 return f"{column(field)} IN ({', '.join(bound(field, value) for value in distinct)})"
             case And(parts):
                 return _joined(" AND ", (rendered(part) for part in parts), "1")
@@ -56,9 +72,11 @@ def condition(filter: Filter | None, layout: Layout) -> Condition:
                 return f"NOT ({rendered(part)})"
 
     sql = rendered(filter)
-    if len(values) > MAX_VALUES:
-        raise WrongUse(f"the filter has {len(values)} different values; at most {MAX_VALUES} are taken here")
-    return Condition(sql, tuple(values), "aside.f" in used)
+    return Condition(sql, tuple(values), "aside.f" in used, tuple(lists))
+
+
+def _list(number: int) -> str:
+    return f"values_{number}"
 
 
 def _joined(word: str, parts: Iterator[str], empty: str) -> str:

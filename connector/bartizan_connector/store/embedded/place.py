@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from bartizan_connector.base.aside import sync_folder
 from bartizan_connector.base.errors import Stop, WrongUse
-from bartizan_connector.store.embedded.failures import APPLICATION, calling, damaged, require_no_folder, require_whole
+from bartizan_connector.store.embedded.failures import APPLICATION, calling, damaged, require_possible, require_whole
 from bartizan_connector.store.embedded.layout import FILE_FORMAT, SCHEMA
 
 try:
@@ -44,7 +44,10 @@ class Place:
 
     @property
     def exists(self) -> bool:
-        return self.path.exists()
+        if self.path.exists():
+            return True
+        require_possible(self.path)
+        return False
 
     def create(self) -> None:
         """Make the file, whole at the moment it appears; of several who do so at once one does."""
@@ -150,7 +153,7 @@ class Place:
         connection.close()
 
     def _connected(self, mode: str) -> sqlite3.Connection:
-        require_no_folder(self.path)
+        require_possible(self.path)
         connection = sqlite3.connect(
             f"file:{quote(str(self.path))}?mode={mode}",
             uri=True,

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from bartizan_connector.space.vectors import Floats
 from bartizan_connector.store.embedded.allowed import Passing, positions
+from bartizan_connector.store.embedded.deadline import Deadline
 from bartizan_connector.store.embedded.layout import Layout
 from bartizan_connector.store.embedded.rows import Moment, Numbers, blobs_above, gone_since
 from bartizan_connector.store.embedded.writing import KEPT_GONE
@@ -115,14 +116,18 @@ class Postings:
         self._merged: tuple[tuple[Segment, ...], int, Segment] | None = None
         """What was merged: the segments' rows, the list's length when it began, and what came of it."""
 
-    def view(self, connection: sqlite3.Connection, now: Moment) -> PostingsView:
-        """The index as of now."""
+    def view(self, connection: sqlite3.Connection, now: Moment, deadline: Deadline) -> PostingsView:
+        """The index as of now. What was read when the deadline came is kept for the next one who asks."""
         view = self._view
         if view is None or view.moment.sequence > now.sequence or now.gone - view.moment.gone > KEPT_GONE:
             view = PostingsView(Moment(0, 0, now.gone), ())
         if view.moment != now:
-            fresh = self._fresh(connection, view.moment, now)
+            fresh, whole = self._fresh(connection, view.moment, now, deadline)
             segments = (*self._adopted(connection, view), *fresh)
+            if not whole:
+                top = int(segments[-1].rows[-1]) if fresh else view.moment.top
+                self._view = PostingsView(replace(view.moment, top=top), segments)
+                raise deadline.late()
             if now.gone > view.moment.gone:
                 gone = gone_since(connection, self._layout, view.moment.gone)
                 segments = tuple(each.without(gone) for each in segments)
@@ -136,8 +141,11 @@ class Postings:
         if self._thread is not None:
             self._thread.join()
 
-    def _fresh(self, connection: sqlite3.Connection, then: Moment, now: Moment) -> list[Segment]:
-        """A segment of the rows that are new."""
+    def _fresh(
+        self, connection: sqlite3.Connection, then: Moment, now: Moment, deadline: Deadline
+    ) -> tuple[list[Segment], bool]:
+        """A segment of the rows that are new, and whether of all of them: the deadline may come first."""
+        whole = True
         rows: list[int] = []
         parts: list[tuple[npt.NDArray[np.int32], Floats]] = []
         cursor = blobs_above(connection, self._table, then.top, now.top)
@@ -146,12 +154,15 @@ class Postings:
                 rows.append(row)
                 half = len(blob) // 8
                 parts.append((np.frombuffer(blob, "<i4", count=half), np.frombuffer(blob, "<f4", offset=4 * half)))
+            if deadline.has_passed:
+                whole = False
+                break
         if not rows:
-            return []
+            return [], whole
         owners = np.repeat(np.arange(len(rows), dtype=np.int32), [len(indices) for indices, _ in parts])
         terms = np.concatenate([indices for indices, _ in parts])
         weights = np.concatenate([weights for _, weights in parts])
-        return [segment(np.array(rows, np.int64), terms, owners, weights)]
+        return [segment(np.array(rows, np.int64), terms, owners, weights)], whole
 
     def _consider(self, view: PostingsView) -> None:
         """Merge in the background when there are many."""

@@ -89,11 +89,13 @@ def page_of_ids(connection: sqlite3.Connection, layout: Layout, after: str, pass
         f"SELECT DISTINCT main.id FROM {layout.joined(aside=passing.aside)} "
         f"WHERE main.id > ? AND ({passing.sql}) ORDER BY main.id LIMIT {_PAGE}"
     )
+    passing.prepare(connection)
     return [id for (id,) in connection.execute(sql, (after, *passing.values))]
 
 
 def count(connection: sqlite3.Connection, layout: Layout, passing: Condition) -> int:
     sql = f"SELECT count(*) FROM {layout.joined(aside=passing.aside)} WHERE {passing.sql}"
+    passing.prepare(connection)
     return int(connection.execute(sql, passing.values).fetchone()[0])
 
 
@@ -103,6 +105,7 @@ def passing_rows(connection: sqlite3.Connection, layout: Layout, passing: Condit
         f"SELECT main.row FROM {layout.joined(aside=passing.aside)} "
         f"WHERE main.row > ? AND ({passing.sql}) ORDER BY main.row"
     )
+    passing.prepare(connection)
     return np.array([row for (row,) in connection.execute(sql, (after, *passing.values))], dtype=np.int64)
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from bartizan_connector.space.vectors import SparseVector
 from bartizan_connector.store.collection import Hit, Leg
 from bartizan_connector.store.embedded.allowed import Passing
+from bartizan_connector.store.embedded.deadline import Deadline
 from bartizan_connector.store.embedded.layout import Layout
 from bartizan_connector.store.embedded.postings import Postings, PostingsView
 from bartizan_connector.store.embedded.rows import hits
@@ -25,10 +26,12 @@ class SparseIndex(Postings):
         queries: tuple[SparseVector, ...],
         k: int,
         allowed: Passing | None,
+        deadline: Deadline,
     ) -> list[list[Hit]]:
         """The k best rows for each query, in the moment of the connection, which is the view's."""
         answers = []
         for query in queries:
+            deadline.check()
             scored: dict[int, float] = {}
             for each in view.segments:
                 parts = [

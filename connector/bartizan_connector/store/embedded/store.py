@@ -16,6 +16,7 @@ from bartizan_connector.store.collection import Document, Head, Hit, Row
 from bartizan_connector.store.embedded import rows
 from bartizan_connector.store.embedded.allowed import Allowed
 from bartizan_connector.store.embedded.building import Builder
+from bartizan_connector.store.embedded.deadline import Deadline
 from bartizan_connector.store.embedded.dense import DenseIndex
 from bartizan_connector.store.embedded.filters_sql import condition
 from bartizan_connector.store.embedded.layout import Layout
@@ -82,17 +83,18 @@ class EmbeddedStore:
         timeout: float | None = None,
     ) -> list[list[Hit]]:
         chosen = checked_query(self.collection, leg, vectors, k, filter)
-        with self._place.reading() as connection:
-            with self._locks[chosen.name]:  # the moment is taken inside, so that no index is ever ahead of it
+        deadline = self._deadline(timeout)
+        with self._place.reading() as connection, deadline.over(connection):
+            with deadline.holding(self._locks[leg]):  # the moment is taken inside, so that no index is ever ahead of it
                 now = self._now(connection)
-                dense = self._dense[leg].view(connection, now) if chosen.kind == "dense" else None
-                sparse = self._sparse[leg].view(connection, now) if dense is None else None
+                dense = self._dense[leg].view(connection, now, deadline) if chosen.kind == "dense" else None
+                sparse = self._sparse[leg].view(connection, now, deadline) if dense is None else None
             allowed = None if filter is None else self._allowed.passing(connection, now, filter)
             if isinstance(vectors.values, np.ndarray):
                 assert dense is not None
-                return self._dense[leg].search(connection, dense, vectors.values, k, allowed)
+                return self._dense[leg].search(connection, dense, vectors.values, k, allowed, deadline)
             assert sparse is not None
-            return self._sparse[leg].search(connection, sparse, vectors.values, k, allowed)
+            return self._sparse[leg].search(connection, sparse, vectors.values, k, allowed, deadline)
 
     def get(self, ids: Sequence[str], *, vectors: bool = False) -> Mapping[str, Document]:
         with self._reading() as (connection, _):
@@ -185,6 +187,9 @@ class EmbeddedStore:
         for builder in self._builders.values():
             builder.wrote(after)
 
+    def _deadline(self, timeout: float | None) -> Deadline:
+        return Deadline(timeout, f"collection '{self.collection.name}' in {self._place.path}")
+
     def _checked(self, filter: Filter | None) -> None:
         if filter is not None:
             filters.check(filter, self.collection)
@@ -204,10 +209,11 @@ class EmbeddedWords:
             raise WrongUse(f"k = {k}: ask for at least one result")
         store = self._store
         store._checked(filter)
-        with store._place.reading() as connection:
-            with self._lock:
+        deadline = store._deadline(timeout)
+        with store._place.reading() as connection, deadline.over(connection):
+            with deadline.holding(self._lock):
                 now = store._now(connection)
-                view = self._index.view(connection, now)
+                view = self._index.view(connection, now, deadline)
             allowed = None if filter is None else store._allowed.passing(connection, now, filter)
             return self._index.search(connection, view, text, k, allowed)
 

@@ -7,10 +7,11 @@ import numpy.typing as npt
 
 from bartizan_connector.space.vectors import Floats
 from bartizan_connector.store.embedded.allowed import Passing, positions
+from bartizan_connector.store.embedded.deadline import Deadline
 from bartizan_connector.store.embedded.graph import products
 from bartizan_connector.store.embedded.rows import Numbers
+from bartizan_connector.store.exact import longest_of, near_best, slack_of
 
-_ROUNDING = 2.0**-24
 _SCORES = 1 << 22
 """Scores held at once: 16 MiB."""
 _FEW = 4
@@ -41,7 +42,7 @@ class Tail:
         found = positions(self.rows, allowed.rows)
         return found if self.alive is None else found[self.alive[found]]
 
-    def best(self, queries: Floats, k: int, chosen: Numbers | None) -> list[tuple[Numbers, Floats]]:
+    def best(self, queries: Floats, k: int, chosen: Numbers | None, deadline: Deadline) -> list[tuple[Numbers, Floats]]:
         """For each query the row numbers and scores of the k best, and of all that tie with the last of them."""
         count = len(self) if chosen is None else len(chosen)
         if not count:
@@ -51,8 +52,10 @@ class Tail:
         found = []
         block = max(1, _SCORES // len(matrix))
         for start in range(0, len(queries), block):
+            deadline.check()
             some = queries[start : start + block]
-            approximate = products(matrix, some[0])[None] if len(some) == 1 else some @ matrix.T
+            with np.errstate(over="ignore", invalid="ignore"):
+                approximate = products(matrix, some[0])[None] if len(some) == 1 else some @ matrix.T
             if chosen is not None and not few:
                 approximate = approximate[:, chosen]
             for query, scores in zip(some, approximate, strict=True):
@@ -61,9 +64,7 @@ class Tail:
 
     def _exact(self, query: Floats, approximate: Floats, k: int, chosen: Numbers | None) -> tuple[Numbers, Floats]:
         """A product's last bits depend on the row's place in the matrix: they pick candidates with room to spare."""
-        slack = 4 * len(query) * _ROUNDING * self.longest * float(np.linalg.norm(query))
-        least = np.partition(approximate, len(approximate) - k)[len(approximate) - k]
-        candidates = np.flatnonzero(approximate >= least - slack)
+        candidates = near_best(approximate, k, slack_of(query, self.longest))
         if chosen is not None:
             candidates = chosen[candidates]
         scores = exact_scores(self.matrix[candidates], query)
@@ -92,11 +93,12 @@ class Growing:
         alive = tail.alive
         if alive is not None:
             alive = np.concatenate([alive, np.ones(len(rows), np.bool_)])
-        longest = max(tail.longest, float(np.sqrt(np.einsum("nd,nd->n", matrix, matrix).max())))
+        longest = max(tail.longest, longest_of(matrix))
         return Tail(self._rows[:size], self._matrix[:size], alive, longest)
 
 
 def exact_scores(matrix: Floats, query: Floats) -> Floats:
     """Summed in float64, row by row, and rounded once."""
-    scores: Floats = (matrix.astype(np.float64) * query).sum(axis=1).astype(np.float32)
+    with np.errstate(over="ignore"):
+        scores: Floats = (matrix.astype(np.float64) * query).sum(axis=1).astype(np.float32)
     return scores
