@@ -60,7 +60,7 @@ class DenseIndex:
         if view.moment != now:
             view = self._forgetting(connection, self._growing_with(connection, view, now, deadline), now)
         if view is not self._view:
-            self._view = view
+            self._view = view = replace(view, tail=self._growing.coded(view.tail))
             self._builder.consider(view.graph, len(view.tail), 0 if view.alive is None else int((~view.alive).sum()))
         return view
 
@@ -74,7 +74,7 @@ class DenseIndex:
         deadline: Deadline,
     ) -> list[list[Hit]]:
         """The k best rows for each query, in the moment of the connection, which is the view's."""
-        exact = view.tail.best(queries, k, view.tail.chosen(allowed), deadline)
+        exact = view.tail.best(queries, k, allowed, deadline)
         selected = self._selection(view, allowed)
         answers = []
         for query, (rows, scores) in zip(queries, exact, strict=True):

@@ -38,7 +38,8 @@ def is_possible() -> bool:
     return find_spec("faiss") is not None
 
 
-def _library() -> Any:
+def library() -> Any:
+    """faiss."""
     return import_module("faiss")
 
 
@@ -47,7 +48,7 @@ def products(matrix: Floats, query: Floats) -> Floats:
     processors have other work."""
     if not is_possible() or not matrix.flags.c_contiguous or not query.flags.c_contiguous:
         return matrix @ query
-    faiss = _library()
+    faiss = library()
     scores = np.empty(len(matrix), np.float32)
     pointers = [faiss.swig_ptr(each) for each in (scores, query, matrix)]
     faiss.fvec_inner_products_ny(*pointers, matrix.shape[1], len(matrix))
@@ -70,7 +71,7 @@ class Graph:
 
     def nearest(self, query: Floats, k: int, selected: "Selection | None") -> Numbers:
         """The positions of about the k best among those that are selected."""
-        faiss, asked = _library(), query[None]
+        faiss, asked = library(), query[None]
         count = len(self) if selected is None else selected.count
         k = min(k, count)
         if not k:
@@ -97,7 +98,7 @@ class Selection:
 @contextmanager
 def one_thread() -> Iterator[None]:
     """For one query, several threads of the library cost more than they bring: they wait for each other."""
-    faiss = _library()
+    faiss = library()
     before = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(1)  # of the calling thread only
     try:
@@ -115,7 +116,7 @@ class Building:
     """Makes a graph, block by block, so that it can be stopped."""
 
     def __init__(self, dim: int, stop: Event, threads: int) -> None:
-        faiss = _library()
+        faiss = library()
 
         self._stop = stop
         self._rows: list[Numbers] = []
@@ -125,7 +126,7 @@ class Building:
 
     def begin(self, sample: Floats) -> None:
         """With an empty graph, for vectors like these."""
-        faiss = _library()
+        faiss = library()
 
         quantizer = faiss.ScalarQuantizer.QT_8bit
         self._index = faiss.IndexHNSWSQ(self._dim, quantizer, _NEIGHBOURS, faiss.METRIC_INNER_PRODUCT)
@@ -134,7 +135,7 @@ class Building:
 
     def resume(self, graph: Graph) -> None:
         """With a copy of one that was built."""
-        faiss = _library()
+        faiss = library()
 
         self._index = faiss.clone_index(graph.index)
         self._rows = [graph.rows]
@@ -161,7 +162,7 @@ class Building:
 
 def _probed(graph: Graph, breadth: int) -> float:
     """Recall at 10 of a search of that breadth beside a scan, for vectors between two that are stored."""
-    faiss = _library()
+    faiss = library()
 
     dice = np.random.default_rng(0)
     pairs = dice.integers(0, len(graph), (_PROBES, 2))
@@ -174,12 +175,12 @@ def _probed(graph: Graph, breadth: int) -> float:
 
 
 def save(graph: Graph, path: Path) -> None:
-    faiss = _library()
+    faiss = library()
 
     faiss.write_index(graph.index, str(path))
 
 
 def load(path: Path) -> Any:
-    faiss = _library()
+    faiss = library()
 
     return faiss.read_index(str(path))

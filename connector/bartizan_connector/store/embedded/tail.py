@@ -1,12 +1,13 @@
 """The tail: dense vectors in memory that are searched exactly, to the last bit as the oracle does."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from bartizan_connector.space.vectors import Floats
 from bartizan_connector.store.embedded.allowed import Passing, positions
+from bartizan_connector.store.embedded.codes import Codes, Coding
 from bartizan_connector.store.embedded.deadline import Deadline
 from bartizan_connector.store.embedded.graph import products
 from bartizan_connector.store.embedded.rows import Numbers
@@ -14,6 +15,10 @@ from bartizan_connector.store.exact import longest_of, near_best, slack_of
 
 _SCORES = 1 << 22
 """Scores held at once: 16 MiB."""
+_ALONE = 4
+"""Queries at once; more are cheaper as one product of matrices."""
+_SPARE = 32
+"""Rows beyond 2 k that are compared after their codes."""
 _FEW = 4
 """One row in so many: fewer are gathered before they are multiplied, more are multiplied with the rest."""
 
@@ -27,6 +32,7 @@ class Tail:
     alive: npt.NDArray[np.bool_] | None
     """None: all of them."""
     longest: float
+    codes: Codes | None = None
 
     @classmethod
     def empty(cls, dim: int) -> "Tail":
@@ -42,11 +48,41 @@ class Tail:
         found = positions(self.rows, allowed.rows)
         return found if self.alive is None else found[self.alive[found]]
 
-    def best(self, queries: Floats, k: int, chosen: Numbers | None, deadline: Deadline) -> list[tuple[Numbers, Floats]]:
+    def best(
+        self, queries: Floats, k: int, allowed: Passing | None, deadline: Deadline
+    ) -> list[tuple[Numbers, Floats]]:
         """For each query the row numbers and scores of the k best, and of all that tie with the last of them."""
+        chosen = self.chosen(allowed)
         count = len(self) if chosen is None else len(chosen)
         if not count:
             return [(self.rows[:0], np.zeros(0, np.float32))] * len(queries)
+        if self.codes is not None and len(queries) <= _ALONE and allowed is None:
+            return [self._proven(query, k, chosen, deadline) for query in queries]
+        return self._compared(queries, k, chosen, deadline)
+
+    def _proven(self, query: Floats, k: int, chosen: Numbers | None, deadline: Deadline) -> tuple[Numbers, Floats]:
+        """By the codes, as soon as they prove that nothing better is left."""
+        assert self.codes is not None
+        slack, wanted = slack_of(query, self.longest), _SPARE + 2 * k
+        while wanted * _FEW < len(self):
+            deadline.check()
+            found, most = self.codes.best(query, wanted)
+            if self.alive is not None:
+                found = found[self.alive[found]]
+            if len(found) >= k:
+                scores = exact_scores(self.matrix[found], query)
+                least = np.partition(scores, len(scores) - k)[len(scores) - k]
+                if least > most + slack:
+                    kept = scores >= least
+                    return self.rows[found[kept]], scores[kept]
+            wanted *= 8
+        return self._compared(query[None], k, chosen, deadline)[0]
+
+    def _compared(
+        self, queries: Floats, k: int, chosen: Numbers | None, deadline: Deadline
+    ) -> list[tuple[Numbers, Floats]]:
+        """Row by row."""
+        count = len(self) if chosen is None else len(chosen)
         few = chosen is not None and len(chosen) * _FEW < len(self)
         matrix = self.matrix[chosen] if few else self.matrix
         found = []
@@ -78,6 +114,7 @@ class Growing:
     def __init__(self, dim: int) -> None:
         self._rows = np.zeros(0, np.int64)
         self._matrix = np.zeros((0, dim), np.float32)
+        self._coding = Coding()
 
     def appended(self, tail: Tail, rows: Numbers, matrix: Floats) -> Tail:
         """The tail and these rows behind it."""
@@ -88,6 +125,8 @@ class Growing:
             room = max(size + size // 2, 256)
             fresh_rows, fresh = np.empty(room, np.int64), np.empty((room, matrix.shape[1]), np.float32)
             fresh_rows[:used], fresh[:used] = tail.rows, tail.matrix
+            if tail.matrix.base is not self._matrix:
+                self._coding = Coding()
             self._rows, self._matrix = fresh_rows, fresh
         self._rows[used:size], self._matrix[used:size] = rows, matrix
         alive = tail.alive
@@ -95,6 +134,12 @@ class Growing:
             alive = np.concatenate([alive, np.ones(len(rows), np.bool_)])
         longest = max(tail.longest, longest_of(matrix))
         return Tail(self._rows[:size], self._matrix[:size], alive, longest)
+
+    def coded(self, tail: Tail) -> Tail:
+        """The tail with the codes of all its rows."""
+        if tail.codes is not None and len(tail.codes) == len(tail):
+            return tail
+        return replace(tail, codes=self._coding.codes(tail.matrix) if tail.matrix.base is self._matrix else None)
 
 
 def exact_scores(matrix: Floats, query: Floats) -> Floats:

@@ -1,0 +1,103 @@
+"""Codes only say where to look: what they prove is what comparing every vector finds, to the last bit and tie."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bartizan_connector.space.vectors import Floats, Vector
+from bartizan_connector.store import filters
+from bartizan_connector.store.collection import Collection, FieldSpec, Head, Leg, Row
+from bartizan_connector.store.embedded import EmbeddedBackend
+from bartizan_connector.store.embedded.codes import Codes, Coding
+from bartizan_connector.store.memory import MemoryBackend
+from bartizan_connector.testing.rows import SPACE, batch
+
+DIM = 12
+LEG = Leg(name="dense", kind="dense", dim=DIM, space_id=SPACE)
+MANY = Collection(name="many", legs=(LEG,), fields=(FieldSpec(name="year", type="int", default=0),))
+DICE = np.random.default_rng(5)
+KINDS = {
+    "drawn": DICE.standard_normal((3_000, DIM)),
+    "clustered": DICE.standard_normal((30, DIM)).repeat(100, axis=0) + 0.01 * DICE.standard_normal((3_000, DIM)),
+    "all alike": np.ones((3_000, DIM)),
+    "many alike": DICE.integers(-1, 2, (3_000, DIM)),
+    "one huge": np.concatenate([DICE.standard_normal((2_999, DIM)), np.full((1, DIM), 1e4)]),
+    "later ones huge": np.concatenate([DICE.standard_normal((1_500, DIM)), 900 * DICE.standard_normal((1_500, DIM))]),
+    "tiny": 1e-20 * DICE.standard_normal((3_000, DIM)),
+    "nothing": np.zeros((3_000, DIM)),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_any_vectors_are_found_as_by_the_oracle(tmp_path: Path, kind: str) -> None:
+    """In two batches, with replaced and deleted ones between the searches."""
+    matrix = KINDS[kind].astype(np.float32)
+    backend = EmbeddedBackend(tmp_path / "index.bartizan", index="flat")
+    stores = [each.open(MANY) for each in (backend, MemoryBackend())]
+
+    def rows(start: int, end: int, version: int) -> list[Row]:
+        return [
+            Row(
+                id=f"d{n:04}",
+                vectors={"dense": Vector(SPACE, matrix[n])},
+                fields={"year": n % 9},
+                version=version,
+                hash="h",
+            )
+            for n in range(start, end)
+        ]
+
+    def compare() -> None:
+        asked = np.concatenate([matrix[[7, 2_000]], DICE.standard_normal((2, DIM)), np.zeros((1, DIM))])
+        for query in asked.astype(np.float32):
+            for k, filter in ((1, None), (10, None), (200, None), (10, filters.parse("year < 3"))):
+                found, wanted = (store.search("dense", batch(query[None]), k, filter) for store in stores)
+                assert found == wanted, (k, filter)
+
+    for store in stores:
+        store.upsert(rows(0, 1_500, 1))
+    compare()
+    for store in stores:
+        store.upsert(rows(1_500, 3_000, 1))
+    compare()
+    for store in stores:
+        store.upsert(rows(100, 200, 2))
+        store.delete([Head(id=f"d{n:04}", version=3) for n in range(0, 3_000, 4)])
+    compare()
+    backend.close()
+
+
+def proof(codes: Codes, matrix: Floats, query: Floats, count: int) -> None:
+    """No row that is left out is better than what the codes say."""
+    found, most = codes.best(query, count)
+    others = np.setdiff1d(np.arange(len(matrix)), found)
+    products = matrix[others].astype(np.float64) @ query.astype(np.float64)
+    assert products.max() <= most + 1e-4 * np.abs(products).max()
+
+
+@pytest.mark.parametrize("kind", ["drawn", "clustered", "one huge", "later ones huge"])
+def test_what_the_codes_promise_of_the_rest_is_true(kind: str) -> None:
+    matrix = KINDS[kind].astype(np.float32)
+    coding = Coding()
+    assert coding.codes(matrix[:100]) is None, "too few"
+    for size in (1_200, 1_201, 2_500, 3_000):
+        codes = coding.codes(matrix[:size])
+        assert codes is not None
+        assert len(codes) == size
+        for query in (matrix[3], -matrix[5], DICE.standard_normal(DIM).astype(np.float32)):
+            for count in (1, 20, 500):
+                proof(codes, matrix[:size], query, count)
+
+
+def test_most_searches_are_proven_at_the_first_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else they would be exact and slow."""
+    matrix = DICE.standard_normal((5_000, 96)).astype(np.float32)
+    matrix /= np.linalg.norm(matrix, axis=1, keepdims=True)
+    codes = Coding().codes(matrix)
+    assert codes is not None
+    proven = 0
+    for query in DICE.standard_normal((50, 96)).astype(np.float32):
+        found, most = codes.best(query, 52)
+        proven += int(np.partition(matrix[found] @ query, -10)[-10] > most)
+    assert proven >= 45
