@@ -1,4 +1,4 @@
-"""`python -m benchmarks [NAME …] [--demo FOLDER]`: run these benchmarks, or all."""
+"""`python -m benchmarks [NAME …] [--demo FOLDER] [--sizes ROWS,ROWS]`: run these benchmarks, or all."""
 
 import argparse
 import sys
@@ -18,6 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHMARKS))
     parser.add_argument("--demo", type=Path, default=Path("bartizan-demo"), help="what `bartizan demo` left")
+    parser.add_argument("--sizes", help="rows of embedded_store, e.g. 5000,100000")
     given = parser.parse_args(arguments)
     if unknown := [name for name in given.names if name not in BENCHMARKS]:
         parser.error(f"unknown benchmark {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
@@ -25,7 +26,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in given.names or BENCHMARKS:
         try:
             module = import_module(f"benchmarks.{name}")
-            module.run(given.demo) if name == "query_tower" else module.run()
+            if name == "query_tower":
+                module.run(given.demo)
+            elif name == "embedded_store" and given.sizes:
+                module.run([int(size) for size in given.sizes.split(",")])
+            else:
+                module.run()
         except BartizanError as error:
             err.print(f"{name}: {error}", markup=False, style="red")
             code = max(code, error.exit_code)

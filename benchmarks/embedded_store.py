@@ -208,7 +208,7 @@ _RIVALS = (
 
 def run(sizes: Sequence[int] = SIZES) -> None:
     """Measure at each size; raise when a promise is not kept."""
-    record = Record("embedded_store")
+    record = Record("embedded_store" + "".join(f"-{size}" for size in sizes if tuple(sizes) != SIZES))
     results: dict[str, Any] = {}
     tables: dict[str, Table] = {}
     broken: list[str] = []

@@ -39,7 +39,7 @@ class Record:
     """One benchmark's run; written anew after each step, so that a run that is cut short leaves what it has."""
 
     def __init__(self, name: str) -> None:
-        self._stem = RESULTS / f"{datetime.now(UTC):%Y-%m-%d}-{name}"
+        self._stem = _free(f"{datetime.now(UTC):%Y-%m-%d}-{name}")
         self._facts = {"benchmark": name, **_facts()}
 
     def write(self, results: Mapping[str, Any], tables: Mapping[str, Table]) -> None:
@@ -64,6 +64,12 @@ class Record:
         """Print the tables, and say where they were saved."""
         out.print(self._stem.with_suffix(".md").read_text(encoding="utf-8"), markup=False)
         err.print(f"written to {self._stem}.json and .md", markup=False)
+
+
+def _free(stem: str) -> Path:
+    """A name that no earlier run of the day has taken: results are never edited."""
+    names = [stem, *(f"{stem}-run{number}" for number in range(2, 1_000))]
+    return next(RESULTS / name for name in names if not (RESULTS / f"{name}.json").exists())
 
 
 def _facts() -> dict[str, Any]:

@@ -19,7 +19,7 @@ from bartizan_connector.store.embedded.writing import KEPT_GONE
 from bartizan_connector.store.filters import Filter
 
 _READ_ROWS = 4_096
-_SPARE = 8
+_SPARE = 4
 """Candidates beyond k that are scored anew, as one byte a dimension orders near ones wrongly."""
 _SELECTIONS = 64
 _LARGE = 1e15

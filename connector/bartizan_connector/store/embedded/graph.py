@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,8 +20,9 @@ Mask = npt.NDArray[np.bool_]
 
 _NEIGHBOURS = 24
 _BUILD_BREADTH = 64
-_BREADTHS = (64, 128, 256, 512)
+_BREADTHS = (48, 64, 96, 128, 192, 256, 384, 512)
 _PROBES = 48
+"""Of each kind."""
 GOAL = 0.97
 """The recall at 10 that the breadth of a search is chosen for."""
 _SCAN_ROWS = 20_000
@@ -38,6 +39,7 @@ def is_possible() -> bool:
     return find_spec("faiss") is not None
 
 
+@cache
 def library() -> Any:
     """faiss."""
     return import_module("faiss")
@@ -71,28 +73,54 @@ class Graph:
 
     def nearest(self, query: Floats, k: int, selected: "Selection | None") -> Numbers:
         """The positions of about the k best among those that are selected."""
-        faiss, asked = library(), query[None]
         count = len(self) if selected is None else selected.count
         k = min(k, count)
         if not k:
             return np.zeros(0, np.int64)
         with one_thread():
-            selector = None if selected is None else faiss.IDSelectorBitmap(selected.bits)
-            if k * _MANY < count and count > (0 if selector is None else max(_SCAN_ROWS, _SCAN_SHARE * len(self))):
+            if k * _MANY < count and count > (0 if selected is None else max(_SCAN_ROWS, _SCAN_SHARE * len(self))):
                 breadth = int(max(self.breadth, k) * min(8.0, len(self) / count))
-                parameters = faiss.SearchParametersHNSW(efSearch=breadth, sel=selector)
-                found = _found(self.index.search(asked, k, params=parameters))
+                found = _asked(
+                    self.index, query, k, _walking(breadth) if selected is None else selected.walking(breadth)
+                )
                 if len(found) == k:
                     return found
-            return _found(self.index.storage.search(asked, k, params=faiss.SearchParameters(sel=selector)))
+            return _asked(self.index.storage, query, k, None if selected is None else selected.scanning)
 
 
 class Selection:
     """Rows of a graph that may be found, one bit each."""
 
     def __init__(self, mask: Mask) -> None:
+        faiss = library()
+
         self.count = int(np.count_nonzero(mask))
-        self.bits = np.packbits(mask, bitorder="little")
+        self._bits = np.packbits(mask, bitorder="little")
+        self._selector = faiss.IDSelectorBitmap(self._bits)
+        self.scanning = faiss.SearchParameters(sel=self._selector)
+        self._walking: dict[int, Any] = {}
+
+    def walking(self, breadth: int) -> Any:
+        """What a walk of that breadth is asked with; many may use it at once."""
+        known = self._walking.get(breadth)
+        if known is None:
+            known = self._walking[breadth] = library().SearchParametersHNSW(efSearch=breadth, sel=self._selector)
+        return known
+
+
+@lru_cache(64)
+def _walking(breadth: int) -> Any:
+    """The same for all rows."""
+    return library().SearchParametersHNSW(efSearch=breadth)
+
+
+def _asked(index: Any, query: Floats, k: int, parameters: Any) -> Numbers:
+    """The positions of the k best, without the ceremony of the library's own call."""
+    swig_ptr = library().swig_ptr
+    query = np.ascontiguousarray(query, np.float32)
+    scores, found = np.empty(k, np.float32), np.empty(k, np.int64)
+    index.search_c(1, swig_ptr(query), k, swig_ptr(scores), swig_ptr(found), parameters)
+    return found if found[-1] >= 0 else found[found >= 0]
 
 
 @contextmanager
@@ -105,11 +133,6 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         faiss.omp_set_num_threads(before)
-
-
-def _found(answer: Any) -> Numbers:
-    (found,) = answer[1]
-    return np.asarray(found[found >= 0], np.int64)
 
 
 class Building:
@@ -152,22 +175,35 @@ class Building:
     def finished(self, moment: Moment) -> Graph:
         """The graph, with the least breadth that finds what comparing everything finds."""
         graph = Graph(np.concatenate(self._rows), self._index, moment, _BREADTHS[0], 1.0)
+        asked = _probes(graph)
         for breadth in _BREADTHS:
-            recall = _probed(graph, breadth)
+            recall = _probed(graph, asked, breadth)
             graph = Graph(graph.rows, graph.index, moment, breadth, recall)
             if recall >= GOAL:
                 break
         return graph
 
 
-def _probed(graph: Graph, breadth: int) -> float:
-    """Recall at 10 of a search of that breadth beside a scan, for vectors between two that are stored."""
+def _probes(graph: Graph) -> Floats:
+    """What may be asked: near a stored vector; between two; and a stored one's direction among other things."""
+    dice = np.random.default_rng(0)
+    pairs = dice.integers(0, len(graph), (3 * _PROBES, 2))
+    one, other = (graph.index.storage.reconstruct_batch(pair.astype(np.int64)) for pair in pairs.T)
+    near, between, among = (slice(each * _PROBES, (each + 1) * _PROBES) for each in range(3))
+    noise = dice.standard_normal(one[among].shape)
+    noise *= np.linalg.norm(one[among], axis=1, keepdims=True) / np.linalg.norm(noise, axis=1, keepdims=True)
+    asked = (
+        0.85 * one[near] + 0.15 * other[near],
+        0.7 * one[between] + 0.3 * other[between],
+        0.6 * one[among] + 0.8 * noise,
+    )
+    return np.ascontiguousarray(np.concatenate(asked), np.float32)
+
+
+def _probed(graph: Graph, asked: Floats, breadth: int) -> float:
+    """Recall at 10 of a search of that breadth beside a scan."""
     faiss = library()
 
-    dice = np.random.default_rng(0)
-    pairs = dice.integers(0, len(graph), (_PROBES, 2))
-    one, other = (graph.index.storage.reconstruct_batch(pair.astype(np.int64)) for pair in pairs.T)
-    asked = np.ascontiguousarray(0.7 * one + 0.3 * other, np.float32)
     k = min(10, len(graph))
     _, truth = graph.index.storage.search(asked, k)
     _, found = graph.index.search(asked, k, params=faiss.SearchParametersHNSW(efSearch=breadth))

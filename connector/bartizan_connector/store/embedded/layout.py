@@ -98,6 +98,14 @@ class Layout:
         """The rows, and the texts beside them if they are asked for."""
         return f"{self.rows} AS main" + (f" JOIN {self.texts} AS aside ON aside.row = main.row" if aside else "")
 
+    @cached_property
+    def _hits(self) -> str:
+        return f"SELECT main.row, main.id, main.chunk{self.all_fields} FROM {self.joined(aside=self.has_aside)}"
+
+    def hits(self, count: int) -> str:
+        """What reads so many rows by their numbers."""
+        return f"{self._hits} WHERE main.row IN ({','.join('?' * count)})"
+
     @property
     def tables(self) -> list[str]:
         legs = [self.vectors(leg.name) for leg in self.collection.legs]
@@ -129,7 +137,7 @@ class Layout:
 
     def fields(self, values: Sequence[Any]) -> dict[str, Scalar]:
         """The columns of `all_fields`, as the fields they are."""
-        fields = dict(zip(self._names, values, strict=True))
+        fields = dict(zip(self._names, values))  # noqa: B905  as many as were asked for
         for name in self._bools:
             fields[name] = bool(fields[name])
         return fields

@@ -114,11 +114,7 @@ def hits(connection: sqlite3.Connection, layout: Layout, scored: Mapping[int, fl
     numbers = _first(connection, layout, scored, k)
     found: list[Hit] = []
     for some in portions(numbers):
-        sql = (
-            f"SELECT main.row, main.id, main.chunk{layout.all_fields} FROM {layout.joined(aside=layout.has_aside)} "
-            f"WHERE main.row IN ({_marks(some)})"
-        )
-        for number, id, chunk, *fields in connection.execute(sql, some):
+        for number, id, chunk, *fields in connection.execute(layout.hits(len(some)), some).fetchall():
             found.append(Hit(id=id, chunk=chunk, score=scored[number], fields=layout.fields(fields)))
     found.sort(key=lambda hit: (-hit.score, hit.id, hit.chunk))
     return found[:k]
