@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+import shutil
 import textwrap
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -16,7 +17,8 @@ from pydantic_core import PydanticUndefined
 from bartizan_connector.__main__ import main
 from bartizan_connector.config import Config
 from bartizan_connector.config.settings import SpaceSettings
-from tests.exports import export_folder
+from bartizan_connector.config.template import template
+from tests.exports import export_folder, tower_folder
 from tests.test_layout import PACKAGES, ROOT
 
 PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/**/*.md")])
@@ -67,6 +69,58 @@ def test_the_configuration_page_lists_every_key_with_its_default() -> None:
         for name, model in tables().items()
     }
     assert shown == expected
+
+
+def test_the_configuration_page_shows_what_init_writes(tmp_path: Path) -> None:
+    shown = re.findall(
+        r"```toml\n(.*?)```", (ROOT / "docs/configuration.md").read_text(encoding="utf-8"), flags=re.DOTALL
+    )
+    shutil.copytree(export_folder("bert", "fp32"), tmp_path / "exports/document")
+    written = template(
+        [tmp_path / "exports/document"], tmp_path, name="docs", uri="index.bartizan", source="corpus.jsonl"
+    )
+    written = re.sub(r"dense, \d+ dim", "dense, 384 dim", re.sub(r"tw-\w{32}", "tw-…", written))
+    assert written.replace('query_tower = "exports/document"', 'query_tower = "exports/query"') in [
+        re.sub(r"tw-\w{32}", "tw-…", block) for block in shown
+    ]
+
+
+def test_from_nothing_to_a_search_in_six_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The README's own lines, with a tower of the tests in the place of MiniLM: as it was trained, and exported."""
+    (block,) = (
+        block
+        for block in re.findall(
+            r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL
+        )
+        if "Documents" in block
+    )
+    assert len([line for line in block.splitlines() if line]) == 6 - 1, "and an empty one between"
+    for tower in (tower_folder("bert"), export_folder("bert", "fp32")):
+        folder = tmp_path / tower.name
+        folder.mkdir()
+        (folder / "minilm").symlink_to(tower)
+        monkeypatch.chdir(folder)
+        exec(compile(block, "README.md", "exec"), {"__name__": "__main__"})
+        assert capsys.readouterr().out.split()[0] in ("a", "b")
+
+
+def test_the_python_of_the_documents_page_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (block,) = re.findall(
+        r"```python\n(.*?)```", (ROOT / "docs/documents.md").read_text(encoding="utf-8"), flags=re.DOTALL
+    )
+    (tmp_path / "minilm").symlink_to(export_folder("bert", "fp32"))
+    monkeypatch.chdir(tmp_path)
+    exec(compile(block, "docs/documents.md", "exec"), {"__name__": "__main__"})
+    said = capsys.readouterr().out
+    assert "2 written" in said
+    assert (
+        "document 2 is refused: field 'year' is missing" in said or "document 2 is refused: 'text' is missing" in said
+    )
+    assert "'b'" not in said.splitlines()[-1]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
