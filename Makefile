@@ -3,7 +3,7 @@ PYTHON ?= python3
 UV_VERSION = 0.13.8
 VENV = .venv/bin
 
-.PHONY: env demo test check lint bench gpu triton triton-env lock clean
+.PHONY: env demo test check lint bench soak gpu triton triton-env lock clean
 
 env: .venv/.stamp
 
@@ -48,6 +48,11 @@ test: env
 
 bench: env
 	$(VENV)/python -m benchmarks
+
+# 300 kills of a writer of the embedded store; in pieces: make soak KILLS=100
+KILLS ?= 300
+soak: env
+	$(VENV)/python -m tests.soak --kills $(KILLS)
 
 gpu: env
 	$(VENV)/pytest -m gpu

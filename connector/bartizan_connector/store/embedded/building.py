@@ -31,6 +31,7 @@ _SHARE = 40
 _DEAD = 4
 """One row in so many that is gone: the graph is made anew."""
 _READ_ROWS = 8_192
+_LARGE = 1e15
 _PAUSE = 1.0
 _NICE = 10
 
@@ -49,7 +50,7 @@ class Builder:
         self._newest: Graph | None = None
         self._looked = False
         self._too_few = 0
-        """Up to this row number there were too few to be worth a graph."""
+        """Up to this row number there were too few to be worth a graph, or some that none can hold."""
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -188,6 +189,9 @@ class Builder:
             rows, matrix = self._page(after, now.top)
             if not len(rows):
                 break
+            if not np.abs(matrix).max(initial=0.0) < _LARGE:
+                self._too_few = now.top  # a byte a dimension cannot tell such numbers apart
+                return None
             if not begun:
                 making.begin(matrix)
                 begun = True
