@@ -336,3 +336,29 @@ def test_each_tower_of_each_leg_is_probed_and_named(project: Project) -> None:
     assert (found["space (small)"].status, found["space (small)"].exit_code) == ("problem", 3)
     assert found["space (dense)"].status == "ok"
     assert "collection" not in found
+
+
+@pytest.mark.parametrize(
+    ("key", "place", "told"),
+    [
+        ("uri", "tower", "it is a folder"),
+        ("uri", "corpus.jsonl/index", "corpus.jsonl is a file"),
+        ("uri", "milvus-lite:corpus.jsonl", "it is a file, where a folder should be"),
+        ("lexical", "corpus.jsonl", "it is a file, where a folder should be"),
+        ("lexical", "corpus.jsonl/words", "corpus.jsonl is a file"),
+        ("dead_letters", "tower", "it is a folder"),
+    ],
+)
+def test_what_stands_in_the_way_is_no_place_that_can_be_written(
+    project: Project, key: str, place: str, told: str
+) -> None:
+    if key == "dead_letters":
+        project.replace('path = "corpus.jsonl"', f'path = "corpus.jsonl"\ndead_letters = "{place}"')
+    else:
+        line = f'uri = "{place}"' if key == "uri" else f'uri = "memory:"\nlexical = "{place}"'
+        project.replace('uri = "memory:"', line)
+    found = [each for each in configuration.examine(project.file) if "cannot be written" in each.what]
+    (finding,) = found
+    assert told in finding.what
+    assert finding.exit_code == 2
+    assert "choose another path" in (finding.way_out or "")

@@ -22,6 +22,8 @@ _READ_ROWS = 4_096
 _SPARE = 4
 """Candidates beyond k that are scored anew, as one byte a dimension orders near ones wrongly."""
 _SELECTIONS = 64
+_FEW_DEAD = 20
+"""One row of the graph in so many."""
 _LARGE = 1e15
 
 
@@ -34,6 +36,8 @@ class View:
     alive: Mask | None
     """Which rows of the graph are there still; None: all."""
     tail: Tail
+    dead: int = 0
+    """How many rows of the graph are gone."""
 
 
 class DenseIndex:
@@ -60,8 +64,9 @@ class DenseIndex:
         if view.moment != now:
             view = self._forgetting(connection, self._growing_with(connection, view, now, deadline), now)
         if view is not self._view:
-            self._view = view = replace(view, tail=self._growing.coded(view.tail))
-            self._builder.consider(view.graph, len(view.tail), 0 if view.alive is None else int((~view.alive).sum()))
+            dead = 0 if view.alive is None else len(view.alive) - int(np.count_nonzero(view.alive))
+            self._view = view = replace(view, tail=self._growing.coded(view.tail), dead=dead)
+            self._builder.consider(view.graph, len(view.tail), dead)
         return view
 
     def search(
@@ -95,7 +100,7 @@ class DenseIndex:
         while True:
             found = graph.nearest(asked, wanted, selected)
             kept = blobs(connection, self._layout, self._leg.name, graph.rows[found].tolist())
-            if len(kept) >= k or len(kept) == len(found) or wanted >= len(graph):
+            if len(kept) >= k or len(kept) == len(found) or len(found) < wanted or wanted >= len(graph):
                 break
             wanted *= 4
         if not kept:
@@ -104,20 +109,23 @@ class DenseIndex:
         return dict(zip(kept, scores.tolist(), strict=True))
 
     def _selection(self, view: View, allowed: Passing | None) -> Selection | None:
-        """Which rows of the graph may be found; remembered while neither it nor they change."""
-        if view.graph is None or (view.alive is None and allowed is None):
+        """Which rows of the graph may be found; remembered from commit to commit. While few rows are gone they are
+        found like the others, and not shown: then nothing that is written makes it anew."""
+        if view.graph is None:
             return None
-        key = allowed.filter if allowed else None
-        of = (view.graph, view.alive, allowed)
+        alive = view.alive if view.alive is not None and view.dead * _FEW_DEAD > len(view.graph) else None
+        if alive is None and allowed is None:
+            return None
+        key, of = allowed.filter if allowed else None, (view.graph, alive)
         known = self._selections.get(key)
         if known is None or any(ours is not theirs for ours, theirs in zip(of, known[0], strict=True)):
-            mask = view.alive
+            mask = alive
             if allowed is not None:
                 mask = np.zeros(len(view.graph), np.bool_)
                 mask[positions(view.graph.rows, allowed.rows)] = True
-                mask = mask if view.alive is None else mask & view.alive
+                mask = mask if alive is None else mask & alive
             assert mask is not None
-            if len(self._selections) > _SELECTIONS:
+            if len(self._selections) > _SELECTIONS or (known is not None and known[0][0] is not view.graph):
                 self._selections.clear()
             known = self._selections[key] = (of, Selection(mask))
         return known[1]

@@ -65,7 +65,7 @@ def require_possible(path: Path) -> None:
     """Refuse what can be no file: a folder, or a path through one that is none."""
     above = next((folder for folder in path.absolute().parents if folder.exists()), None)
     if above is not None and not above.is_dir():
-        raise WrongUse(f"{path} cannot be a store: {above} is a file; give [backend] uri another path")
+        raise WrongUse(f"the store {path} cannot be used: {above} is a file; give [backend] uri another path")
     if path.is_dir():
         raise WrongUse(
             f"{path} is a folder, and no store of Bartizan is one; give [backend] uri the path of a file, or "
