@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bartizan_connector.space.vectors import Floats
-from bartizan_connector.store.embedded.graph import is_possible, library, one_thread
+from bartizan_connector.store.embedded.graph import asked, is_possible, library, one_thread
 from bartizan_connector.store.embedded.rows import Numbers
 
 FEWEST = 1_000
@@ -31,19 +31,25 @@ class Codes:
     """What a vector is multiplied by before it is rounded."""
     farthest: float
     """The longest way from a vector to what its code says."""
+    longest: float
+    """The length of the longest of what the codes say."""
 
     def __len__(self) -> int:
         return int(self.index.ntotal)
 
     def best(self, query: Floats, count: int) -> tuple[Numbers, float]:
         """The positions of the rows with the best codes, and what the product of no other row can exceed."""
+        exact = query.astype(np.float64)
+        scale = _MOST / (float(np.abs(exact).max(initial=0.0)) or 1.0)
+        whole = np.rint(exact * scale)  # of whole numbers, as the library rounds a query for such codes by itself
         with one_thread():
-            products, found = self.index.search(query[None], count)
-        positions: Numbers = found[0]
+            found, products = asked(self.index, whole.astype(np.float32), count, None)
         if count >= len(self):
-            return positions, -np.inf
-        length = float(np.sqrt(np.dot(query, query)))
-        return positions, float(products[0, -1]) / self.scale + self.farthest * length
+            return found, -np.inf
+        beside = float(np.linalg.norm(exact - whole / scale)) * self.longest
+        summing = len(query) * 2.0**-24 * float(np.linalg.norm(whole)) * self.longest / scale
+        product = float(products[-1]) / self.scale / scale
+        return found, product + self.farthest * float(np.linalg.norm(exact)) + beside + summing
 
 
 class Coding:
@@ -54,6 +60,7 @@ class Coding:
         self._used = 0
         self._scale = 0.0
         self._farthest = 0.0
+        self._longest = 0.0
 
     def codes(self, matrix: Floats) -> Codes | None:
         """Of all these rows, of which the first ones are those of the last call; None where it is not worth it."""
@@ -78,12 +85,15 @@ class Coding:
         signed = faiss.ScalarQuantizer.QT_8bit_direct_signed
         index = faiss.IndexScalarQuantizer(matrix.shape[1], signed, faiss.METRIC_INNER_PRODUCT)
         index.add_sa_codes(self._bytes[: len(matrix)])
-        return Codes(index, self._scale, self._farthest)
+        return Codes(index, self._scale, self._farthest, self._longest)
 
     def _encode(self, some: Floats, start: int) -> None:
         """Numbers that are larger than those of the first rows are cut off, which the distance says."""
         assert self._bytes is not None
         rounded = np.clip(np.rint(some * np.float32(self._scale)), -_MOST, _MOST)
         self._bytes[start : start + len(some)] = rounded + (_MOST + 1)
-        away = some.astype(np.float64) - rounded.astype(np.float64) / self._scale
-        self._farthest = max(self._farthest, float(np.sqrt(np.einsum("nd,nd->n", away, away).max(initial=0.0))))
+        said = rounded.astype(np.float64) / self._scale
+        self._farthest = max(
+            self._farthest, float(np.linalg.norm(some.astype(np.float64) - said, axis=1).max(initial=0.0))
+        )
+        self._longest = max(self._longest, float(np.linalg.norm(said, axis=1).max(initial=0.0)))

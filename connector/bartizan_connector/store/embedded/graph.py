@@ -80,12 +80,11 @@ class Graph:
         with one_thread():
             if k * _MANY < count and count > (0 if selected is None else max(_SCAN_ROWS, _SCAN_SHARE * len(self))):
                 breadth = int(max(self.breadth, k) * min(8.0, len(self) / count))
-                found = _asked(
-                    self.index, query, k, _walking(breadth) if selected is None else selected.walking(breadth)
-                )
+                walking = _walking(breadth) if selected is None else selected.walking(breadth)
+                found, _ = asked(self.index, query, k, walking)
                 if len(found) == k:
                     return found
-            return _asked(self.index.storage, query, k, None if selected is None else selected.scanning)
+            return asked(self.index.storage, query, k, None if selected is None else selected.scanning)[0]
 
 
 class Selection:
@@ -114,13 +113,15 @@ def _walking(breadth: int) -> Any:
     return library().SearchParametersHNSW(efSearch=breadth)
 
 
-def _asked(index: Any, query: Floats, k: int, parameters: Any) -> Numbers:
-    """The positions of the k best, without the ceremony of the library's own call."""
+def asked(index: Any, query: Floats, k: int, parameters: Any) -> tuple[Numbers, Floats]:
+    """The positions and scores of the k best, without the ceremony of the library's own call."""
     swig_ptr = library().swig_ptr
     query = np.ascontiguousarray(query, np.float32)
     scores, found = np.empty(k, np.float32), np.empty(k, np.int64)
     index.search_c(1, swig_ptr(query), k, swig_ptr(scores), swig_ptr(found), parameters)
-    return found if found[-1] >= 0 else found[found >= 0]
+    if found[-1] < 0:
+        scores, found = scores[found >= 0], found[found >= 0]
+    return found, scores
 
 
 @contextmanager
