@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from bartizan_connector.space.spec import TowerSpec
     from bartizan_connector.store.collection import Collection, FieldSpec, Leg
     from bartizan_connector.store.memory import MemoryBackend
-    from bartizan_connector.store.milvus import MilvusBackend
 
 _HOME = {
     "BartizanError": "base.errors",
@@ -25,7 +24,6 @@ _HOME = {
     "FieldSpec": "store.collection",
     "Leg": "store.collection",
     "MemoryBackend": "store.memory",
-    "MilvusBackend": "store.milvus",
     "OnnxEncoder": "encode.onnx",
     "Reject": "base.errors",
     "Retriever": "search.retriever",
@@ -44,7 +42,6 @@ __all__ = [
     "FieldSpec",
     "Leg",
     "MemoryBackend",
-    "MilvusBackend",
     "OnnxEncoder",
     "Reject",
     "Retriever",

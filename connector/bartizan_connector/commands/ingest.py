@@ -54,16 +54,9 @@ def ingest(
 
     `bartizan ingest -` reads standard input, and `--prune` takes what the source holds for all that shall be stored.
     """
-    from bartizan_connector.stream.sources import open_source, open_standard_input
-
-    if str(config) == "-":
-        config, stream = Path("bartizan.toml"), "-"
-    if stream not in (None, "-"):
-        raise WrongUse(f"expected - for standard input, but {stream!r:.80} came; files stand under [source] path")
     if force and not prune:
         raise WrongUse("--force is about --prune; give both, or none")
-    settings = Config.load(config)
-    source = open_source(settings) if stream is None else open_standard_input(settings)
+    settings, source = _opened(config, stream)
     held: set[str] = set()
     try:
         report = ingest_all(settings, source, reindex=reindex, on_ids=held.update if prune else None)
@@ -75,27 +68,46 @@ def ingest(
             style="yellow",
         )
         raise typer.Exit(INTERRUPTED) from None
-    pruned = None
+    pruned, failure = None, None
     if prune:
         try:
             pruned = _pruned(settings, report, held, force=force)
         except Stop as error:
-            err.print(f"error: {error}", markup=False, style="red")
+            failure = error
     if json:
         letters = source.dead_letters if report.dead else None
         facts = {"collection": settings.collection.name, **asdict(report), "dead_letters": letters}
         out.print_json(data=facts | ({"pruned": pruned} if prune else {}))
     else:
-        for name, meaning in COUNTS.items():
-            if name != "dropped" or report.dropped:
-                out.print(f"{getattr(report, name):>12,}  {name:<10} {meaning}", markup=False)
-        if pruned is not None:
-            out.print(f"{pruned:>12,}  pruned     not in the source any more, removed", markup=False)
-        stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in report.stages.items())
-        out.print(f"{report.read:>12,}  read in {report.seconds:.1f} s ({stages})", markup=False)
+        _tell(report, pruned)
     _remark(report, source)
-    if (strict and report.dead) or (prune and pruned is None):
+    if failure is not None:
+        raise failure
+    if strict and report.dead:
         raise typer.Exit(1)
+
+
+def _opened(config: Path, stream: str | None) -> "tuple[Config, Source]":
+    """The configuration, and its source or standard input; `ingest -` takes the configuration that is here."""
+    from bartizan_connector.stream.sources import open_source, open_standard_input
+
+    if str(config) == "-":
+        config, stream = Path("bartizan.toml"), "-"
+    if stream not in (None, "-"):
+        raise WrongUse(f"expected - for standard input, but {stream!r:.80} came; files stand under [source] path")
+    settings = Config.load(config)
+    return settings, open_source(settings) if stream is None else open_standard_input(settings)
+
+
+def _tell(report: "Report", pruned: int | None) -> None:
+    """What became of the lines, one count a line."""
+    for name, meaning in COUNTS.items():
+        if name != "dropped" or report.dropped:
+            out.print(f"{getattr(report, name):>12,}  {name:<10} {meaning}", markup=False)
+    if pruned is not None:
+        out.print(f"{pruned:>12,}  pruned     not in the source any more, removed", markup=False)
+    stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in report.stages.items())
+    out.print(f"{report.read:>12,}  read in {report.seconds:.1f} s ({stages})", markup=False)
 
 
 def ingest_all(
