@@ -28,6 +28,8 @@ _FEWEST = 1_000
 _FEW = 4
 _SHARE = 40
 """Once there is a graph, it grows when more came since than one part in so many of either."""
+_FEW_LEFT = 256
+"""Fewer than that are left beside a graph when its writer closes: each search would pay for them."""
 _DEAD = 4
 """One row in so many that is gone: the graph is made anew."""
 _READ_ROWS = 8_192
@@ -97,7 +99,7 @@ class Builder:
         """Build here and now what is due."""
         self._join()
         now = self._now()
-        if now is not None and self._is_due(now) and not self._stop.is_set():
+        if now is not None and self._is_due(now, closing=True) and not self._stop.is_set():
             self._build()
 
     def anew(self) -> None:
@@ -119,13 +121,14 @@ class Builder:
             self._newest = self._sidecar.load()
         return self._newest
 
-    def _is_due(self, now: Moment) -> bool:
+    def _is_due(self, now: Moment, *, closing: bool = False) -> bool:
         if not self._possible:
             return False
         graph = self._known()
         size, covered, gone = (len(graph), graph.moment.top, graph.moment.gone) if graph else (0, 0, now.gone)
         fresh = now.top - max(covered, self._too_few)
-        return fresh > self._most(graph) or now.gone - gone > max(size // _DEAD, _FEWEST)
+        most = max(_FEW_LEFT, size // _SHARE) if closing and graph is not None else self._most(graph)
+        return fresh > most or now.gone - gone > max(size // _DEAD, _FEWEST)
 
     def _most(self, graph: Graph | None) -> int:
         """How many rows are well compared one by one, beside this graph."""

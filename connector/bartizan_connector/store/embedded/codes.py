@@ -5,6 +5,7 @@ which one's product with a query is larger, wherever their codes are further apa
 compared by the vectors themselves. Nothing that is found this way depends on the codes.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,11 +16,12 @@ from bartizan_connector.space.vectors import Floats
 from bartizan_connector.store.embedded.graph import asked, is_possible, library, one_thread
 from bartizan_connector.store.embedded.rows import Numbers
 
-FEWEST = 1_000
+FEWEST = 2_000
 """Rows; comparing fewer takes less than asking the codes."""
 _MOST = 127
 _BLOCK = 4_096
 Bytes = npt.NDArray[np.uint8]
+Doubles = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,19 +39,22 @@ class Codes:
     def __len__(self) -> int:
         return int(self.index.ntotal)
 
-    def best(self, query: Floats, count: int) -> tuple[Numbers, float]:
-        """The positions of the rows with the best codes, and what the product of no other row can exceed."""
+    def best(self, query: Floats, count: int) -> tuple[Numbers, Doubles, float]:
+        """The positions of the rows with the best codes, what the codes say of their products with the query, best
+        first, and by how much the product of any row may be beside what its code says."""
         exact = query.astype(np.float64)
         scale = _MOST / (float(np.abs(exact).max(initial=0.0)) or 1.0)
         whole = np.rint(exact * scale)  # of whole numbers, as the library rounds a query for such codes by itself
         with one_thread():
             found, products = asked(self.index, whole.astype(np.float32), count, None)
-        if count >= len(self):
-            return found, -np.inf
-        beside = float(np.linalg.norm(exact - whole / scale)) * self.longest
-        summing = len(query) * 2.0**-24 * float(np.linalg.norm(whole)) * self.longest / scale
-        product = float(products[-1]) / self.scale / scale
-        return found, product + self.farthest * float(np.linalg.norm(exact)) + beside + summing
+        rounded = exact - whole / scale
+        margin = self.farthest * _length(exact) + self.longest * _length(rounded)
+        margin += len(query) * 2.0**-24 * _length(whole) * self.longest / scale
+        return found, products.astype(np.float64) / (self.scale * scale), margin
+
+
+def _length(vector: Doubles) -> float:
+    return math.sqrt(float(np.dot(vector, vector)))
 
 
 class Coding:

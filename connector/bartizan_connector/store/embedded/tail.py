@@ -66,15 +66,23 @@ class Tail:
         slack, wanted = slack_of(query, self.longest), _SPARE + 2 * k
         while wanted * _FEW < len(self):
             deadline.check()
-            found, most = self.codes.best(query, wanted)
+            found, said, margin = self.codes.best(query, wanted)
+            most, margin = said[-1] + margin + slack, margin + slack
             if self.alive is not None:
-                found = found[self.alive[found]]
+                living = self.alive[found]
+                found, said = found[living], said[living]
             if len(found) >= k:
-                scores = exact_scores(self.matrix[found], query)
+                first = found[: 2 * k]
+                scores = exact_scores(self.matrix[first], query)
                 least = np.partition(scores, len(scores) - k)[len(scores) - k]
-                if least > most + slack:
+                if least > most:  # of all rows that were not found
+                    others = found[2 * k :][said[2 * k :] + margin >= least]
+                    if len(others):
+                        first = np.concatenate([first, others])
+                        scores = np.concatenate([scores, exact_scores(self.matrix[others], query)])
+                        least = np.partition(scores, len(scores) - k)[len(scores) - k]
                     kept = scores >= least
-                    return self.rows[found[kept]], scores[kept]
+                    return self.rows[first[kept]], scores[kept]
             wanted *= 8
         return self._compared(query[None], k, chosen, deadline)[0]
 
