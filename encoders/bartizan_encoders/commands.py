@@ -9,7 +9,7 @@ import typer
 
 from bartizan_connector.base.aside import refuse_foreign
 from bartizan_connector.base.console import err, out
-from bartizan_connector.base.errors import Stop, WrongUse, require_installed
+from bartizan_connector.base.errors import Stop, WrongUse, interruptible, require_installed
 from bartizan_connector.space.spec import SPEC_FILE, TowerSpec
 from bartizan_encoders import NEEDED
 
@@ -74,10 +74,12 @@ def import_(
         precision=_one_of("--precision", precision, ("fp32", "bf16")),
     )
     err.print(f"importing {source} …", markup=False)
-    imported = import_tower(source, wishes)
-    if not replace:
-        _refuse_another(out_folder, imported.spec)
-    _describe(out_folder, imported.save(out_folder))
+    with interruptible("nothing was written; run it again"):
+        imported = import_tower(source, wishes)
+        if not replace:
+            _refuse_another(out_folder, imported.spec)
+        spec = imported.save(out_folder)
+    _describe(out_folder, spec)
 
 
 @tower.command("show")

@@ -117,11 +117,10 @@ def fit(stage: Stage, table: TrainingStep, place: Place, metrics_path: Path) -> 
     metrics.forget_after(done)
     numbers = range(done * table.accumulate, steps * table.accumulate)
     with (
-        progress(accelerator, f"stage {place.number}, {table.kind}", total=steps) as tick,
+        progress(accelerator, f"stage {place.number}, {table.kind}", total=steps, begun=done) as tick,
         Prefetcher(stage.batch, numbers, accelerator.device) as batches,
         _memory_explained(table),
     ):
-        tick(done)
         alarms: Mapping[str, str] = {}
         while done < steps:
             if table.dropout:
@@ -143,10 +142,11 @@ def fit(stage: Stage, table: TrainingStep, place: Place, metrics_path: Path) -> 
             optimizer.step()
             optimizer.zero_grad()
             done += 1
-            tick()
             metrics.add(loss, norm, tokens, stage.notes)
+            told = metrics.write(done, rate) if stage.noting else {}
+            tick(note=f"loss {told['loss']:.4f}" if told else "")
             if stage.noting:
-                alarms = _warn(stage.alarms(metrics.write(done, rate)), alarms, done, place)
+                alarms = _warn(stage.alarms(told), alarms, done, place)
             if save:
                 checkpoint.save(accelerator, place.folder / "checkpoints", replace(state, step=done))
     accelerator.free_memory()

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Self
 from pydantic import Field, model_validator
 
 from bartizan_connector.base.errors import WrongUse
+from bartizan_connector.base.paths import AnyPath, as_path
 from bartizan_connector.base.tables import Table, Text, check, read_toml
 from bartizan_connector.config.settings import (
     LEXICAL,
@@ -45,8 +46,9 @@ class Config(Table):
     source: SourceSettings | None = None
 
     @classmethod
-    def load(cls, path: Path, environment: Mapping[str, str] = os.environ) -> Self:
+    def load(cls, path: AnyPath, environment: Mapping[str, str] = os.environ) -> Self:
         """Read the file, lay the environment over it, check every key."""
+        path = as_path(path, "the configuration")
         tables = read_toml(path, "configuration")
         origins = {}
         for name, value in environment.items():

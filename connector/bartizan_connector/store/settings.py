@@ -53,6 +53,10 @@ class BackendSettings(Table):
     def _own_words(self) -> Self:
         if self.lexical is True and not self.is_embedded:
             raise ValueError("lexical = true is for the embedded store; give a folder for the word index")
+        if self.uri == MEMORY and self.lexical is not None:
+            raise ValueError(
+                f"lexical: of '{MEMORY}' nothing stays, and words in a folder would; leave lexical out, or give a uri"
+            )
         return self
 
     @property

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bartizan_connector.base import console
-from bartizan_connector.base.errors import WrongUse
+from bartizan_connector.base.errors import WrongUse, interruptible
 from bartizan_connector.config import Config
 
 if TYPE_CHECKING:
@@ -28,7 +28,10 @@ def evaluate(
     split: Annotated[str, typer.Option(help="Which judgements: the name of a file in qrels/.")] = "test",
     baseline: Annotated[Path | None, typer.Option(help="An earlier result to compare with.")] = None,
     keep: Annotated[
-        Path | None, typer.Option(help="Keep the documents' vectors in this file, and use them when they fit.")
+        Path | None,
+        typer.Option(
+            help="Keep the documents' vectors in this file; use them when they fit, never replace other documents'."
+        ),
     ] = None,
     relevant_from: Annotated[
         int, typer.Option(help="The lowest grade that is relevant where a measure knows only yes and no.")
@@ -48,32 +51,32 @@ def evaluate(
         check_place(out)
     if keep:
         check_place(keep, "file of vectors")
-    if config:
-        result = _stored(data, config, split, relevant_from, baseline, command)
-    else:
-        from bartizan_training.evaluate.evaluation import Evaluation
+    with interruptible("nothing was written; run it again"):
+        if config:
+            result = _stored(data, config, split, relevant_from, baseline, command)
+        else:
+            from bartizan_training.evaluate.evaluation import Evaluation
 
-        assert tower
-        result = Evaluation(
-            data=data,
-            tower=tower,
-            query_tower=query_tower,
-            split=split,
-            engine=engine,
-            threads=threads,
-            server=server,
-            relevant_from=relevant_from,
-            baseline=baseline,
-            keep=keep,
-            command=command,
-        ).run()
-    if out:
-        result.write(out)
+            assert tower
+            result = Evaluation(
+                data=data,
+                tower=tower,
+                query_tower=query_tower,
+                split=split,
+                engine=engine,
+                threads=threads,
+                server=server,
+                relevant_from=relevant_from,
+                baseline=baseline,
+                keep=keep,
+                command=command,
+            ).run()
     if json:
         console.out.print_json(result.model_dump_json())
     else:
         _show(result)
     if out:
+        result.write(out)  # after it is shown: hours of work are not lost to a full disk
         console.err.print(f"written to {out}", markup=False)
 
 
@@ -130,9 +133,10 @@ def _show(result: "Result") -> None:
     cut, latency = result.truncated, result.latency_ms
     stored = cut.documents is None
     documents = "?" if stored else f"{cut.documents:,}"
+    own = f" · {result.own_ids:,} documents with a query's own id are no answers to it" if result.own_ids else ""
     console.out.print(
         f"{result.collection}/{result.split}: {result.queries:,} queries, {result.documents:,} documents "
-        f"(cut off: {cut.queries:,} and {documents}) · engine {result.engine} · space {result.space_id}",
+        f"(cut off: {cut.queries:,} and {documents}){own} · engine {result.engine} · space {result.space_id}",
         markup=False,
     )
     console.out.print(

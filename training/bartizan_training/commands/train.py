@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from bartizan_connector.base.console import out as stdout
-from bartizan_connector.base.errors import WrongUse, require_installed
+from bartizan_connector.base.errors import WrongUse, interruptible, require_installed
 from bartizan_connector.space.spec import TowerSpec
 from bartizan_encoders import NEEDED
 
@@ -61,7 +61,8 @@ def train(
         _require_places(path, tower, data)
     if threads:
         torch.set_num_threads(threads)
-    run(Recipe.load(path, tower=tower, data=data), out, resume=resume)
+    with interruptible("go on with the same command and --resume: what the last checkpoint holds is not trained again"):
+        run(Recipe.load(path, tower=tower, data=data), out, resume=resume)
     if PartialState().is_main_process:
         _show(out)
 

@@ -9,7 +9,7 @@ from typing import Annotated, cast
 import typer
 
 from bartizan_connector.base.console import err, out
-from bartizan_connector.base.errors import WrongUse, require_installed
+from bartizan_connector.base.errors import WrongUse, interruptible, require_installed
 from bartizan_connector.space.spec import Precision, TowerSpec
 from bartizan_encoders import NEEDED
 
@@ -38,6 +38,9 @@ def export(
         bool, typer.Option("--text", help="triton: models that take texts too, for clients that cannot tokenise.")
     ] = False,
     terms: Annotated[int, typer.Option(min=1, help="triton, sparse towers: most terms of a vector.")] = 512,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="onnx: write over the export of another tower or precision.")
+    ] = False,
 ) -> None:
     """Export towers to ONNX, pooling, head and normalisation inside; refused unless they agree with torch."""
     if format not in ("onnx", "triton"):
@@ -47,7 +50,7 @@ def export(
     if format == "onnx":
         if len(towers) != 1:
             raise WrongUse(f"{len(towers)} towers came; --format onnx exports one into a folder of its own")
-        _exported(towers[0], out_folder, cast(Precision, precision))
+        _exported(towers[0], out_folder, cast(Precision, precision), replace=replace)
         return
     require_installed(("tritonclient",), "triton")
     from bartizan_triton.repository.serving import Serving
@@ -67,14 +70,15 @@ def export(
         _added(tower, out_folder, cast(Precision, precision), model, serving, text=text)
 
 
-def _exported(tower: Path, folder: Path, precision: Precision) -> TowerSpec:
+def _exported(tower: Path, folder: Path, precision: Precision, *, replace: bool = False) -> TowerSpec:
     """One tower as a folder for ONNX Runtime; says how close it came."""
     require_installed((*NEEDED, "onnx", "onnxruntime"), "train")
     from bartizan_connector.encode.export import PARITY_FILE
     from bartizan_triton.export import export_tower
 
     err.print(f"exporting {tower} in {precision} …", markup=False)
-    spec = export_tower(tower, folder, precision)
+    with interruptible("nothing was written; run it again"):
+        spec = export_tower(tower, folder, precision, replace=replace)
     compared = json.loads((folder / PARITY_FILE).read_bytes())["compared"]
     size = sum(path.stat().st_size for path in folder.iterdir())
     _tell(
