@@ -128,7 +128,7 @@ class Tower(nn.Module):
         try:
             architecture = backbones.parse(config_path.read_bytes(), origin=str(config_path))
         except FileNotFoundError as error:
-            raise Stop(f"{folder} has no {CONFIG_FILE}: an export cannot be loaded as a tower, only run") from error
+            raise WrongUse(f"{folder} has no {CONFIG_FILE}: an export cannot be loaded as a tower, only run") from error
         _require(config_path, spec, spec.architecture_hash, architecture_hash(architecture))
         state = read_weights(folder)
         _require(weights_path, spec, spec.weights_hash, weights_hash(state))

@@ -2,6 +2,7 @@
 
 RUN/recipe.toml                         the recipe with every default filled in, and the starting towers' identities
 RUN/metrics.jsonl                       a line every few optimiser steps
+RUN/threads                             how many threads it trains with on a CPU: the same when it goes on
 RUN/artefacts/<name>-<kind>/<key>/      what the steps made: towers/{document,query}, negatives; see artefacts.py
 RUN/artefacts/start-towers/<key>/       the towers to start from, when they were imported from a published model
 RUN/artefacts/<role>-vectors/<key>/     vectors of towers that stay as they are; until the run is done
@@ -24,7 +25,8 @@ from accelerate import Accelerator
 
 from bartizan_connector.base.aside import folder_aside
 from bartizan_connector.base.console import err
-from bartizan_connector.base.errors import Stop
+from bartizan_connector.base.errors import Stop, WrongUse
+from bartizan_connector.base.paths import AnyPath, as_path
 from bartizan_connector.space.spec import TowerSpec
 from bartizan_encoders import cuda
 from bartizan_encoders.tower import Tower
@@ -41,12 +43,15 @@ from bartizan_training.settings import Training
 from bartizan_training.stages.stage import Stage, TrainingStep
 from bartizan_training.starting import imported
 from bartizan_training.step import MakingStep, Place, Taken
+from bartizan_training.threads import settle
 from bartizan_training.towers import ROLES, link
 
 
-def train(recipe: Recipe, out: Path, *, resume: bool = False) -> None:
-    """Run every step that is not done yet."""
-    accelerator, run = Accelerator(), Run(out)
+def train(recipe: Recipe, out: AnyPath, *, resume: bool = False, threads: int = 0) -> None:
+    """Run every step that is not done yet; on a CPU with so many threads, 0: as suits the cores that are idle."""
+    if not isinstance(recipe, Recipe):
+        raise WrongUse(f"train takes a Recipe (Recipe.load reads one), but {recipe!r:.80} came")
+    accelerator, run = Accelerator(), Run(as_path(out, "the folder of the run"))
     cuda.settle(accelerator.device)
     taken = plan.sources(recipe)
     if accelerator.is_main_process:
@@ -55,6 +60,7 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> None:
     if accelerator.is_main_process:
         run.open(recipe, taken, processes=accelerator.num_processes)
     accelerator.wait_for_everyone()
+    settle(accelerator, run.threads, threads)
     made: dict[str, Artefact] = {}
     for number, (name, table) in enumerate(zip(recipe.step_names, recipe.steps, strict=True), start=1):
         place = Place(

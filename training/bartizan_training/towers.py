@@ -133,7 +133,7 @@ class PlannedTower:
         try:
             config = configuration(parse(path.read_bytes(), origin=str(path)))
         except FileNotFoundError as error:
-            raise Stop(f"{folder} has no {CONFIG_FILE}: an export cannot be trained; give the tower") from error
+            raise WrongUse(f"{folder} has no {CONFIG_FILE}: an export cannot be trained; give the tower") from error
         return cls(
             spec=spec,
             tower=spec.tower_id,

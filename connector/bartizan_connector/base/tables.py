@@ -69,8 +69,17 @@ class _NoNumber:
         return repr(self._came)
 
 
+class _Nothing:
+    """An empty text where a path is asked for."""
+
+    def __repr__(self) -> str:
+        return "''"
+
+
 def _plain(annotation: Any, value: Any) -> Any:
     kinds = _scalars_in(annotation)
+    if value == "" and Path in kinds and str not in kinds:
+        return _Nothing()  # a path of no text would be the folder that one is in
     if not kinds & {int, float}:
         return value
     if isinstance(value, Mapping):
@@ -170,6 +179,8 @@ def _plainly(problem: Any) -> str:
         return f"must be {_PLAIN[problem['type']]}"
     if problem["type"] == "missing":
         return "is missing"
+    if problem["type"] == "string_too_short":
+        return "must not be empty"
     if problem["type"] == "too_short":
         return f"must have at least {problem['ctx']['min_length']} item"
     if problem["type"] == "union_tag_invalid":

@@ -16,11 +16,15 @@ from typer.core import TyperGroup
 from bartizan_connector.base.console import complain, err
 from bartizan_connector.base.errors import BartizanError, Interrupted, WrongUse, interruptible
 from bartizan_connector.base.output import guarded_output
+from bartizan_connector.commands.usage import is_usage, tell_usage
 
 ORDER = ("demo", "tower", "train", "export", "repo", "deploy", "ingest", "search", "eval", "doctor")
 """The order a newcomer meets the commands in; others follow by name."""
 TRACEBACK = "BARTIZAN_TRACEBACK"
 """The environment variable that lets a programming error show where it happened."""
+PATIENT = ("OMP_WAIT_POLICY", "PASSIVE")
+"""Threads of torch and faiss that wait for each other sleep instead of spinning: on busy cores they would take from the
+ones they wait for most of the time that these need (docs/decisions/023)."""
 _LOGGERS = ("bartizan_connector", "bartizan_encoders", "bartizan_training", "bartizan_triton")
 _BROKEN_OFF = "what was finished before stays as it is"
 
@@ -60,6 +64,7 @@ def build(only: str | None = None) -> typer.Typer:
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command; its exit code. Nothing is raised but what a person asked to see."""
+    os.environ.setdefault(*PATIENT)
     arguments = list(arguments)
     _talk(verbose=False, quiet=False)
     try:
@@ -76,7 +81,8 @@ def run(arguments: Sequence[str]) -> int:
 
 def _run(arguments: list[str]) -> int:
     try:
-        build(arguments[0] if arguments else None)(arguments, prog_name="bartizan")
+        cli = build(arguments[0] if arguments else None)
+        return int(cli(arguments, prog_name="bartizan", standalone_mode=False) or 0)
     except Interrupted as error:
         complain(str(error), style="yellow")
         return error.exit_code
@@ -84,6 +90,8 @@ def _run(arguments: list[str]) -> int:
         complain(f"error: {error}")
         return error.exit_code
     except Exception as error:  # the last resort: what is foreseen has become a BartizanError by now
+        if is_usage(error):
+            return tell_usage(error, arguments)
         if os.environ.get(TRACEBACK):
             raise
         if logging.getLogger(_LOGGERS[0]).isEnabledFor(logging.DEBUG):
@@ -96,7 +104,6 @@ def _run(arguments: list[str]) -> int:
             f"error: {what}. This was not foreseen, so it is a fault of Bartizan; {TRACEBACK}=1 shows where it happened"
         )
         return BartizanError.exit_code
-    return 0
 
 
 def _each_talking(group: typer.Typer) -> typer.Typer:

@@ -47,11 +47,29 @@ def export(
         raise WrongUse(f"--format {format!r} is not offered; expected onnx or triton")
     if precision not in ("fp32", "int8"):
         raise WrongUse(f"--precision {precision!r} is not one of fp32, int8")
+    if name == "":
+        raise WrongUse("--name is empty: give the model a name, or leave it out")
+    of_triton = {
+        "--name": name is not None,
+        "--backend": backend != "onnxruntime",
+        "--device": device != "cpu",
+        "--instances": instances != 1,
+        "--max-batch": max_batch != 64,
+        "--delay-us": delay_us != 0,
+        "--text": text,
+        "--terms": terms != 512,
+    }
+    for option, given in ({"--replace": replace} if format == "triton" else of_triton).items():
+        if given:
+            other = "onnx" if format == "triton" else "triton"
+            raise WrongUse(f"{option} is for --format {other}; leave it out, or give that format")
     if format == "onnx":
         if len(towers) != 1:
             raise WrongUse(f"{len(towers)} towers came; --format onnx exports one into a folder of its own")
         _exported(towers[0], out_folder, cast(Precision, precision), replace=replace)
         return
+    if out_folder.exists() and not out_folder.is_dir():
+        raise WrongUse(f"{out_folder} is a file; give the folder of the model repository")
     require_installed(("tritonclient",), "triton")
     from bartizan_triton.repository.serving import Serving
 
