@@ -2,12 +2,15 @@
 
 import sys
 import tempfile
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
 from tests.trial.trial import USES, answer, hub_away
 from tests.trial.world import digest, make
 
+SLOW = 4.0
+"""Seconds; who made a mistake is told soon."""
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -18,7 +21,10 @@ def run() -> int:
         places = make(Path(aside) / "world")
         before = digest(places)
         for number, use in enumerate(USES, start=1):
+            begun = time.monotonic()
             came = answer(use, places, Path(aside) / str(number))
+            if time.monotonic() - begun > SLOW:
+                print(f"{number} {use.area}: {use.name!r}: {time.monotonic() - begun:.1f} s", flush=True)
             faults = came.faults(use)
             wrong += bool(faults)
             if faults:

@@ -81,7 +81,7 @@ USES = [
             ),
             ("'title' is stored without being declared", 2, {'"lang"': '"title"'}),
             ("keeps the name 'id' for itself", 2, {'"lang"': '"id"'}),
-            ("field|other", 2, {'"lang"': '"language"'}),
+            ("was made with the fields lang .*but the configuration asks for language", 2, {'"lang"': '"language"'}),
             ("backend.lexical: must be a folder, or true", 2, {_LEX: '"index.bartizan"\nlexical = 5'}),
             ("lexical = true is for the embedded store", 2, {_LEX: '"index.db"\nlexical = true'}),
             ("holds something else than a word index", 2, {_LEX: '"new.bartizan"\nlexical = "{export}"'}),
@@ -139,7 +139,7 @@ USES = [
             ),
             ("url: is missing", 2, {"[source]": "[encoders.document]\nengine = 'triton'\n[source]"}),
             (
-                "url.*grpc://",
+                "grpc://host:port .*'localhost:8001' came",
                 2,
                 {"[source]": "[encoders.document]\nengine = 'triton'\nurl = 'localhost:8001'\n[source]"},
             ),
@@ -149,8 +149,8 @@ USES = [
                 {"[source]": "[encoders.document]\nengine = 'triton'\nurl = 'grpc://127.0.0.1:9'\n[source]"},
             ),
             (
-                "is an export|cannot be loaded as a tower",
-                1,
+                "is an export, and torch runs towers as they were trained",
+                2,
                 {"[source]": "[encoders.document]\nengine = 'torch'\n[source]"},
             ),
             ("is not valid TOML", 2, {'name = "docs"': "name = docs"}),

@@ -25,9 +25,9 @@ USES = [
         ("search x --config nowhere.toml", 2, "cannot read the configuration nowhere.toml"),
         ("search ''", 2, "text|word|empty"),
         ("search '   '", 2, "text|word|empty"),
-        ("search x -k 0", 2, "k must be a whole number from 1"),
-        ("search x -k -3", 2, "k must be a whole number from 1"),
-        ("search x -k 100000", 2, "k must be a whole number from 1 to"),
+        ("search x -k 0", 2, "k = 0 is out of range; ask for 1 to"),
+        ("search x -k -3", 2, "k = -3 is out of range; ask for 1 to"),
+        ("search x -k 100000", 2, "k = 100000 is out of range; ask for 1 to"),
         ("search x -k 1.5", 2, "must be a whole number, but .1.5. came"),
         ("search x --timeout 0", 2, "timeout = 0.* is no deadline"),
         ("search x --timeout -1", 2, "is no deadline"),
@@ -37,7 +37,7 @@ USES = [
         ("search x --legs sparse", 2, "unknown leg 'sparse'; this collection is searched by dense, lexical"),
         ("search x --legs ''", 2, "leg"),
         ("search x --legs ,", 2, "leg"),
-        ("search x --legs dense,dense", 2, "dense"),
+        ("search x --legs dense,dense", 2, "names a leg twice"),
         ("search x --legs Dense", 2, "unknown leg 'Dense'"),
         (
             "search x",
@@ -95,7 +95,6 @@ USES = [
     *_filter("(year == 2000", r"\("),
     *_filter("year == 2000)", r"\)"),
     *_filter("year in 2000", "in|\\["),
-    *_filter("year in []", "in|empty|\\["),
     *_filter("lang like 'e%'", "like"),
     *_filter("lang == 'en", "'"),
     *_filter("not", "not|end"),
@@ -132,7 +131,7 @@ USES = [
         ("eval {data} --tower {export} --out .", 2, "is a folder; give the JSON file to write"),
         ("eval {data} --tower {export} --out /dev/full", 2, "is a device or a pipe"),
         ("eval {data} --tower {export} --out corpus.jsonl/x", 2, "corpus.jsonl is not a folder"),
-        ("eval {data} --tower {export} --out /proc/x.json", 2, "cannot be written"),
+        ("eval {data} --tower {export} --out /proc/x.json", 1, "cannot write /proc/x.json"),
         ("eval {data} --tower {export} --relevant-from 0", 2, "a document is relevant from grade 1"),
         ("eval {data} --tower {export} --relevant-from 9", 2, "its highest grade is 1"),
         ("eval {data} --tower {export} --threads -1", 2, "must be greater than or equal to \d, but .-1. came"),
@@ -143,7 +142,9 @@ USES = [
     *_beir("expected the header query-id", name="an empty file of judgements", qrels=""),
     *_beir("expected the header query-id", name="judgements without a header", qrels="q1\td1\t1\n"),
     *_beir(
-        "expected the header .tabs between.", name="judgements with blanks for tabs", qrels=_QRELS.replace("\t", " ")
+        "expected the header query-id ⇥ corpus-id ⇥ score .tabs between.",
+        name="judgements with blanks for tabs",
+        qrels=_QRELS.replace("\t", " "),
     ),
     *_beir(
         "expected query-id ⇥ corpus-id ⇥ whole number", name="a grade that is no number", qrels=_QRELS[:-2] + "yes\n"

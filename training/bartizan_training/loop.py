@@ -14,6 +14,7 @@ A step's effects, in order: 1 checkpoints 2 the artefact, whole and on disk 3 do
 """
 
 import contextlib
+import logging
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -46,6 +47,8 @@ from bartizan_training.step import MakingStep, Place, Taken
 from bartizan_training.threads import settle
 from bartizan_training.towers import ROLES, link
 
+log = logging.getLogger(__name__)
+
 
 def train(recipe: Recipe, out: AnyPath, *, resume: bool = False, threads: int = 0) -> None:
     """Run every step that is not done yet; on a CPU with so many threads, 0: as suits the cores that are idle."""
@@ -73,6 +76,9 @@ def train(recipe: Recipe, out: AnyPath, *, resume: bool = False, threads: int = 
         )
         done = run.done(number, name)
         accelerator.wait_for_everyone()
+        if accelerator.is_main_process:
+            state = "is done already" if done else "begins"
+            log.info("step %d of %d, %s: %s", number, len(recipe.steps), name, state)
         if done is None:
             with run.unbegun_when_refused(accelerator):
                 paths = _paths(recipe, taken[number - 1], made)

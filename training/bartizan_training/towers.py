@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Self
 
-from bartizan_connector.base.errors import Stop, WrongUse
+from bartizan_connector.base.errors import WrongUse
 from bartizan_connector.space.spec import Role, RoleSpec, TowerSpec, require_same_space
 from bartizan_encoders.backbone import CONFIG_FILE, configuration, parse
 from bartizan_encoders.design import Design

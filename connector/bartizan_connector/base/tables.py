@@ -60,7 +60,8 @@ class Unfit(ValueError):
 
 
 class _NoNumber:
-    """A truth value or a quoted text where a number is asked for, which pydantic would take for one."""
+    """A truth value or a quoted text where a number is asked for, or a number or a quoted text where a truth value is,
+    which pydantic would take for one."""
 
     def __init__(self, came: object) -> None:
         self._came = came
@@ -80,6 +81,8 @@ def _plain(annotation: Any, value: Any) -> Any:
     kinds = _scalars_in(annotation)
     if value == "" and Path in kinds and str not in kinds:
         return _Nothing()  # a path of no text would be the folder that one is in
+    if kinds & {bool} and not kinds & {int, float, str} and type(value) in (int, float, str):
+        return _NoNumber(value)  # 1 and "yes" are no truth values
     if not kinds & {int, float}:
         return value
     if isinstance(value, Mapping):

@@ -56,6 +56,8 @@ class Config(Table):
                 origins[_overlay(tables, name, value)] = name
             elif meant := _meant(name, cls.model_fields):
                 log.warning("%s sets nothing: keys are parted by two underscores; did you mean %s?", name, meant)
+        set_there = f"; set by the environment: {', '.join(origins.values())}" if origins else ""
+        log.info("the configuration is %s%s", path, set_there)
         return check(cls, tables, path, origins=origins)._beside(path.parent)
 
     def encoder(self, name: str) -> EncoderSettings:

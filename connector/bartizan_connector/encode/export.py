@@ -46,8 +46,9 @@ class Export:
         folder = as_path(folder, "an export's folder")
         spec = TowerSpec.read(folder)
         path = folder / PARITY_FILE
+        require_export(folder)
         if not (folder / MODEL_FILE).exists():
-            raise _no_export(folder)
+            raise _unfinished(folder, MODEL_FILE)
         try:
             parity = json.loads(path.read_bytes())
             if not isinstance(parity[MODEL_HASH], str):
@@ -111,17 +112,17 @@ class Export:
         require_golden(encoder, self.golden(), f"the export in {self.folder}")
 
 
-def _no_export(folder: Path) -> Stop:
-    """A tower as it was trained is none; the way from one to the other is short."""
-    if not (folder / TOWER_FILE).exists():
-        return _unfinished(folder, MODEL_FILE)
+def require_export(folder: Path) -> None:
+    """Refuse a tower as it was trained; the way from one to the other is short."""
+    if (folder / MODEL_FILE).exists() or not (folder / TOWER_FILE).exists():
+        return
     refusal = WrongUse(
         f"{folder} is a tower as it was trained, not an export, and ONNX Runtime runs exports only: run "
         f"'bartizan export {folder} --out DIR' and name DIR instead, or run it in torch: engine = \"torch\" under "
         "[encoders.document] and [encoders.query]"
     )
     refusal.way_out = f'bartizan export {folder} --out DIR, or engine = "torch"'
-    return refusal
+    raise refusal
 
 
 def _unfinished(folder: Path, name: str) -> Stop:

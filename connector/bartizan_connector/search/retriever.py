@@ -9,7 +9,7 @@ from bartizan_connector.base.errors import BartizanError, Retry, WrongUse
 from bartizan_connector.base.paths import AnyPath
 from bartizan_connector.config import Config
 from bartizan_connector.config.settings import LEXICAL, Fusion
-from bartizan_connector.config.towers import checked_pair, collection_of
+from bartizan_connector.config.towers import collection_of, require_runnable
 from bartizan_connector.encode.encoder import Encoder
 from bartizan_connector.search.answer import Answer, Encoded, Latency
 from bartizan_connector.search.configured import lazy_encoder, lazy_store, lazy_words
@@ -66,8 +66,7 @@ class Retriever:
         themselves, the store and the words are opened by the first search that needs them, within its deadline."""
         if not isinstance(config, Config):
             config = Config.load(config)
-        for leg in config.spaces:
-            checked_pair(config, leg).query.role("query")
+        require_runnable(config, "query")
         collection = collection_of(config)
         store = lazy_store(config, collection)
         retriever = cls.__new__(cls)

@@ -30,7 +30,7 @@ def _lexical(value: object) -> Path | Literal[True] | None:
 class BackendSettings(Table):
     """The table; its `uri` decides which back-end it is."""
 
-    uri: str = "index.bartizan"
+    uri: Annotated[str, Field(min_length=1)] = "index.bartizan"
     """A file of the embedded store (any path that does not end in `.db`), a Milvus Lite folder (`index.db` or
     `milvus-lite:PATH`), a Milvus server (`http://host:19530`), or `memory:` for nothing that stays."""
     token: SecretStr | None = None

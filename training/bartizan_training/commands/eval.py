@@ -46,7 +46,7 @@ def evaluate(
     from bartizan_training.evaluate.results import check_place
 
     command = shlex.join(["bartizan", *sys.argv[1:]])
-    _require_one(tower, config, others=bool(query_tower or keep or threads or engine != "onnx"))
+    _require_one(tower, config, others=bool(query_tower or keep or threads or server or engine != "onnx"))
     if out:
         check_place(out)
     if keep:
@@ -86,7 +86,7 @@ def _require_one(tower: Path | None, config: Path | None, *, others: bool) -> No
     if config and others:
         raise WrongUse(
             "with --config the towers and their engines are the configuration's: leave --query-tower, --engine, "
-            "--threads and --keep out"
+            "--server, --threads and --keep out"
         )
 
 

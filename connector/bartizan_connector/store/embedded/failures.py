@@ -64,7 +64,7 @@ def damaged(path: Path, told: str) -> Stop:
 def require_no_folder(path: Path) -> None:
     """Refuse a folder."""
     if path.is_dir():
-        raise Stop(
+        raise WrongUse(
             f"{path} is a folder, and no store of Bartizan is one; give [backend] uri the path of a file, or "
             "'milvus-lite:PATH' if it is a Milvus Lite index"
         )
@@ -79,4 +79,4 @@ def require_whole(path: Path) -> None:
     if not head.startswith(b"SQLite format 3\x00") or head[68:72] != APPLICATION.to_bytes(4, "big"):
         if not head.strip(b"\x00"):
             raise damaged(path, f"its first {len(head)} bytes hold nothing")
-        raise Stop(f"{path} is not a store of Bartizan; give [backend] uri another path")
+        raise WrongUse(f"{path} is not a store of Bartizan; give [backend] uri another path")
