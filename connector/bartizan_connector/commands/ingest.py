@@ -59,7 +59,8 @@ def ingest(
             if name != "dropped" or report.dropped:
                 out.print(f"{getattr(report, name):>12,}  {name:<10} {meaning}", markup=False)
         stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in report.stages.items())
-        out.print(f"{report.read:>12,}  read in {report.seconds:.1f} s ({stages})", markup=False)
+        took = f" in {report.seconds:.1f} s ({stages})" if stages else ""
+        out.print(f"{report.read:>12,}  read{took}", markup=False)
     _remark(report, source)
     if wrong := _verdict(report, source):
         raise Stop(wrong)
