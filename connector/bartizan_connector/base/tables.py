@@ -81,7 +81,7 @@ def _plain(annotation: Any, value: Any) -> Any:
     kinds = _scalars_in(annotation)
     if value == "" and Path in kinds and str not in kinds:
         return _Nothing()  # a path of no text would be the folder that one is in
-    if kinds & {bool} and not kinds & {int, float, str} and type(value) in (int, float, str):
+    if bool in kinds and kinds <= {bool, type(None)} and type(value) in (int, float, str):
         return _NoNumber(value)  # 1 and "yes" are no truth values
     if not kinds & {int, float}:
         return value

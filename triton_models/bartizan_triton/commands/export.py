@@ -72,6 +72,7 @@ def export(
         raise WrongUse(f"{out_folder} is a file; give the folder of the model repository")
     require_installed(("tritonclient",), "triton")
     from bartizan_triton.repository.serving import Serving
+    from bartizan_triton.repository.write import require_name
 
     serving = Serving(
         backend=backend,  # type: ignore[arg-type]  # it refuses what it does not know
@@ -84,6 +85,8 @@ def export(
     names = [name or _name(tower) for tower in towers]
     if len(set(names)) != len(names):
         raise WrongUse(f"the towers would be models {', '.join(names)}: give each a --name in an export of its own")
+    for model in names:
+        require_name(model)
     for tower, model in zip(towers, names, strict=True):
         _added(tower, out_folder, cast(Precision, precision), model, serving, text=text)
 
