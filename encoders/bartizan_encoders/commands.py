@@ -21,6 +21,7 @@ tower = typer.Typer(no_args_is_help=True, help="Import a published model as a to
 
 
 @tower.command("import")
+@interruptible("nothing was written; run it again")
 def import_(
     source: Annotated[
         str,
@@ -76,12 +77,10 @@ def import_(
         precision=_one_of("--precision", precision, ("fp32", "bf16")),
     )
     err.print(f"importing {source} …", markup=False)
-    with interruptible("nothing was written; run it again"):
-        imported = import_tower(source, wishes)
-        if not replace:
-            _refuse_another(out_folder, imported.spec)
-        spec = imported.save(out_folder)
-    _describe(out_folder, spec)
+    imported = import_tower(source, wishes)
+    if not replace:
+        _refuse_another(out_folder, imported.spec)
+    _describe(out_folder, imported.save(out_folder))
 
 
 @tower.command("show")

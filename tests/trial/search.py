@@ -75,8 +75,8 @@ USES = [
         ),
         (
             "search x",
-            1,
-            "index.bartizan",
+            2,
+            "index.bartizan is not a store of Bartizan; give .backend. uri another path",
             {"files": {"index.bartizan": b"no database" * 1000}, "name": "an index that is none"},
         ),
         ("search tower --legs nosuch --json", 2, "unknown leg 'nosuch'"),

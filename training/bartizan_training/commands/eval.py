@@ -1,5 +1,7 @@
 """`bartizan eval`: how well towers find what a judged collection says is right."""
 
+import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 _WIDTH = 100
 
 
+@interruptible("nothing was written; run it again")
 def evaluate(
     data: Annotated[Path, typer.Argument(help="A judged collection in BEIR layout.")],
     tower: Annotated[Path | None, typer.Option(help="The tower (or its export) that encodes documents.")] = None,
@@ -40,9 +43,6 @@ def evaluate(
     json: Annotated[bool, typer.Option("--json", help="Print the whole result as JSON.")] = False,
 ) -> None:
     """Judge two towers by exact search; or, with --config, a stored collection with all its legs."""
-    import shlex
-    import sys
-
     from bartizan_training.evaluate.results import check_place
 
     command = shlex.join(["bartizan", *sys.argv[1:]])
@@ -51,26 +51,25 @@ def evaluate(
         check_place(out)
     if keep:
         check_place(keep, "file of vectors")
-    with interruptible("nothing was written; run it again"):
-        if config:
-            result = _stored(data, config, split, relevant_from, baseline, command)
-        else:
-            from bartizan_training.evaluate.evaluation import Evaluation
+    if config:
+        result = _stored(data, config, split, relevant_from, baseline, command)
+    else:
+        from bartizan_training.evaluate.evaluation import Evaluation
 
-            assert tower
-            result = Evaluation(
-                data=data,
-                tower=tower,
-                query_tower=query_tower,
-                split=split,
-                engine=engine,
-                threads=threads,
-                server=server,
-                relevant_from=relevant_from,
-                baseline=baseline,
-                keep=keep,
-                command=command,
-            ).run()
+        assert tower
+        result = Evaluation(
+            data=data,
+            tower=tower,
+            query_tower=query_tower,
+            split=split,
+            engine=engine,
+            threads=threads,
+            server=server,
+            relevant_from=relevant_from,
+            baseline=baseline,
+            keep=keep,
+            command=command,
+        ).run()
     if json:
         console.out.print_json(result.model_dump_json())
     else:

@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, cast
 
@@ -12,6 +12,18 @@ from bartizan_connector.base.console import err, out
 from bartizan_connector.base.errors import WrongUse, interruptible, require_installed
 from bartizan_connector.space.spec import Precision, TowerSpec
 from bartizan_encoders import NEEDED
+
+_FOR_TRITON: Mapping[str, object] = {
+    "--name": None,
+    "--backend": "onnxruntime",
+    "--device": "cpu",
+    "--instances": 1,
+    "--max-batch": 64,
+    "--delay-us": 0,
+    "--text": False,
+    "--terms": 512,
+}
+"""Options that mean nothing for ONNX, and what they are when nobody gives them."""
 
 
 def export(
@@ -47,22 +59,8 @@ def export(
         raise WrongUse(f"--format {format!r} is not offered; expected onnx or triton")
     if precision not in ("fp32", "int8"):
         raise WrongUse(f"--precision {precision!r} is not one of fp32, int8")
-    if name == "":
-        raise WrongUse("--name is empty: give the model a name, or leave it out")
-    of_triton = {
-        "--name": name is not None,
-        "--backend": backend != "onnxruntime",
-        "--device": device != "cpu",
-        "--instances": instances != 1,
-        "--max-batch": max_batch != 64,
-        "--delay-us": delay_us != 0,
-        "--text": text,
-        "--terms": terms != 512,
-    }
-    for option, given in ({"--replace": replace} if format == "triton" else of_triton).items():
-        if given:
-            other = "onnx" if format == "triton" else "triton"
-            raise WrongUse(f"{option} is for --format {other}; leave it out, or give that format")
+    for_triton = (name, backend, device, instances, max_batch, delay_us, text, terms)
+    _require_of_the_format(format, replace, dict(zip(_FOR_TRITON, for_triton, strict=True)))
     if format == "onnx":
         if len(towers) != 1:
             raise WrongUse(f"{len(towers)} towers came; --format onnx exports one into a folder of its own")
@@ -72,7 +70,6 @@ def export(
         raise WrongUse(f"{out_folder} is a file; give the folder of the model repository")
     require_installed(("tritonclient",), "triton")
     from bartizan_triton.repository.serving import Serving
-    from bartizan_triton.repository.write import require_name
 
     serving = Serving(
         backend=backend,  # type: ignore[arg-type]  # it refuses what it does not know
@@ -83,12 +80,30 @@ def export(
         terms=terms,
     )
     names = [name or _name(tower) for tower in towers]
-    if len(set(names)) != len(names):
-        raise WrongUse(f"the towers would be models {', '.join(names)}: give each a --name in an export of its own")
-    for model in names:
-        require_name(model)
+    _require_names(names)
     for tower, model in zip(towers, names, strict=True):
         _added(tower, out_folder, cast(Precision, precision), model, serving, text=text)
+
+
+def _require_of_the_format(format: str, replace: bool, for_triton: Mapping[str, object]) -> None:
+    """Refuse an option that the other format would not look at, and a name of no letter."""
+    if for_triton["--name"] == "":
+        raise WrongUse("--name is empty: give the model a name, or leave it out")
+    given = ["--replace"] if replace else []
+    if format == "onnx":
+        given = [option for option, value in for_triton.items() if value != _FOR_TRITON[option]]
+    if given:
+        other = "onnx" if format == "triton" else "triton"
+        raise WrongUse(f"{given[0]} is for --format {other}; leave it out, or give that format")
+
+
+def _require_names(names: Sequence[str]) -> None:
+    from bartizan_triton.repository.write import require_name
+
+    if len(set(names)) != len(names):
+        raise WrongUse(f"the towers would be models {', '.join(names)}: give each a --name in an export of its own")
+    for name in names:
+        require_name(name)
 
 
 def _exported(tower: Path, folder: Path, precision: Precision, *, replace: bool = False) -> TowerSpec:
