@@ -25,7 +25,8 @@ def settle(accelerator: Accelerator, noted: Path, asked: int = 0) -> None:
         return
     if accelerator.is_main_process:
         chosen = asked or _read(noted) or _set_before() or max(1, idle_cores() // accelerator.num_processes)
-        write_aside(noted, f"{chosen}\n")
+        if chosen != _read(noted):
+            write_aside(noted, f"{chosen}\n")
     accelerator.wait_for_everyone()
     threads = _read(noted) or 1
     torch.set_num_threads(threads)
