@@ -12,9 +12,17 @@ env: .venv/.stamp
 	$(PYTHON) -m venv .tools
 	.tools/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 
+# Everything that the lanes of the tests need. uv shows bars on a terminal; elsewhere a line every ten seconds says how far it is.
 .venv/.stamp: requirements.lock pyproject.toml | .tools/bin/uv
+	@echo "making .venv: $$(grep -c '==' requirements.lock) packages, 6.5 GB on Linux, most of it torch with CUDA; what uv has in its cache is not fetched again"
 	.tools/bin/uv venv --quiet --allow-existing --python $(PYTHON) .venv
-	UV_COMPILE_BYTECODE=1 .tools/bin/uv pip sync --quiet --python $(VENV)/python --require-hashes requirements.lock
+	@export UV_COMPILE_BYTECODE=1; if [ -t 2 ]; \
+	then .tools/bin/uv pip sync --python $(VENV)/python --require-hashes requirements.lock; \
+	else \
+	  .tools/bin/uv pip sync --quiet --python $(VENV)/python --require-hashes requirements.lock & uv=$$!; \
+	  while sleep 10 && kill -0 $$uv 2>/dev/null; do echo "making .venv: $$(du -sm .venv | cut -f1) of about 6,500 MB are there"; done & lines=$$!; \
+	  wait $$uv; code=$$?; kill $$lines 2>/dev/null; exit $$code; \
+	fi
 	.tools/bin/uv pip install --quiet --python $(VENV)/python --no-deps --editable .
 	@touch $@
 

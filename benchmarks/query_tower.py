@@ -179,6 +179,7 @@ def _promises(times: Mapping[str, Times], judged: Mapping[str, Judged]) -> list[
         (f"distilled keeps {_MEASURE} (fp32)", 0.97, kept),
         (f"distilled keeps {_MEASURE} (int8)", 0.97, int8),
         ("distilled is faster than its teacher (fp32)", 1.8, _ratio(times, TEACHER, STUDENT)),
+        ("distilled is faster than its teacher (int8)", 1.8, _ratio(times, TEACHER_INT8, STUDENT_INT8)),
         (
             "distilled (int8) is faster than its teacher in sentence-transformers",
             8.0,

@@ -7,8 +7,10 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -39,16 +41,17 @@ class Record:
     """One benchmark's run; written anew after each step, so that a run that is cut short leaves what it has."""
 
     def __init__(self, name: str) -> None:
-        self._stem = _free(f"{datetime.now(UTC):%Y-%m-%d}-{name}")
+        self._name = f"{datetime.now(UTC):%Y-%m-%d}-{name}"
+        self._stem: Path | None = None
         self._facts = {"benchmark": name, **_facts()}
 
     def write(self, results: Mapping[str, Any], tables: Mapping[str, Table]) -> None:
         """Save the numbers as JSON, and the tables (by title) for people."""
+        stem = self._stem = self._stem or _free(self._name)
         load = [round(value, 2) for value in os.getloadavg()]
         facts = self._facts | {"ended": _now(), "load_at_end": load}
-        RESULTS.mkdir(exist_ok=True)
         text = json.dumps(facts | {"results": results}, indent=1, ensure_ascii=False)
-        self._stem.with_suffix(".json").write_text(text + "\n", encoding="utf-8")
+        stem.with_suffix(".json").write_text(text + "\n", encoding="utf-8")
         machine = facts["machine"]
         head = (
             f"# {facts['benchmark']}, {facts['began'][:10]}\n\n"
@@ -58,18 +61,25 @@ class Record:
             + ", ".join(f"{package} {number}" for package, number in facts["versions"].items())
         )
         body = "".join(f"\n\n## {title}\n\n{_markdown(rows)}" for title, rows in tables.items() if rows)
-        self._stem.with_suffix(".md").write_text(head + body + "\n", encoding="utf-8")
+        stem.with_suffix(".md").write_text(head + body + "\n", encoding="utf-8")
 
     def show(self) -> None:
         """Print the tables, and say where they were saved."""
+        assert self._stem, "there are tables once something was written"
         out.print(self._stem.with_suffix(".md").read_text(encoding="utf-8"), markup=False)
         err.print(f"written to {self._stem}.json and .md", markup=False)
 
 
-def _free(stem: str) -> Path:
-    """A name that no earlier run of the day has taken: results are never edited."""
-    names = [stem, *(f"{stem}-run{number}" for number in range(2, 1_000))]
-    return next(RESULTS / name for name in names if not (RESULTS / f"{name}.json").exists())
+def _free(name: str) -> Path:
+    """A stem that no run has: a second one of the day gets a number. The file is there from now on, so that two runs at
+    once have a name each."""
+    RESULTS.mkdir(exist_ok=True)
+    for number in count(1):
+        stem = RESULTS / (name if number == 1 else f"{name}-run{number}")
+        with suppress(FileExistsError):
+            stem.with_suffix(".json").open("x").close()
+            return stem
+    raise AssertionError("numbers have no end")
 
 
 def _facts() -> dict[str, Any]:

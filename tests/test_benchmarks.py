@@ -7,11 +7,26 @@ from pathlib import Path
 import pytest
 
 from bartizan_connector.base.errors import WrongUse
+from bartizan_training.evaluate.judging import Judged
+from bartizan_training.evaluate.measuring import Measured
+from bartizan_training.evaluate.timing import Times
 from bartizan_training.run import Run
 from benchmarks import record
 from benchmarks.__main__ import main
 from benchmarks.collections import Expected, expected
-from benchmarks.query_tower import find, take_turns
+from benchmarks.query_tower import (
+    _MEASURE,
+    SENTENCE_TRANSFORMERS,
+    STUDENT,
+    STUDENT_INT8,
+    TEACHER,
+    TEACHER_INT8,
+    _promises,
+    find,
+    take_turns,
+)
+
+SPEED = {TEACHER: 3.0, STUDENT: 1.5, TEACHER_INT8: 1.7, STUDENT_INT8: 1.0}
 
 
 def test_engines_take_turns_with_the_same_queries() -> None:
@@ -90,6 +105,35 @@ def test_a_run_leaves_numbers_facts_and_tables(tmp_path: Path, monkeypatch: pyte
     table = written.with_suffix(".md").read_text()
     assert "## Answers\n\n| question | answer |\n| --- | --- |\n| all | 42 |" in table
     assert "Empty" not in table
+
+
+def test_a_second_run_of_the_day_leaves_the_first_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(record, "RESULTS", tmp_path)
+    for answer in (1, 2, 3):
+        run = record.Record("trial")
+        run.write({"answer": None}, {})
+        run.write({"answer": answer}, {"Answers": [{"answer": str(answer)}]})
+    written = sorted(tmp_path.glob("*.json"), key=lambda path: path.stem)
+    assert [path.stem[10:] for path in written] == ["-trial", "-trial-run2", "-trial-run3"]
+    assert [json.loads(path.read_bytes())["results"]["answer"] for path in written] == [1, 2, 3]
+    assert all(path.with_suffix(".md").exists() for path in written)
+
+
+def test_no_promise_is_taken_out_of_the_benchmark_because_it_is_not_kept() -> None:
+    times = {name: Times([ms], [ms]) for name, ms in {**SPEED, SENTENCE_TRANSFORMERS: 10.0}.items()}
+    measured = {_MEASURE: 0.5}
+    judged = {
+        name: Judged(measured=Measured(measured, {}), answers={}, latency=None, truncated=0)  # type: ignore[arg-type]
+        for name in SPEED
+    }
+    promises = {row["promise"]: row["kept"] for row in _promises(times, judged)}
+    assert promises == {
+        "distilled keeps nDCG@10 (fp32)": "yes",
+        "distilled keeps nDCG@10 (int8)": "yes",
+        "distilled is faster than its teacher (fp32)": "yes",
+        "distilled is faster than its teacher (int8)": "no",
+        "distilled (int8) is faster than its teacher in sentence-transformers": "yes",
+    }
 
 
 def test_the_table_of_expected_values_is_found_by_its_headings(tmp_path: Path) -> None:

@@ -9,16 +9,19 @@ import typer
 
 from bartizan_connector.base.aside import refuse_foreign
 from bartizan_connector.base.console import err, out
-from bartizan_connector.base.errors import Stop, WrongUse, require_installed
+from bartizan_connector.base.errors import Stop, WrongUse, interruptible, require_installed
 from bartizan_connector.space.spec import SPEC_FILE, TowerSpec
 from bartizan_encoders import NEEDED
 
 _WEIGHTS_FILE = "model.safetensors"
+_MOST_LAYERS = 10_000
+"""No model has so many; a range is written out in memory."""
 
 tower = typer.Typer(no_args_is_help=True, help="Import a published model as a tower; show what a tower is.")
 
 
 @tower.command("import")
+@interruptible("nothing was written; run it again")
 def import_(
     source: Annotated[
         str,
@@ -40,7 +43,7 @@ def import_(
         str | None, typer.Option(help="Put before each document; default: as published.")
     ] = None,
     special_tokens: Annotated[
-        str | None, typer.Option(help="template, or none: the bare text, without a first token <s>.")
+        str | None, typer.Option(help="template, or none: the bare text, without a first token `<s>`.")
     ] = None,
     layers: Annotated[
         str | None, typer.Option(metavar="0-5,11", help="Keep only these layers, counted from 0.")
@@ -166,8 +169,11 @@ def _numbers(option: str, text: str) -> tuple[int, ...]:
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
         if not first.isdecimal() or (dash and not last.isdecimal()):
-            raise WrongUse(f"{option} {text!r}: expected numbers and ranges as in 0-5,11")
-        found += range(int(first), int(last or first) + 1)
+            raise WrongUse(f"{option} {text!r:.80}: expected numbers and ranges as in 0-5,11")
+        lowest, highest = int(first), int(last or first)
+        if highest < lowest or highest > _MOST_LAYERS:
+            raise WrongUse(f"{option} {text!r:.80}: {part.strip()} is no range of layers, which count from 0 upwards")
+        found += range(lowest, highest + 1)
     return tuple(found)
 
 

@@ -1,10 +1,10 @@
 """TorchEncoder: a tower in this process; the numerical reference for every other engine."""
 
-from pathlib import Path
 from typing import Self
 
 from bartizan_connector.base.cores import available_cores
 from bartizan_connector.base.errors import require_installed
+from bartizan_connector.base.paths import AnyPath
 from bartizan_connector.encode.batches import Ids
 from bartizan_connector.encode.engine import Identity, Pace, Ran
 from bartizan_connector.encode.loop import EncodeLoop
@@ -65,10 +65,10 @@ class TorchEncoder(EncodeLoop):
         super().__init__(TorchEngine(tower, spec, batch_tokens=batch_tokens), tower.tokens, spec)
 
     @classmethod
-    def open(cls, folder: str | Path, *, threads: int = 0, batch_tokens: int | None = None) -> Self:
+    def open(cls, folder: AnyPath, *, threads: int = 0, batch_tokens: int | None = None) -> Self:
         """The tower in `folder`, on the GPU when there is one. `threads` 0: torch's own choice, within the cores that
         the process may use."""
-        tower = Tower.load(Path(folder))
+        tower = Tower.load(folder)
         if torch.cuda.is_available():
             tower = tower.cuda()
             cuda.settle(torch.device("cuda"))

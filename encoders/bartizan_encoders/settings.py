@@ -5,7 +5,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from bartizan_connector.base.errors import WrongUse
 from bartizan_connector.encode.encoder import Encoder
+from bartizan_connector.encode.export import MODEL_FILE, TOWER_FILE
 from bartizan_connector.encode.settings import EncoderSettings
 
 
@@ -17,6 +19,14 @@ class TorchSettings(EncoderSettings):
     """Threads for one batch; 0: torch's own choice, within the cores that the process may use."""
     batch_tokens: Annotated[int, Field(ge=1)] | None = None
     """Tokens encoded at once, padding included; none: what suits the device."""
+
+    def require(self, folder: Path) -> None:
+        """An export has no weights for torch."""
+        if (folder / MODEL_FILE).exists() and not (folder / TOWER_FILE).exists():
+            raise WrongUse(
+                f"{folder} is an export, and torch runs towers as they were trained: name the tower, or leave "
+                'engine = "torch" out'
+            )
 
     def open(self, folder: Path) -> Encoder:
         """The tower in `folder`."""

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from bartizan_connector.base.aside import folder_aside
 from bartizan_connector.base.errors import SpaceMismatch, Stop, WrongUse
+from bartizan_connector.base.paths import AnyPath, as_path
 from bartizan_connector.space.spec import Precision, TowerSpec
 from bartizan_connector.space.tokens import Tokens
 from bartizan_encoders import backbone as backbones
@@ -117,16 +118,17 @@ class Tower(nn.Module):
         return cls.assemble(backbone, head, architecture=architecture, tokenizer=tokenizer, design=design)
 
     @classmethod
-    def load(cls, folder: Path, *, dtype: torch.dtype | None = None) -> Self:
+    def load(cls, folder: AnyPath, *, dtype: torch.dtype | None = None) -> Self:
         """Read a tower; a file that does not belong to its spec is refused. `dtype` keeps the backbone in another
         precision than it was saved in: that is another tower in the same space, and its spec says so."""
+        folder = as_path(folder, "a tower's folder")
         spec = TowerSpec.read(folder)
         tokens = Tokens.read(folder, spec)
         config_path, weights_path = folder / CONFIG_FILE, folder / WEIGHTS_FILE
         try:
             architecture = backbones.parse(config_path.read_bytes(), origin=str(config_path))
         except FileNotFoundError as error:
-            raise Stop(f"{folder} has no {CONFIG_FILE}: an export cannot be loaded as a tower, only run") from error
+            raise WrongUse(f"{folder} has no {CONFIG_FILE}: an export cannot be loaded as a tower, only run") from error
         _require(config_path, spec, spec.architecture_hash, architecture_hash(architecture))
         state = read_weights(folder)
         _require(weights_path, spec, spec.weights_hash, weights_hash(state))

@@ -6,8 +6,9 @@ from importlib.metadata import version
 
 import pytest
 
-from bartizan_connector.__main__ import ORDER, main
+from bartizan_connector.__main__ import main
 from bartizan_connector.base.console import err, out, printable
+from bartizan_connector.commands.program import ORDER
 from bartizan_connector.doctor import installation
 
 

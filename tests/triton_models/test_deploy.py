@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from bartizan_connector.__main__ import build
 from bartizan_connector.base.errors import Retry, SpaceMismatch, Stop
+from bartizan_connector.commands.program import build
 from bartizan_connector.encode.onnx import OnnxEncoder
 from bartizan_connector.encode.triton.calls import Access
 from bartizan_connector.space.spec import TowerSpec

@@ -153,6 +153,20 @@ def test_an_export_replaces_an_export_and_never_a_tower(tmp_path: Path) -> None:
     assert Tower.load(tmp_path / "tower").spec == TowerSpec.read(tower_folder("bert"))
 
 
+def test_an_export_of_another_tower_or_precision_stays_unless_it_is_to_be_replaced(tmp_path: Path) -> None:
+    out = shutil.copytree(export_folder("bert", "fp32"), tmp_path / "out")
+    other = tiny.saved(tmp_path / "other", seed=1)
+    for tower, precision in ((other, "fp32"), (tower_folder("bert"), "int8")):
+        with pytest.raises(WrongUse, match="holds the export of another tower") as refusal:
+            export_tower(tower, out, precision)
+        assert "--replace" in str(refusal.value)
+        assert TowerSpec.read(out) == TowerSpec.read(export_folder("bert", "fp32"))
+    assert export_tower(tower_folder("bert"), out) == TowerSpec.read(out)
+    run = CliRunner().invoke(COMMAND, [str(other), "--out", str(out), "--replace"])
+    assert run.exit_code == 0, run.output
+    assert TowerSpec.read(out).tower_id == TowerSpec.read(other).tower_id
+
+
 def test_an_export_cannot_be_exported(tmp_path: Path) -> None:
     with pytest.raises(Stop, match="an export cannot be loaded as a tower"):
         export_tower(export_folder("bert", "fp32"), tmp_path / "out")

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from bartizan_connector.__main__ import build
 from bartizan_connector.base.errors import WrongUse
+from bartizan_connector.commands.program import build
 from bartizan_connector.encode.triton.contract import model_name
 from bartizan_connector.space.spec import TowerSpec
 from bartizan_triton.repository.config import CONFIG_FILE

@@ -2,6 +2,7 @@
 
 RUN/recipe.toml                         the recipe with every default filled in, and the starting towers' identities
 RUN/metrics.jsonl                       a line every few optimiser steps
+RUN/threads                             how many threads it trains with on a CPU: the same when it goes on
 RUN/artefacts/<name>-<kind>/<key>/      what the steps made: towers/{document,query}, negatives; see artefacts.py
 RUN/artefacts/start-towers/<key>/       the towers to start from, when they were imported from a published model
 RUN/artefacts/<role>-vectors/<key>/     vectors of towers that stay as they are; until the run is done
@@ -13,6 +14,7 @@ A step's effects, in order: 1 checkpoints 2 the artefact, whole and on disk 3 do
 """
 
 import contextlib
+import logging
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -24,7 +26,8 @@ from accelerate import Accelerator
 
 from bartizan_connector.base.aside import folder_aside
 from bartizan_connector.base.console import err
-from bartizan_connector.base.errors import Stop
+from bartizan_connector.base.errors import Stop, WrongUse
+from bartizan_connector.base.paths import AnyPath, as_path
 from bartizan_connector.space.spec import TowerSpec
 from bartizan_encoders import cuda
 from bartizan_encoders.tower import Tower
@@ -41,12 +44,17 @@ from bartizan_training.settings import Training
 from bartizan_training.stages.stage import Stage, TrainingStep
 from bartizan_training.starting import imported
 from bartizan_training.step import MakingStep, Place, Taken
+from bartizan_training.threads import settle
 from bartizan_training.towers import ROLES, link
 
+log = logging.getLogger(__name__)
 
-def train(recipe: Recipe, out: Path, *, resume: bool = False) -> None:
-    """Run every step that is not done yet."""
-    accelerator, run = Accelerator(), Run(out)
+
+def train(recipe: Recipe, out: AnyPath, *, resume: bool = False, threads: int = 0) -> None:
+    """Run every step that is not done yet; on a CPU with so many threads, 0: as suits the cores that are idle."""
+    if not isinstance(recipe, Recipe):
+        raise WrongUse(f"train takes a Recipe (Recipe.load reads one), but {recipe!r:.80} came")
+    accelerator, run = Accelerator(), Run(as_path(out, "the folder of the run"))
     cuda.settle(accelerator.device)
     taken = plan.sources(recipe)
     if accelerator.is_main_process:
@@ -55,6 +63,7 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> None:
     if accelerator.is_main_process:
         run.open(recipe, taken, processes=accelerator.num_processes)
     accelerator.wait_for_everyone()
+    settle(accelerator, run.threads, threads)
     made: dict[str, Artefact] = {}
     for number, (name, table) in enumerate(zip(recipe.step_names, recipe.steps, strict=True), start=1):
         place = Place(
@@ -67,6 +76,9 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> None:
         )
         done = run.done(number, name)
         accelerator.wait_for_everyone()
+        if accelerator.is_main_process:
+            state = "is done already" if done else "begins"
+            log.info("step %d of %d, %s: %s", number, len(recipe.steps), name, state)
         if done is None:
             with run.unbegun_when_refused(accelerator):
                 paths = _paths(recipe, taken[number - 1], made)
@@ -117,11 +129,10 @@ def fit(stage: Stage, table: TrainingStep, place: Place, metrics_path: Path) -> 
     metrics.forget_after(done)
     numbers = range(done * table.accumulate, steps * table.accumulate)
     with (
-        progress(accelerator, f"stage {place.number}, {table.kind}", total=steps) as tick,
+        progress(accelerator, f"stage {place.number}, {table.kind}", total=steps, begun=done) as tick,
         Prefetcher(stage.batch, numbers, accelerator.device) as batches,
         _memory_explained(table),
     ):
-        tick(done)
         alarms: Mapping[str, str] = {}
         while done < steps:
             if table.dropout:
@@ -143,10 +154,11 @@ def fit(stage: Stage, table: TrainingStep, place: Place, metrics_path: Path) -> 
             optimizer.step()
             optimizer.zero_grad()
             done += 1
-            tick()
             metrics.add(loss, norm, tokens, stage.notes)
+            told = metrics.write(done, rate) if stage.noting else {}
+            tick(note=f"loss {told['loss']:.4f}" if told else "")
             if stage.noting:
-                alarms = _warn(stage.alarms(metrics.write(done, rate)), alarms, done, place)
+                alarms = _warn(stage.alarms(told), alarms, done, place)
             if save:
                 checkpoint.save(accelerator, place.folder / "checkpoints", replace(state, step=done))
     accelerator.free_memory()

@@ -1,19 +1,19 @@
-"""A progress bar that only one of several training processes shows."""
+"""Progress that only one of several training processes shows."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from accelerate import Accelerator
 
-from bartizan_connector.base import console
-from bartizan_connector.base.console import Tick
+from bartizan_connector.base import progress as shown
+from bartizan_connector.base.progress import Tick
 
 
 @contextmanager
-def progress(accelerator: Accelerator, what: str, *, total: int) -> Iterator[Tick]:
-    """`console.progress` in the main process, silence in the others."""
+def progress(accelerator: Accelerator, what: str, *, total: int, begun: int = 0) -> Iterator[Tick]:
+    """`base.progress` in the main process, silence in the others."""
     if accelerator.is_main_process:
-        with console.progress(what, total) as tick:
+        with shown.progress(what, total, begun=begun) as tick:
             yield tick
     else:
-        yield lambda done=1: None
+        yield lambda done=1, note="": None

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Self
 from pydantic import Field, model_validator
 
 from bartizan_connector.base.errors import WrongUse
+from bartizan_connector.base.paths import AnyPath, as_path
 from bartizan_connector.base.tables import check, read_toml
 from bartizan_connector.space.spec import SPEC_FILE, Role, TowerSpec
 from bartizan_training import toml
@@ -98,9 +99,10 @@ class Recipe(Table):
         return starts
 
     @classmethod
-    def load(cls, path: Path, *, tower: Path | str | None = None, data: Path | None = None) -> Self:
+    def load(cls, path: AnyPath, *, tower: Path | str | None = None, data: Path | None = None) -> Self:
         """Read the file; `tower` and `data` take the place of the start tower and of every BEIR folder in it. A tower
         given as text may name a published model, which is imported as the file says where it imports one itself."""
+        path = as_path(path, "the recipe")
         tables = read_toml(path, "recipe")
         if tower is not None:
             tables = {key: value for key, value in tables.items() if key != "query_tower"}

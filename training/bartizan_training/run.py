@@ -33,6 +33,11 @@ class Run:
         return self.folder / "metrics.jsonl"
 
     @property
+    def threads(self) -> Path:
+        """How many threads it trains with on a CPU."""
+        return self.folder / "threads"
+
+    @property
     def towers(self) -> Path:
         """The newest towers, when the run is done."""
         return self.folder / "towers"
@@ -56,7 +61,7 @@ class Run:
 
     def _holds_more_than_a_start(self) -> bool:
         """Whether more lies in the folder than the tower that a run which was then refused has imported."""
-        inside = [path for path in self.folder.iterdir() if path != self.recipe]
+        inside = [path for path in self.folder.iterdir() if path not in (self.recipe, self.threads)]
         return inside not in ([], [self.artefacts.root]) or any(
             path.name != "start-towers" for path in self.artefacts.root.glob("*")
         )
@@ -115,6 +120,7 @@ class Run:
         except BaseException:
             if accelerator.is_main_process and not self._holds_more_than_a_start():
                 self.recipe.unlink(missing_ok=True)
+                self.threads.unlink(missing_ok=True)
             raise
 
     def _require_same_towers(self, then: Recipe, now: Recipe, begun: int) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Self
 
-from bartizan_connector.base.errors import Stop, WrongUse
+from bartizan_connector.base.errors import WrongUse
 from bartizan_connector.space.spec import Role, RoleSpec, TowerSpec, require_same_space
 from bartizan_encoders.backbone import CONFIG_FILE, configuration, parse
 from bartizan_encoders.design import Design
@@ -133,7 +133,7 @@ class PlannedTower:
         try:
             config = configuration(parse(path.read_bytes(), origin=str(path)))
         except FileNotFoundError as error:
-            raise Stop(f"{folder} has no {CONFIG_FILE}: an export cannot be trained; give the tower") from error
+            raise WrongUse(f"{folder} has no {CONFIG_FILE}: an export cannot be trained; give the tower") from error
         return cls(
             spec=spec,
             tower=spec.tower_id,

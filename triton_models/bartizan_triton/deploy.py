@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bartizan_connector.base.console import progress
 from bartizan_connector.base.errors import BartizanError, Stop, WrongUse
+from bartizan_connector.base.progress import progress
 from bartizan_connector.encode.export import Export
 from bartizan_connector.encode.onnx import OnnxEncoder
 from bartizan_connector.encode.triton.calls import Access, Server, drive, grpc, translated

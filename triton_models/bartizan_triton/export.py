@@ -8,12 +8,13 @@ import onnxruntime
 import torch
 
 from bartizan_connector.base.aside import folder_aside, refuse_foreign
-from bartizan_connector.base.console import progress
-from bartizan_connector.base.errors import WrongUse
+from bartizan_connector.base.errors import Stop, WrongUse
+from bartizan_connector.base.paths import AnyPath, as_path
+from bartizan_connector.base.progress import progress
 from bartizan_connector.encode.export import MODEL_FILE, PARITY_FILE, SPEC_KEY
 from bartizan_connector.encode.golden import GOLDEN_FILE, golden_json, require_golden
 from bartizan_connector.encode.onnx import OnnxEncoder, session_options
-from bartizan_connector.space.spec import Precision, TowerSpec
+from bartizan_connector.space.spec import SPEC_FILE, Precision, TowerSpec
 from bartizan_encoders.tower import Tower
 from bartizan_triton.golden import golden_texts
 from bartizan_triton.graph import graph_of
@@ -24,15 +25,20 @@ _LONGEST_EXAMPLE = 64
 """Tokens; longer texts bring about no larger activations."""
 
 
-def export_tower(tower_folder: Path, out: Path, precision: Precision = "fp32") -> TowerSpec:
+def export_tower(
+    tower_folder: AnyPath, out: AnyPath, precision: Precision = "fp32", *, replace: bool = False
+) -> TowerSpec:
     """Write the export of the tower in `tower_folder` to `out`: 1 trace, 2 quantise, 3 stamp with the spec, 4 compare
     with torch, 5 add the golden texts that every opening compares, 6 rename into place. Whatever fails leaves `out`
-    as it was."""
+    as it was. The export of another tower, or in another precision, stays unless `replace` says otherwise."""
+    tower_folder, out = as_path(tower_folder, "a tower's folder"), as_path(out, "the folder to write")
     if precision not in LIMITS["dense"]:
         raise WrongUse(f"precision {precision!r} is not one of {', '.join(LIMITS['dense'])}")
     refuse_foreign(out, marker=MODEL_FILE)
     tower = Tower.load(tower_folder, dtype=torch.float32)
     spec = tower.spec.at_precision(precision)
+    if not replace:
+        _refuse_another(out, spec)
     model = graph_of(tower)
     if precision == "int8":
         role = next(iter(spec.roles))
@@ -56,6 +62,22 @@ def export_tower(tower_folder: Path, out: Path, precision: Precision = "fp32") -
         tower.tokens.write(fresh)
         spec.write(fresh)
     return spec
+
+
+def _refuse_another(out: Path, spec: TowerSpec) -> None:
+    """Refuse to write over an export that gives other vectors."""
+    if not (out / SPEC_FILE).exists():
+        return
+    way_out = "give a new folder, or --replace to write over it"
+    try:
+        there = TowerSpec.read(out)
+    except Stop as damaged:
+        raise WrongUse(f"{out} holds an export that cannot be read ({damaged}); {way_out}") from damaged
+    if there.tower_id != spec.tower_id:
+        raise WrongUse(
+            f"{out} holds the export of another tower, '{there.name}' ({there.tower_id}, {there.precision}), than "
+            f"'{spec.name}' ({spec.tower_id}, {spec.precision}); {way_out}"
+        )
 
 
 def _stamp(model: onnx.ModelProto, spec: TowerSpec) -> None:

@@ -7,8 +7,8 @@ what the tower itself gave in torch when it was exported.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from bartizan_connector.base.console import Tick
 from bartizan_connector.base.errors import Stop
+from bartizan_connector.base.progress import Tick
 from bartizan_connector.encode.encoder import Encoder
 from bartizan_connector.encode.export import Export
 from bartizan_connector.space.spec import Precision, Role, TowerSpec
@@ -53,7 +53,7 @@ def batches_of(spec: TowerSpec) -> int:
     return sum(len(mixes(_texts(spec, role))) for role in _unlike_roles(spec))
 
 
-def judge(served: Encoder, reference: Encoder, export: Export, tick: Tick = lambda done=1: None) -> Passed:
+def judge(served: Encoder, reference: Encoder, export: Export, tick: Tick = lambda done=1, note="": None) -> Passed:
     """Refuse a served version that is beyond its limits. `reference` runs the same export in this process."""
     found: list[Closeness] = []
     texts_compared = batches = 0

@@ -9,8 +9,8 @@ from typing import Any
 import onnxruntime
 import torch
 
-from bartizan_connector.base.console import Tick
 from bartizan_connector.base.errors import Stop
+from bartizan_connector.base.progress import Tick
 from bartizan_connector.encode.export import GOLDEN_HASH, MODEL_FILE, MODEL_HASH
 from bartizan_connector.encode.golden import GOLDEN_FILE, Golden
 from bartizan_connector.encode.onnx import OnnxEncoder
@@ -78,7 +78,7 @@ def batches_of(spec: TowerSpec) -> int:
     return sum(len(mixes(_texts(spec, role))) for role in _unlike_roles(spec))
 
 
-def compare(tower: Tower, exported: OnnxEncoder, tick: Tick = lambda done=1: None) -> Parity:
+def compare(tower: Tower, exported: OnnxEncoder, tick: Tick = lambda done=1, note="": None) -> Parity:
     """Encode the golden texts in every mix and every role, against torch with each text alone and unpadded; `tick` is
     called after each batch."""
     found: list[Closeness] = []

@@ -47,6 +47,8 @@ def file_aside(target: Path) -> Iterator[Path]:
     """A path to write, whose file takes `target`'s place when the block ends, and vanishes when it raises."""
     if target.is_dir():
         raise WrongUse(f"{target} is a folder; give the file to write")
+    if target.exists() and not target.is_file():  # a rename would put a file in its place
+        raise WrongUse(f"{target} is a device or a pipe; give the file to write")
     with _explained(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         aside = target.parent / f".{target.name}.{os.getpid()}.{os.urandom(4).hex()}"

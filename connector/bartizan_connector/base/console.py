@@ -1,14 +1,12 @@
-"""The terminal: results to stdout; progress and remarks to stderr, with bars only where a person is watching."""
+"""The terminal: results to stdout; remarks and errors to stderr, of which `--quiet` leaves the errors."""
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from json import dumps, loads
-from typing import Any, Protocol
+from typing import Any
 
 from rich.console import Console
 from rich.highlighter import JSONHighlighter
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 _OBEYED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 """What a terminal would obey instead of showing it: controls, line separators, changes of the direction of writing; and
@@ -34,41 +32,30 @@ def printable(text: str) -> str:
     return _OBEYED.sub("\ufffd", text)
 
 
+class _Remarks(_Printable):
+    """Stderr: where it cannot be written (a full disk, a closed pipe), what was to be said is lost, nothing else."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        with suppress(OSError):
+            super().print(*objects, **options)
+
+    def on_broken_pipe(self) -> None:
+        """Nobody listens any more; the work goes on."""
+
+
 out = _Printable(highlight=False, soft_wrap=True)
-err = _Printable(stderr=True, highlight=False, soft_wrap=True)
+err = _Remarks(stderr=True, highlight=False, soft_wrap=True)
 
 
-class Tick(Protocol):
-    """Says that `done` more units are finished."""
+def counted(count: int, one: str) -> str:
+    """`1 line`, `2 lines`."""
+    return f"{count:,} {one}{'' if count == 1 else 's'}"
 
-    def __call__(self, done: int = 1) -> None: ...
 
-
-@contextmanager
-def progress(what: str, total: int | None = None) -> Iterator[Tick]:
-    """A progress bar on a terminal; a start and an end line in a log."""
-    if not err.is_terminal:
-        err.print(f"{what} …", markup=False)
-        count = 0
-
-        def tick_silently(done: int = 1) -> None:
-            nonlocal count
-            count += done
-
-        yield tick_silently
-        err.print(f"{what}: {count:,} done", markup=False)
-        return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=err) as bar:
-        task = bar.add_task(what, total=total)
-
-        def tick(done: int = 1) -> None:
-            bar.advance(task, done)
-
-        yield tick
+def complain(text: str, *, style: str = "red") -> None:
+    """Say on stderr why a command ends, `--quiet` or not."""
+    quiet, err.quiet = err.quiet, False
+    try:
+        err.print(text, markup=False, style=style)
+    finally:
+        err.quiet = quiet

@@ -1,8 +1,12 @@
-"""How many cores this process may use: by affinity, and by the quota that a container sets."""
+"""How many cores this process may use: by affinity, and by the quota that a container sets; and how many are idle."""
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
+
+_ROUNDED_UP = 0.25
+"""A core that is idle for three quarters of the time counts as a whole one."""
 
 
 def available_cores(root: Path = Path("/")) -> int:
@@ -10,6 +14,33 @@ def available_cores(root: Path = Path("/")) -> int:
     spend a quarter of each period halted, and a query with it. `root` stands for / in tests."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, int(min([float(allowed), *_quotas(root)])))
+
+
+def idle_cores(root: Path = Path("/"), *, seconds: float = 0.25) -> int:
+    """How many of the available cores nobody else keeps busy, at least 1: looked at for so long, while this process
+    sleeps. Where the system does not tell (no Linux), all that are available."""
+    available = available_cores(root)
+    before = _ticks(root)
+    time.sleep(seconds if before else 0.0)
+    after = _ticks(root)
+    idle = 0.0
+    for core in before.keys() & after.keys():
+        passed, spare = (late - early for late, early in zip(after[core], before[core], strict=True))
+        idle += spare / passed if passed > 0 else 1.0
+    return max(1, min(available, int(idle + _ROUNDED_UP))) if before else available
+
+
+def _ticks(root: Path) -> dict[int, tuple[int, int]]:
+    """Core → how long it has been there, and how long idle, in the system's ticks; of those that may be used."""
+    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
+    found = {}
+    for line in _read(root / "proc/stat").splitlines():
+        name, *counts = line.split()
+        number = name.removeprefix("cpu")
+        if name.startswith("cpu") and number.isdigit() and int(number) in allowed and len(counts) >= 5:
+            ticks = [int(count) for count in counts[:8]]
+            found[int(number)] = (sum(ticks), ticks[3] + ticks[4])
+    return found
 
 
 def _quotas(root: Path) -> Iterator[float]:

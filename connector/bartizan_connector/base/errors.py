@@ -6,12 +6,14 @@
     └── Stop(reason)             1   a human is needed
         ├── WrongUse             2   a command, configuration or request that cannot mean anything
         │   └── NotAText         2   what came as a text is none
-        └── SpaceMismatch        3   vectors of two spaces would have met
+        ├── SpaceMismatch        3   vectors of two spaces would have met
+        └── Interrupted        130   a person broke it off; how to go on
 
 Adapters translate their library's exceptions where they call it; the pipeline and the command line react, nobody else.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 
 
@@ -66,6 +68,21 @@ class SpaceMismatch(Stop):
         self.expected = expected
         self.came = came
         self.way_out = way_out
+
+
+class Interrupted(Stop):
+    """A person broke the work off (Ctrl-C). The code is the one that shells give."""
+
+    exit_code = 130
+
+
+@contextmanager
+def interruptible(way_on: str) -> Iterator[None]:
+    """Ctrl-C inside ends with what became of the work, and how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise Interrupted(f"interrupted; {way_on}") from error
 
 
 def missing_extra(module: str, extra: str) -> WrongUse:

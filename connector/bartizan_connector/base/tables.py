@@ -60,7 +60,8 @@ class Unfit(ValueError):
 
 
 class _NoNumber:
-    """A truth value or a quoted text where a number is asked for, which pydantic would take for one."""
+    """A truth value or a quoted text where a number is asked for, or a number or a quoted text where a truth value is,
+    which pydantic would take for one."""
 
     def __init__(self, came: object) -> None:
         self._came = came
@@ -69,8 +70,19 @@ class _NoNumber:
         return repr(self._came)
 
 
+class _Nothing:
+    """An empty text where a path is asked for."""
+
+    def __repr__(self) -> str:
+        return "''"
+
+
 def _plain(annotation: Any, value: Any) -> Any:
     kinds = _scalars_in(annotation)
+    if value == "" and Path in kinds and str not in kinds:
+        return _Nothing()  # a path of no text would be the folder that one is in
+    if bool in kinds and kinds <= {bool, type(None)} and type(value) in (int, float, str):
+        return _NoNumber(value)  # 1 and "yes" are no truth values
     if not kinds & {int, float}:
         return value
     if isinstance(value, Mapping):
@@ -170,6 +182,8 @@ def _plainly(problem: Any) -> str:
         return f"must be {_PLAIN[problem['type']]}"
     if problem["type"] == "missing":
         return "is missing"
+    if problem["type"] == "string_too_short":
+        return "must not be empty"
     if problem["type"] == "too_short":
         return f"must have at least {problem['ctx']['min_length']} item"
     if problem["type"] == "union_tag_invalid":

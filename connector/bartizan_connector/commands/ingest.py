@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bartizan_connector.base.console import err, out, progress
-from bartizan_connector.base.errors import Stop, WrongUse
+from bartizan_connector.base.console import counted, err, out
+from bartizan_connector.base.errors import Stop, WrongUse, interruptible
+from bartizan_connector.base.progress import progress
 from bartizan_connector.config import Config
 
 if TYPE_CHECKING:
@@ -24,8 +25,10 @@ COUNTS = {
     "dead": "cannot be stored, set aside with the reason",
     "dropped": "went to another reader, which reads them again",
 }
-INTERRUPTED = 130
-"""The exit code that shells give to who was interrupted."""
+_WAY_ON = (
+    "what was committed is stored. Run the same command again: it completes what was begun, and what is stored is not "
+    "encoded again"
+)
 
 
 def ingest(
@@ -58,16 +61,8 @@ def ingest(
         raise WrongUse("--force is about --prune; give both, or none")
     settings, source = _opened(config, stream)
     held: set[str] = set()
-    try:
+    with interruptible(_WAY_ON):
         report = ingest_all(settings, source, reindex=reindex, on_ids=held.update if prune else None)
-    except KeyboardInterrupt:
-        err.print(
-            "interrupted; what was committed is stored. Run the same command again: it completes what was begun, "
-            "and what is stored is not encoded again",
-            markup=False,
-            style="yellow",
-        )
-        raise typer.Exit(INTERRUPTED) from None
     pruned, failure = None, None
     if prune:
         try:
@@ -83,6 +78,8 @@ def ingest(
     _remark(report, source)
     if failure is not None:
         raise failure
+    if wrong := _verdict(report, source):
+        raise Stop(wrong)
     if strict and report.dead:
         raise typer.Exit(1)
 
@@ -107,7 +104,8 @@ def _tell(report: "Report", pruned: int | None) -> None:
     if pruned is not None:
         out.print(f"{pruned:>12,}  pruned     not in the source any more, removed", markup=False)
     stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in report.stages.items())
-    out.print(f"{report.read:>12,}  read in {report.seconds:.1f} s ({stages})", markup=False)
+    took = f" in {report.seconds:.1f} s ({stages})" if stages else ""
+    out.print(f"{report.read:>12,}  read{took}", markup=False)
 
 
 def ingest_all(
@@ -168,20 +166,29 @@ def _pruned(config: Config, report: "Report", held: Collection[str], *, force: b
     return outcome.deleted
 
 
+def _verdict(report: "Report", source: "Source") -> str | None:
+    """What is wrong with the source as a whole: nothing that came out of it could be stored."""
+    from bartizan_connector.stream.source import Judging
+
+    if isinstance(source, Judging):
+        return source.verdict()
+    return "every message was refused" if report.read and report.dead == report.read else None
+
+
 def _remark(report: "Report", source: "Source") -> None:
     """What the user should know beside the counts."""
     remarks = []
+    if not report.read:
+        remarks.append("nothing was read: the source is empty")
     if report.dead:
-        remarks.append(
-            f"{report.dead:,} lines could not be stored; see them with their reasons in {source.dead_letters}"
-        )
+        remarks.append(f"{counted(report.dead, 'line')} could not be stored; see the reasons in {source.dead_letters}")
     if report.stale:
         remarks.append(
-            f"{report.stale:,} lines are older than what is stored, or repeat an id; if that is a surprise: is the "
-            "file older than another one that has the same ids? Give the records a _version that grows"
+            f"{counted(report.stale, 'line')} older than what is stored, or with an id that comes again; if that is a "
+            "surprise: is the file older than another one that has the same ids? Give the records a _version that grows"
         )
     if report.truncated:
-        remarks.append(f"{report.truncated:,} documents are longer than a tower reads; only their beginning counts")
+        remarks.append(f"{counted(report.truncated, 'document')} longer than a tower reads; only the beginning counts")
     if report.undeclared:
         keys = ", ".join(f"{key} ({count:,})" for key, count in report.undeclared.items())
         remarks.append(f"keys that are not declared under [collection] fields were not stored: {keys}")

@@ -30,7 +30,9 @@ def search(
 
     from bartizan_connector.search.retriever import Retriever
 
-    logging.getLogger("bartizan_connector.search").addHandler(logging.NullHandler())  # what it says is printed below
+    searching = logging.getLogger("bartizan_connector.search")
+    searching.addHandler(logging.NullHandler())
+    searching.propagate = searching.isEnabledFor(logging.DEBUG)  # what it says is printed below
     with Retriever.open(config) as retriever:
         chosen = None if legs is None else [name.strip() for name in legs.split(",")]
         answer = retriever.search(text, k, filter, legs=chosen, timeout=timeout)

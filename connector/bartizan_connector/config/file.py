@@ -15,6 +15,7 @@ from typing import Annotated, Any, Self
 from pydantic import Field, model_validator
 
 from bartizan_connector.base.errors import WrongUse
+from bartizan_connector.base.paths import AnyPath, as_path
 from bartizan_connector.base.tables import Table, Text, check, read_toml
 from bartizan_connector.config.settings import (
     LEXICAL,
@@ -45,8 +46,9 @@ class Config(Table):
     source: SourceSettings | None = None
 
     @classmethod
-    def load(cls, path: Path, environment: Mapping[str, str] = os.environ) -> Self:
+    def load(cls, path: AnyPath, environment: Mapping[str, str] = os.environ) -> Self:
         """Read the file, lay the environment over it, check every key."""
+        path = as_path(path, "the configuration")
         tables = read_toml(path, "configuration")
         origins = {}
         for name, value in environment.items():
@@ -54,6 +56,8 @@ class Config(Table):
                 origins[_overlay(tables, name, value)] = name
             elif meant := _meant(name, cls.model_fields):
                 log.warning("%s sets nothing: keys are parted by two underscores; did you mean %s?", name, meant)
+        set_there = f"; set by the environment: {', '.join(origins.values())}" if origins else ""
+        log.info("the configuration is %s%s", path, set_there)
         return check(cls, tables, path, origins=origins)._beside(path.parent)
 
     def encoder(self, name: str) -> EncoderSettings:

@@ -1,5 +1,6 @@
 """The towers that a configuration names: their specs checked against each other, the collection they fill, opened."""
 
+import logging
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -9,6 +10,8 @@ from bartizan_connector.config.settings import TEXT_FIELDS
 from bartizan_connector.encode.encoder import Encoder
 from bartizan_connector.space.spec import Role, TowerSpec, require_same_space
 from bartizan_connector.store.collection import Collection, Leg
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,14 +48,24 @@ def collection_of(config: Config) -> Collection:
     return Collection(name=config.collection.name, legs=legs, fields=(*TEXT_FIELDS, *config.collection.fields))
 
 
+def require_runnable(config: Config, role: Role) -> None:
+    """Refuse a tower that cannot play its role, or that the engine named for it can never run. Opens nothing."""
+    for leg, space in config.spaces.items():
+        getattr(checked_pair(config, leg), role).role(role)
+        config.encoder(space.encoder(role)).require(space.tower(role))
+
+
 def open_encoders(config: Config, role: Role) -> Mapping[str, Encoder]:
     """The encoder of each leg that plays `role`; when one cannot be opened, none stays open."""
-    for leg in config.spaces:
-        getattr(checked_pair(config, leg), role).role(role)
+    require_runnable(config, role)
     opened: dict[str, Encoder] = {}
     with ExitStack() as undo:
         for leg, space in config.spaces.items():
-            opened[leg] = config.encoder(space.encoder(role)).open(space.tower(role))
+            settings = config.encoder(space.encoder(role))
+            log.info(
+                "opening %s, the %s tower of leg '%s', with engine '%s'", space.tower(role), role, leg, settings.engine
+            )
+            opened[leg] = settings.open(space.tower(role))
             undo.callback(opened[leg].close)
         undo.pop_all()
     return opened

@@ -11,13 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from bartizan_connector.base.errors import SpaceMismatch, Stop
+from bartizan_connector.base.errors import SpaceMismatch, Stop, WrongUse
+from bartizan_connector.base.paths import AnyPath, as_path
 from bartizan_connector.encode.encoder import Encoder
 from bartizan_connector.encode.golden import GOLDEN_FILE, Golden, golden_of, require_golden
 from bartizan_connector.space.spec import TowerSpec
 
 MODEL_FILE = "model.onnx"
 PARITY_FILE = "parity.json"
+TOWER_FILE = "model.safetensors"
+"""The weights of a tower that torch runs, by which one is told."""
 SPEC_KEY = "bartizan.tower"
 """Where the spec stands in the model's metadata."""
 INPUTS = ("input_ids", "attention_mask")
@@ -38,10 +41,12 @@ class Export:
     """What the parity gate recorded."""
 
     @classmethod
-    def read(cls, folder: Path) -> Self:
+    def read(cls, folder: AnyPath) -> Self:
         """The export in `folder`; the model itself is read by `model`."""
+        folder = as_path(folder, "an export's folder")
         spec = TowerSpec.read(folder)
         path = folder / PARITY_FILE
+        require_export(folder)
         if not (folder / MODEL_FILE).exists():
             raise _unfinished(folder, MODEL_FILE)
         try:
@@ -105,6 +110,19 @@ class Export:
     def require_golden(self, encoder: Encoder) -> None:
         """Refuse an engine that gives other vectors on this machine than the tower gave where it was exported."""
         require_golden(encoder, self.golden(), f"the export in {self.folder}")
+
+
+def require_export(folder: Path) -> None:
+    """Refuse a tower as it was trained; the way from one to the other is short."""
+    if (folder / MODEL_FILE).exists() or not (folder / TOWER_FILE).exists():
+        return
+    refusal = WrongUse(
+        f"{folder} is a tower as it was trained, not an export, and ONNX Runtime runs exports only: run "
+        f"'bartizan export {folder} --out DIR' and name DIR instead, or run it in torch: engine = \"torch\" under "
+        "[encoders.document] and [encoders.query]"
+    )
+    refusal.way_out = f'bartizan export {folder} --out DIR, or engine = "torch"'
+    raise refusal
 
 
 def _unfinished(folder: Path, name: str) -> Stop:

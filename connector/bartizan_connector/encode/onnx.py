@@ -4,11 +4,11 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Self
 
 from bartizan_connector.base.cores import available_cores
 from bartizan_connector.base.errors import Retry, Stop, missing_extra
+from bartizan_connector.base.paths import AnyPath
 from bartizan_connector.encode.batches import Ids
 from bartizan_connector.encode.engine import Identity, Pace, Ran
 from bartizan_connector.encode.export import INPUTS, MODEL_FILE, OUTPUT, Export
@@ -92,10 +92,10 @@ class OnnxEncoder(EncodeLoop):
         super().__init__(OnnxEngine(session, spec, threads=threads, batch_tokens=batch_tokens), tokens, spec)
 
     @classmethod
-    def open(cls, folder: str | Path, *, threads: int = 0, batch_tokens: int | None = None) -> Self:
+    def open(cls, folder: AnyPath, *, threads: int = 0, batch_tokens: int | None = None) -> Self:
         """The export in `folder`; refused unless it is the file that passed its parity gate, and gives the same vectors
         on this machine. `threads` 0: all cores."""
-        export = Export.read(Path(folder))
+        export = Export.read(folder)
         tokens = Tokens.read(export.folder, export.spec)
         encoder = cls(open_session(export), tokens, export.spec, threads=threads, batch_tokens=batch_tokens)
         try:

@@ -19,6 +19,7 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError
 from bartizan_connector.base.errors import WrongUse
 from bartizan_connector.base.tables import Table, Unfit
 from bartizan_connector.encode.encoder import Encoder
+from bartizan_connector.encode.export import require_export
 
 GROUP = "bartizan.encoders"
 DEFAULT_ENGINE = "onnx"
@@ -33,6 +34,9 @@ class EncoderSettings(Table):
         """The same with relative paths taken from `folder`; most engines' tables have none."""
         return self
 
+    def require(self, folder: Path) -> None:
+        """Refuse a folder that this engine can never run, before anything is opened; most know none."""
+
     def open(self, folder: Path) -> Encoder:
         """The tower or export in `folder`, run by this engine."""
         raise NotImplementedError(f"{type(self).__name__} does not say how its encoder is opened")
@@ -46,6 +50,10 @@ class OnnxSettings(EncoderSettings):
     """Batches that are encoded side by side, one thread each; 0: all cores."""
     batch_tokens: Annotated[int, Field(ge=1)] | None = None
     """Tokens encoded at once, padding included; none: what suits a core's cache."""
+
+    def require(self, folder: Path) -> None:
+        """A tower as it was trained has no ONNX model."""
+        require_export(folder)
 
     def open(self, folder: Path) -> Encoder:
         """The export in `folder`."""

@@ -82,6 +82,8 @@ def _legs(value: object) -> frozenset[str] | None:
     names = [value] if isinstance(value, str) else value
     if not isinstance(names, Sequence | set | frozenset) or not all(isinstance(name, str) for name in names):
         raise _wrong("legs", 'a list of names such as ["dense", "lexical"]', value)
+    if len(set(names)) < len(names):
+        raise WrongUse(f"legs = {list(names)!r:.80} names a leg twice; name each once")
     return frozenset(names)
 
 

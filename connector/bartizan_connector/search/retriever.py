@@ -2,14 +2,14 @@
 
 import time
 from collections.abc import Coroutine, Mapping, Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from bartizan_connector.base.errors import BartizanError, Retry, WrongUse
+from bartizan_connector.base.paths import AnyPath
 from bartizan_connector.config import Config
 from bartizan_connector.config.settings import LEXICAL, Fusion
-from bartizan_connector.config.towers import checked_pair, collection_of
+from bartizan_connector.config.towers import checked_pair, collection_of, require_runnable
 from bartizan_connector.encode.encoder import Encoder
 from bartizan_connector.search.answer import Answer, Encoded, Latency
 from bartizan_connector.search.configured import lazy_encoder, lazy_store, lazy_words
@@ -61,11 +61,12 @@ class Retriever:
         )
 
     @classmethod
-    def open(cls, config: str | Path | Config) -> Self:
+    def open(cls, config: AnyPath | Config) -> Self:
         """The retriever that a `bartizan.toml` describes. Its towers' specs are read and compared here; the towers
         themselves, the store and the words are opened by the first search that needs them, within its deadline."""
         if not isinstance(config, Config):
-            config = Config.load(Path(config))
+            config = Config.load(config)
+        require_runnable(config, "query")
         store = lazy_store(config, collection_of(config))
         return cls.over(config, store, {leg: lazy_encoder(config, leg) for leg in config.spaces})
 

@@ -15,6 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from bartizan_connector.base.errors import SpaceMismatch, Stop, WrongUse
+from bartizan_connector.base.paths import AnyPath, as_path
 from bartizan_connector.space.canonical import canonical_facts, digest_of
 
 Role = Literal["query", "document"]
@@ -160,9 +161,9 @@ class TowerSpec(BaseModel):
         (folder / SPEC_FILE).write_text(self.to_json() + "\n", encoding="utf-8")
 
     @classmethod
-    def read(cls, folder: Path) -> Self:
+    def read(cls, folder: AnyPath) -> Self:
         """Load the spec of the tower or export in `folder`."""
-        path = folder / SPEC_FILE
+        path = as_path(folder, "a tower's folder") / SPEC_FILE
         try:
             text = path.read_bytes()
         except (FileNotFoundError, NotADirectoryError) as error:

@@ -65,7 +65,7 @@ def check_stored(stored: Collection, wanted: Collection) -> None:
         ("fields", _fields(stored), _fields(wanted)),
     ):
         if has != wants:
-            raise Stop(
+            raise WrongUse(
                 f"collection '{stored.name}' was made with the {what} {_shown(has)}, but the configuration asks for "
                 f"{_shown(wants)}; restore the old ones, or index the documents again under a new collection name"
             )

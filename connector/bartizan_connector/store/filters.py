@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from bartizan_connector.base.errors import WrongUse
 from bartizan_connector.store.collection import Collection, FieldType, Scalar, is_of_type
+from bartizan_connector.store.filter_faults import joined_texts, of_syntax, told
 
 Operator = Literal["==", "!=", "<", "<=", ">", ">="]
 
@@ -106,12 +107,15 @@ def parse(text: str) -> Filter:
         raise WrongUse(f"the filter has {len(text)} characters; at most {MAX_FILTER_CHARS} are taken")
     try:
         tree = ast.parse(text.strip(), mode="eval").body
+        if joined := joined_texts(text.strip()):
+            raise ValueError(joined)
         return _Parser(text.strip()).filter(tree)
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise WrongUse(
-            f"cannot read the filter {text[:80]!r}: {error or type(error).__name__}; "
-            "write it like: year >= 2020 and kind in ['class', 'function'] and not deprecated"
-        ) from error
+    except SyntaxError as error:
+        raise WrongUse(told(text, of_syntax(text.strip(), error))) from error
+    except (RecursionError, MemoryError) as error:
+        raise WrongUse(told(text, "it nests too deep")) from error
+    except ValueError as error:
+        raise WrongUse(told(text, str(error))) from error
 
 
 def _checked_leaves(filter: Filter) -> Iterator[Compare | In]:
@@ -170,7 +174,11 @@ class _Parser:
                 return Compare(name, _OPERATORS[type(op)], self._constant(constant))
             case constant, _, ast.Name(id=name) if type(op) in _OPERATORS:
                 return Compare(name, _MIRRORED[_OPERATORS[type(op)]], self._constant(constant))
-        raise self._refusal(right)
+            case ast.Name(), ast.In() | ast.NotIn(), _:
+                raise ValueError(f"after in comes a list such as [1, 2], not {self._piece(right)}")
+            case ast.Constant(), _, ast.Constant():
+                raise ValueError(f"neither {self._piece(left)} nor {self._piece(right)} is a field")
+        raise self._refusal(left if not isinstance(left, ast.Name) else right)
 
     def _constant(self, node: ast.expr) -> Scalar:
         match node:
@@ -182,8 +190,13 @@ class _Parser:
                 value, bool
             ):
                 return -value
+            case ast.Name():
+                raise ValueError(f"{self._piece(node)} is no value: put a text in quotes")
         raise self._refusal(node)
 
     def _refusal(self, node: ast.AST) -> ValueError:
+        return ValueError(f"{self._piece(node)} is not part of the filter grammar")
+
+    def _piece(self, node: ast.AST) -> str:
         piece = ast.get_source_segment(self._text, node) if isinstance(node, ast.expr) else None
-        return ValueError(f"{piece or type(node).__name__!r} is not part of the filter grammar")
+        return repr(piece or type(node).__name__)

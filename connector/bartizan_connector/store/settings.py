@@ -36,7 +36,7 @@ def _lexical(value: object) -> Path | Literal[True] | None:
 class BackendSettings(Table):
     """The table; its `uri` decides which back-end it is."""
 
-    uri: str = "index.bartizan"
+    uri: Annotated[str, Field(min_length=1)] = "index.bartizan"
     """A file of the embedded store (any path that does not end in `.db`), a Milvus Lite folder (`index.db` or
     `milvus-lite:PATH`), a Milvus server (`http://host:19530`), or `memory:` for nothing that stays."""
     token: SecretStr | None = None
@@ -72,6 +72,10 @@ class BackendSettings(Table):
     def _own_words(self) -> Self:
         if self.lexical is True and not self.is_embedded:
             raise ValueError("lexical = true is for the embedded store; give a folder for the word index")
+        if self.uri == MEMORY and self.lexical is not None:
+            raise ValueError(
+                f"lexical: of '{MEMORY}' nothing stays, and words in a folder would; leave lexical out, or give a uri"
+            )
         return self
 
     @property

@@ -14,13 +14,17 @@ the file got it, which is the same at every reading; so a replay of such a file 
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from bartizan_connector.base.errors import Stop, WrongUse
+from bartizan_connector.base.paths import AnyPath, as_path
 from bartizan_connector.stream.letters import SUFFIX, Letters
+from bartizan_connector.stream.packed import DAMAGED, PACKED, unpacked
+from bartizan_connector.stream.seeming import beginning_of, seeming
 from bartizan_connector.stream.source import Batch, Message
 from bartizan_connector.stream.versions import stamp
 
@@ -32,17 +36,18 @@ _BEGINNING_BYTES = 1024
 
 
 class JsonlSource:
-    """One JSON Lines file, or every `*.jsonl` of a folder in order of name."""
+    """One JSON Lines file, or every `*.jsonl` (`*.jsonl.gz`, `*.jsonl.zst`) of a folder in order of name."""
 
     def __init__(
         self,
-        path: Path,
+        path: AnyPath,
         *,
-        dead_letters: Path | None = None,
+        dead_letters: AnyPath | None = None,
         batch_size: int = 256,
         max_line_bytes: int = MAX_LINE_BYTES,
     ) -> None:
-        aside = dead_letters or dead_letters_of(path)
+        path = as_path(path, "[source] path")
+        aside = dead_letters_of(path) if dead_letters is None else as_path(dead_letters, "[source] dead_letters")
         self._root = path if path.is_dir() else path.parent
         self._files = _files_of(path, aside)
         self._letters = Letters(aside)
@@ -53,6 +58,10 @@ class JsonlSource:
         self._lines: int | None = None
         self._seen = 0
         """Lines that were read, blank ones too."""
+        self._read_of: Counter[str] = Counter()
+        self._dead_of: Counter[str] = Counter()
+        self._first_reason: dict[str, str] = {}
+        """Of each file, by its name in positions: messages, dead ones, and why the first of these is."""
 
     @property
     def dead_letters(self) -> str:
@@ -64,8 +73,10 @@ class JsonlSource:
         """True once `poll` has given every line."""
         return self._ended
 
-    def backlog(self) -> int:
-        """How many lines are still to be read; the first time a quick skim."""
+    def backlog(self) -> int | None:
+        """How many lines are still to be read; the first time a quick skim. Unknown where a file is packed."""
+        if any(file.suffix in PACKED for file in self._files):
+            return None
         if self._lines is None:
             self._lines = sum(_lines_in(file) for file in self._files)
         return 0 if self._ended else max(0, self._lines - self._seen)
@@ -90,7 +101,23 @@ class JsonlSource:
 
     def dead_letter(self, message: Message, reason: str) -> None:
         """Append the message and its reason to the dead-letter file."""
+        name = message.position.rpartition(":")[0]
+        self._dead_of[name] += 1
+        self._first_reason.setdefault(name, reason)
         self._letters.add(message, reason)
+
+    def verdict(self) -> str | None:
+        """The files of which every single line was refused, and what each seems to be."""
+        told = []
+        for file in self._files:
+            name = self._name_of(file)
+            if self._read_of[name] and self._dead_of[name] == self._read_of[name]:
+                seems = seeming(file, beginning_of(file))
+                told.append(
+                    f"every line of {file} was refused ({self._read_of[name]:,}), the first because: "
+                    f"{self._first_reason[name]}{'. The file seems to be ' if seems else ''}{seems}"
+                )
+        return "; ".join(told) or None
 
     def close(self) -> None:
         """Let go of the dead-letter file."""
@@ -99,14 +126,15 @@ class JsonlSource:
     def _read(self) -> Iterator[Batch]:
         for file in self._files:
             try:
-                with file.open("rb") as stream:
+                with unpacked(file) as stream:
                     yield from self._batches_of(stream, file)
-            except OSError as error:
-                raise Stop(f"cannot read {file}: {error.strerror}; what was read before it is stored") from error
+            except DAMAGED as error:
+                why = (isinstance(error, OSError) and error.strerror) or str(error)
+                raise Stop(f"cannot read {file}: {why}; what was read before it is stored") from error
 
     def _batches_of(self, stream: BinaryIO, file: Path) -> Iterator[Batch]:
         """One file's lines; a batch never reaches into the next file."""
-        name, before = str(file.relative_to(self._root)), self._seen
+        name, before = self._name_of(file), self._seen
         state = os.fstat(stream.fileno())
         origin = _origin_of(file, state)
         first = stamp(min(state.st_mtime_ns, state.st_ctime_ns) // 1_000_000)
@@ -124,11 +152,19 @@ class JsonlSource:
         )
         for batch in cut(messages, self._batch_size):
             self._seen = before + batch[-1].offset
+            self._read_of[name] += len(batch)
             yield Batch(messages=batch, partition=name)
+
+    def _name_of(self, file: Path) -> str:
+        return str(file.relative_to(self._root))
 
 
 def dead_letters_of(path: Path) -> Path:
     """Where the dead letters of this source go unless told otherwise."""
+    if path.name in ("", ".."):  # the folder one is in, or one around it
+        path = Path(os.path.abspath(path))
+    if not path.name:
+        raise WrongUse(f"{path} is the root of all files; give the file or folder of the documents as [source] path")
     return path.with_name(path.name + SUFFIX)
 
 
@@ -178,9 +214,11 @@ def cut(messages: Iterable[Message], size: int) -> Iterator[tuple[Message, ...]]
 
 def _files_of(path: Path, dead_letters: Path) -> list[Path]:
     if path.is_dir():
-        files = sorted(file for file in path.glob("*.jsonl") if not file.name.endswith(SUFFIX))
+        names = ("*.jsonl", *(f"*.jsonl{suffix}" for suffix in PACKED))
+        found = (file for name in names for file in path.glob(name))
+        files = sorted(file for file in found if file.is_file() and not file.name.endswith(SUFFIX))
         if not files:
-            raise WrongUse(f"the folder {path} holds no *.jsonl file")
+            raise WrongUse(f"the folder {path} holds no *.jsonl file, packed ({', '.join(PACKED)}) or not")
     elif path.is_file():
         files = [path]
     else:

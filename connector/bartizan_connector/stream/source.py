@@ -88,6 +88,15 @@ class Source(Protocol):
 
 
 @runtime_checkable
+class Judging(Protocol):
+    """What a source has besides when it can tell that it is not what it was taken for."""
+
+    def verdict(self) -> str | None:
+        """What is wrong with what was read as a whole, asked when it has ended; a run with a verdict has failed."""
+        ...
+
+
+@runtime_checkable
 class Yielding(Protocol):
     """What a source has besides when its partitions can be taken away by somebody who waits until it lets go."""
 

@@ -311,6 +311,7 @@ class _Pipeline:
         share = replace(flight.report(), seconds=now - self._last)
         self._last = now
         self._total += share
+        log.info("%s", _told(flight, share))
         if self._on_batch is not None:
             self._on_batch(share)
         if self._on_ids is not None and not flight.lost:
@@ -322,3 +323,11 @@ class _Pipeline:
             error = self._ended_steps.get()[2].exception()
             if error is not None and not isinstance(error, Halted):
                 return error
+
+
+def _told(flight: Flight, share: Report) -> str:
+    """What became of a batch, in a line."""
+    kinds = ("written", "unchanged", "stale", "deleted", "dead", "dropped")
+    counts = ", ".join(f"{count:,} {kind}" for kind in kinds if (count := getattr(share, kind)))
+    messages = flight.batch.messages
+    return f"{messages[0].position} to {messages[-1].position}: {counts} ({share.seconds:.1f} s)"

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from bartizan_connector.base.cores import available_cores
+from bartizan_connector.base import cores
+from bartizan_connector.base.cores import available_cores, idle_cores
 
 
 @pytest.fixture(autouse=True)
@@ -62,3 +63,53 @@ def test_affinity_counts_where_it_is_tighter(tmp_path: Path, monkeypatch: pytest
 
 def test_this_machine_has_at_least_one() -> None:
     assert available_cores() >= 1
+
+
+def _stat(root: Path, *cores: tuple[int, int]) -> None:
+    """What the system counts of each core: busy and idle ticks."""
+    lines = [
+        "cpu 9 9 9 9 9 0 0 0 0 0",
+        *(f"cpu{n} {busy} 0 0 {idle} 0 0 0 0 0 0" for n, (busy, idle) in enumerate(cores)),
+    ]
+    _system(root, {"proc/stat": "".join(f"{line}\n" for line in lines) + "intr 1 2 3\n"})
+
+
+@pytest.mark.parametrize(
+    ("spent", "idle"),
+    [
+        ([(0, 100)] * 8, 8),
+        ([(100, 0)] * 8, 1),
+        ([(100, 0)] * 4 + [(0, 100)] * 4, 4),
+        ([(20, 80)] * 2 + [(100, 0)] * 6, 1),
+        ([(10, 90)] * 8, 7),
+        ([(0, 0)] * 8, 8),
+    ],
+)
+def test_idle_cores_are_those_that_nobody_keeps_busy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spent: list[tuple[int, int]], idle: int
+) -> None:
+    _stat(tmp_path, *([(1000, 5000)] * len(spent)))
+    later = [(1000 + busy, 5000 + rest) for busy, rest in spent]
+    monkeypatch.setattr(cores.time, "sleep", lambda seconds: _stat(tmp_path, *later))
+    assert idle_cores(tmp_path) == idle
+
+
+def test_no_more_cores_are_idle_than_the_quota_allows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _system(tmp_path, V2 | {"sys/fs/cgroup/pod/box/cpu.max": "200000 100000\n"})
+    _stat(tmp_path, *([(0, 0)] * 8))
+    monkeypatch.setattr(cores.time, "sleep", lambda seconds: _stat(tmp_path, *([(0, 100)] * 8)))
+    assert idle_cores(tmp_path) == 2
+
+
+def test_cores_of_others_do_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {1}, raising=False)
+    _stat(tmp_path, (0, 0), (0, 0), (0, 0))
+    monkeypatch.setattr(cores.time, "sleep", lambda seconds: _stat(tmp_path, (0, 100), (100, 0), (0, 100)))
+    assert idle_cores(tmp_path) == 1
+
+
+def test_where_the_system_does_not_tell_all_are_taken_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(cores.time, "sleep", slept.append)
+    assert idle_cores(tmp_path) == 8
+    assert sum(slept) == 0

@@ -33,12 +33,19 @@ class File(Table):
     seconds: Above = 1.0
     most: int | None = None
     either: int | str | bool = 0
+    yes: bool = False
+    place: Path | None = None
+    named: Annotated[str, Field(min_length=1)] = "x"
 
 
 @pytest.mark.parametrize(
     ("table", "told"),
     [
         ({"seconds": "30"}, "seconds: must be a number, but '30' came"),
+        ({"yes": 1}, "yes: must be true or false, but 1 came"),
+        ({"yes": "true"}, "yes: must be true or false, but 'true' came"),
+        ({"place": ""}, "place: must be a path, but '' came"),
+        ({"named": ""}, "named: must not be empty, but '' came"),
         ({"seconds": True}, "seconds: must be a number, but True came"),
         ({"seconds": Text("soon")}, "seconds: must be a number, but 'soon' came"),
         ({"most": "3"}, "most: must be a whole number, but '3' came"),
@@ -67,6 +74,7 @@ def test_what_is_wrong_is_told_in_words(table: dict[str, Any], told: str) -> Non
 def test_a_text_that_can_only_be_a_text_is_read_as_a_number() -> None:
     read = check(File, {"seconds": Text("2.5"), "most": Text("4"), "weights": {"a": Text("3")}}, Path("file.toml"))
     assert (read.seconds, read.most, read.weights) == (2.5, 4, {"a": 3.0})
+    assert check(File, {"yes": Text("true")}, Path("f")).yes is True
     assert type(check(Pear, {"kind": "pear", "name": Text("x")}, Path("f")).name) is str
 
 

@@ -142,8 +142,19 @@ def test_the_table_says_what_became_of_the_lines(project: Project, capsys: pytes
     printed = capsys.readouterr()
     assert "4  written    new or changed, encoded and stored" in printed.out
     assert "5  read in" in printed.out
-    assert f"1 lines could not be stored; see them with their reasons in {project.letters}" in printed.err
+    assert f"1 line could not be stored; see the reasons in {project.letters}" in printed.err
     assert "not declared under [collection] fields were not stored: url (1)" in printed.err
+
+
+def test_a_file_that_holds_no_document_at_all_is_a_failure(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project.corpus.write_text("id,text\n1,one\n2,two\n")
+    assert run(project) == 1
+    printed = capsys.readouterr()
+    assert f"every line of {project.corpus} was refused (3), the first because: " in printed.err
+    assert "The file seems to be CSV" in printed.err
+    assert "3  dead" in printed.out, "the counts are told all the same"
 
 
 def test_a_bad_line_is_set_aside_with_its_number_and_reason(

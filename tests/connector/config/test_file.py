@@ -130,6 +130,9 @@ def test_the_environment_overrides_any_key(tmp_path: Path) -> None:
         (MINIMAL + "[encoders.query]\nthreads = 'two'\n", {}, r"threads: must be a whole number, but 'two' came"),
         (MINIMAL + "[backend]\nlexical = 5\n", {}, r"backend\.lexical: must be a folder, or true .*, but 5 came"),
         (MINIMAL + "[backend]\nuri = ['a']\n", {}, r"backend\.uri: must be a text, but a list came"),
+        (MINIMAL + "[backend]\nuri = ''\n", {}, r"backend\.uri: must not be empty"),
+        (MINIMAL + "[source]\npath = ''\n", {}, r"source\.path: must be a path, but '' came"),
+        (MINIMAL + "[backend]\nuri = 'memory:'\nlexical = 'w'\n", {}, "lexical: of 'memory:' nothing stays"),
         (MINIMAL.replace('"docs"', '"no spaces!"'), {}, "must be a name of at most 60 letters.* but 'no spaces!' came"),
         ("collection = 3\n" + DENSE, {}, "collection: must be a table, but 3 came"),
         (

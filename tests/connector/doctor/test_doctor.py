@@ -144,13 +144,13 @@ def no_token_file(project: Project) -> None:
 def words_of_another(project: Project) -> None:
     (project.folder / "words").mkdir()
     (project.folder / "words/collection.json").write_text('{"collection": "news"}')
-    project.replace('uri = "memory:"', 'uri = "memory:"\nlexical = "words"')
+    project.replace('uri = "memory:"', 'uri = "new.bartizan"\nlexical = "words"')
 
 
 def damaged_words(project: Project) -> None:
     (project.folder / "words").mkdir()
     (project.folder / "words/collection.json").write_text("{")
-    project.replace('uri = "memory:"', 'uri = "memory:"\nlexical = "words"')
+    project.replace('uri = "memory:"', 'uri = "new.bartizan"\nlexical = "words"')
 
 
 PROBLEMS: list[tuple[Callable[[Project], None], str, int]] = [

@@ -8,13 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bartizan_connector.base.errors import Stop
+from bartizan_connector.base.errors import Stop, WrongUse
 from bartizan_connector.encode.export import GOLDEN_HASH, MODEL_FILE, PARITY_FILE, Export
 from bartizan_connector.encode.golden import GOLDEN_FILE, Golden, golden_json, golden_of, require_golden
 from bartizan_connector.encode.onnx import OnnxEncoder
+from bartizan_connector.encode.settings import OnnxSettings
 from bartizan_connector.space.spec import Kind, Precision
 from bartizan_connector.space.vectors import sparse_rows
 from bartizan_encoders.local import TorchEncoder
+from bartizan_encoders.settings import TorchSettings
 from tests.connector.encode.engines import counting
 from tests.exports import export_folder, tower_folder
 
@@ -143,3 +145,19 @@ def test_sparse_golden_texts_are_compared_by_cosine_too() -> None:
             require_golden(other, [golden], "the export")
     scaled, _ = counting("sparse", answers=lambda counts: counts * np.float32(1 + 1e-4))
     require_golden(scaled, [golden], "the export")
+
+
+def test_a_tower_as_it_was_trained_is_told_how_to_become_an_export() -> None:
+    tower = tower_folder("bert")
+    for use in (Export.read, OnnxEncoder.open, OnnxSettings().open, OnnxSettings().require):
+        with pytest.raises(WrongUse, match="is a tower as it was trained, not an export") as refusal:
+            use(tower)
+        assert f"bartizan export {tower} --out DIR" in str(refusal.value)
+        assert 'engine = "torch"' in str(refusal.value)
+
+
+def test_an_export_is_nothing_for_torch() -> None:
+    with pytest.raises(WrongUse, match="is an export, and torch runs towers as they were trained"):
+        TorchSettings().require(export_folder("bert", "fp32"))
+    TorchSettings().require(tower_folder("bert"))
+    OnnxSettings().require(export_folder("bert", "fp32"))

@@ -151,8 +151,8 @@ def test_a_word_index_that_must_be_rebuilt_costs_its_leg_only(tmp_path: Path) ->
         answer = opened.search(QUERY)
         assert answer[0].id == "copy"
         assert str(answer.degraded).startswith("no lexical leg: the word index in ")
-        assert "Remove that folder and ingest again" in str(answer.degraded)
-        with pytest.raises(Stop, match="Remove that folder"):
+        assert "Set [backend] lexical to a new folder and ingest again" in str(answer.degraded)
+        with pytest.raises(Stop, match=r"Set \[backend\] lexical to a new folder"):
             opened.search(QUERY, legs=["lexical"])
         for path in (tmp_path / "words").iterdir():
             path.unlink()

@@ -201,3 +201,34 @@ def _as_python(filter: Filter) -> str:
 def test_a_filter_made_of_something_else_is_refused(filter: Filter) -> None:
     with pytest.raises(WrongUse, match=r"is no part of a filter; give|compares nothing in a filter; give"):
         check(filter, COLLECTION)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "it is empty"),
+        ("year = 2000", "it goes wrong at '= 2000': equality is written =="),
+        ("year >", "it ends after '>', where something must follow"),
+        ("== 3", "it goes wrong at '== 3': a comparison has something on both sides"),
+        ("year == 2000 and", "it ends after 'and', where something must follow"),
+        ("year == 2000 && new", "it goes wrong at '&& new': write and"),
+        ("year == 2000 || new", r"it goes wrong at '\|\| new': write or"),
+        ("year == 2000 AND new", "it goes wrong at 'AND new': write and in small letters"),
+        ("(year == 2000", r"'\(' was never closed"),
+        ("year == 2000)", r"unmatched '\)'"),
+        ("year in 2000", r"after in comes a list such as \[1, 2\], not '2000'"),
+        ("title like 'e%'", "it goes wrong at \"like 'e%'\""),
+        ("title == 'en", "a quote is not closed"),
+        ("title == en", "'en' is no value: put a text in quotes"),
+        ("a.b == 3", "'a.b' is not part of the filter grammar"),
+        ("3 == 3", "neither '3' nor '3' is a field"),
+        ("year == 3; x", "it goes wrong at '; x': a filter is one condition"),
+        ("title in ['a' 'b']", "'a' and 'b' stand side by side: put a comma between two texts"),
+        ("title == 'it''s'", "'it' and 's' stand side by side"),
+    ],
+)
+def test_the_piece_at_fault_is_named_and_what_was_probably_meant(text: str, words: str) -> None:
+    with pytest.raises(WrongUse, match=words) as refusal:
+        parse(text)
+    assert "<unknown>" not in str(refusal.value)
+    assert "write it like: year >= 2020" in str(refusal.value)

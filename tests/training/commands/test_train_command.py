@@ -7,8 +7,10 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
+from bartizan_connector.__main__ import main
 from bartizan_connector.base.errors import WrongUse
 from bartizan_connector.space.spec import TowerSpec
+from bartizan_training import loop
 from bartizan_training.commands.train import train
 from bartizan_training.recipe import Recipe, shipped
 from tests.training import toy
@@ -122,3 +124,25 @@ def test_the_help_is_enough_to_begin() -> None:
         *shipped(),
     ):
         assert needed in text
+
+
+def test_ctrl_c_says_how_to_go_on_and_that_works(
+    bench: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["train", "scalingnote", "--tower", str(bench / "tower"), "--data", str(bench / "data")]
+    words += ["--out", str(bench / "broken-off"), "--threads", "1"]
+
+    def broken_off(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "fit", broken_off)
+        with pytest.raises(SystemExit) as ended:
+            main(words)
+    assert ended.value.code == 130
+    assert "interrupted; go on with the same command and --resume" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as ended:
+        main([*words, "--resume", "--quiet"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().err == ""
+    assert (bench / "broken-off/towers/query").is_dir()

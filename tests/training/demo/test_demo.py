@@ -54,6 +54,30 @@ def test_a_failing_step_ends_the_demo_with_its_exit_code(tmp_path: Path, capfd: 
     assert "failed with exit code 2" in done.stderr
 
 
+def test_ctrl_c_in_a_demo_lets_its_command_end_and_says_how_to_go_on(tmp_path: Path) -> None:
+    script = """
+import os, signal, sys, threading
+from bartizan_connector.base.errors import Interrupted
+from bartizan_training.demo import shell
+child = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_DFL); print('begun', flush=True); time.sleep(60)"
+shell.sys.executable = sys.executable
+def ended(command):
+    return real([sys.executable, "-c", child])
+real, shell._ended = shell._ended, ended
+threading.Timer(1.0, lambda: os.killpg(os.getpgid(0), signal.SIGINT)).start()
+try:
+    shell.Shell().run("train", "x")
+except Interrupted as error:
+    print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=50, start_new_session=True
+    )
+    assert "interrupted; what is finished stays: go on by typing the commands that are shown" in done.stdout, (
+        done.stderr
+    )
+
+
 def test_commands_are_shown_as_the_shell_takes_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", "/nowhere")

@@ -122,7 +122,7 @@ def test_a_tower_or_a_configuration_is_to_be_given(run: Run, data: Path, tmp_pat
     for option in (("--query-tower", "q"), ("--keep", "k.npz"), ("--engine", "torch"), ("--threads", "2")):
         refused = run("eval", data, "--config", "c", *option)
         assert refused.code == 2
-        assert "leave --query-tower, --engine, --threads and --keep out" in " ".join(refused.err.split())
+        assert "leave --query-tower, --engine, --server, --threads and --keep out" in " ".join(refused.err.split())
 
 
 def test_from_the_command_line_with_a_real_tower(run: Run, data: Path, towers: Path, tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """`bartizan eval` from the command line, with small real towers: what it measures, keeps and compares."""
 
+import errno
 import json
+import os
 import shlex
 import shutil
 from pathlib import Path
@@ -15,6 +17,7 @@ from bartizan_encoders.weights import WEIGHTS_FILE
 from bartizan_training.data.collections import BeirData
 from bartizan_training.evaluate.measuring import measure
 from bartizan_training.evaluate.results import Result
+from tests.judged import WORDS, write_collection
 from tests.training.evaluate.conftest import Run
 
 
@@ -128,22 +131,96 @@ def test_kept_vectors_spare_the_documents_and_change_no_answer(
     assert (result.per_query, result.truncated) == (afresh.per_query, afresh.truncated)
 
 
-@pytest.mark.parametrize("change", ["documents", "tower", "engine"])
-def test_kept_vectors_of_something_else_are_made_anew(
+@pytest.mark.parametrize("change", ["tower", "engine"])
+def test_kept_vectors_of_another_tower_or_engine_are_made_anew(
     run: Run, data: Path, towers: Path, tmp_path: Path, change: str
 ) -> None:
     keep = ("--keep", tmp_path / "vectors.npz")
     run("eval", data, "--tower", towers / "document", "--engine", "torch", *keep)
-    tower, engine, folder = towers / "document", "torch", shutil.copytree(data, tmp_path / "larder")
-    if change == "documents":
-        (folder / "corpus.jsonl").write_text((folder / "corpus.jsonl").read_text().replace("apple", "bread"))
-    tower = towers / "stranger" if change == "tower" else tower
-    engine = "onnx" if change == "engine" else engine
-    words = ("eval", folder, "--tower", tower, "--engine", engine)
+    tower = towers / "stranger" if change == "tower" else towers / "document"
+    words = ("eval", data, "--tower", tower, "--engine", "onnx" if change == "engine" else "torch")
     changed = run(*words, *keep, "--out", tmp_path / "kept.json")
     assert "larder: documents" in changed.err
     run(*words, "--out", tmp_path / "afresh.json")
     assert Result.read(tmp_path / "kept.json").per_query == Result.read(tmp_path / "afresh.json").per_query
+
+
+def test_kept_vectors_of_other_documents_are_never_overwritten(
+    run: Run, data: Path, towers: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "vectors.npz"
+    words = ("--tower", towers / "document", "--engine", "torch", "--keep", file)
+    run("eval", data, *words)
+    before, other = file.read_bytes(), shutil.copytree(data, tmp_path / "larder")
+    (other / "corpus.jsonl").write_text((other / "corpus.jsonl").read_text().replace("apple", "bread"))
+    refused = run("eval", other, *words)
+    assert (refused.code, file.read_bytes()) == (2, before)
+    assert f"{file} keeps the vectors of other documents than these, and stays as it is" in refused.err
+    assert "larder: documents" not in refused.err, "told before anything is encoded"
+
+
+def full_disk(*_: object, **__: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_full_disk_is_told_after_the_table(
+    run: Run, data: Path, towers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "write_bytes", full_disk)
+    words = ("eval", data, "--tower", towers / "document", "--engine", "torch")
+    finished = run(*words, "--out", tmp_path / "result.json")
+    assert finished.code == 1
+    assert "nDCG@10" in finished.out
+    assert f"no space left for {tmp_path / 'result.json'}" in finished.err
+
+
+def test_vectors_that_cannot_be_kept_cost_no_judgement(
+    run: Run, data: Path, towers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(np, "savez", full_disk)
+    words = ("eval", data, "--tower", towers / "document", "--engine", "torch")
+    finished = run(*words, "--keep", tmp_path / "vectors.npz")
+    assert finished.code == 0
+    assert "nDCG@10" in finished.out
+    assert "the documents' vectors were not kept: no space left" in finished.err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def arguments(tmp_path: Path) -> Path:
+    """Queries that are documents, as ArguAna's: each text finds itself first, and its judgement names another one."""
+    texts = {f"a{number}": f"{WORDS[number]} {WORDS[(number + 1) % 8]}" for number in range(8)}
+    qrels = {id: {f"a{(number + 1) % 8}": 1} for number, id in enumerate(texts)}
+    return write_collection(tmp_path / "arguments", texts, texts, test=qrels)
+
+
+def test_a_document_with_the_querys_own_id_is_no_answer(
+    run: Run, arguments: Path, towers: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "result.json"
+    finished = run("eval", arguments, "--tower", towers / "document", "--engine", "torch", "--out", out)
+    assert finished.code == 0
+    assert "8 documents with a query's own id are no answers to it" in finished.out
+    result, read, encoder = Result.read(out), BeirData.read(arguments), TorchEncoder.open(towers / "document")
+    ids = sorted(read.corpus)
+    documents = np.asarray(encoder.encode([read.corpus[id] for id in ids], "document").values, dtype=np.float64)
+    answers = {}
+    for query, text in read.queries.items():
+        scores = np.round(documents @ np.asarray(encoder.encode([text], "query").values[0], dtype=np.float64), 5)
+        answers[query] = sorted({*ids} - {query}, key=lambda id: (-scores[ids.index(id)], id))
+    assert result.metrics == pytest.approx(measure(read.qrels("test"), answers).metrics)
+    assert result.own_ids == 8
+
+
+def test_a_baseline_that_counted_them_is_refused(run: Run, arguments: Path, towers: Path, tmp_path: Path) -> None:
+    out = tmp_path / "result.json"
+    words = ("eval", arguments, "--tower", towers / "document", "--engine", "torch")
+    run(*words, "--out", out)
+    older = {key: value for key, value in json.loads(out.read_text()).items() if key != "own_ids"}
+    out.write_text(json.dumps(older))
+    refused = run(*words, "--baseline", out)
+    assert refused.code == 2
+    assert "8 queries of arguments/test have such a document; measure the baseline again" in refused.err
 
 
 def test_a_run_is_compared_with_a_baseline_query_by_query(run: Run, data: Path, towers: Path, tmp_path: Path) -> None:

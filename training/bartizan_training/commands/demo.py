@@ -19,6 +19,12 @@ def demo(
     out: Annotated[Path, typer.Option(help="The folder that the demo makes.")] = Path("bartizan-demo"),
     seed: Annotated[int, typer.Option(min=0, help="On one machine: same seed, same hits.")] = 0,
     quick: Annotated[bool, typer.Option("--quick", help="A short form: fewer documents, hardly any training.")] = False,
+    threads: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Threads that train; 0: as many as cores are idle. Same seed and threads, same towers."
+        ),
+    ] = 0,
     from_scratch: Annotated[
         bool, typer.Option("--from-scratch", help="Start from random weights: needs neither hub nor weights.")
     ] = False,
@@ -32,4 +38,4 @@ def demo(
         require_installed(modules, extra)  # said at once, rather than after minutes of training
     from bartizan_training.demo.steps import Demo
 
-    Demo(out=out, seed=seed, quick=quick, from_scratch=from_scratch).run()
+    Demo(out=out, seed=seed, quick=quick, from_scratch=from_scratch, threads=threads).run()

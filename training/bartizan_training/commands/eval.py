@@ -1,12 +1,14 @@
 """`bartizan eval`: how well towers find what a judged collection says is right."""
 
+import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bartizan_connector.base import console
-from bartizan_connector.base.errors import WrongUse
+from bartizan_connector.base.errors import WrongUse, interruptible
 from bartizan_connector.config import Config
 
 if TYPE_CHECKING:
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 _WIDTH = 100
 
 
+@interruptible("nothing was written; run it again")
 def evaluate(
     data: Annotated[Path, typer.Argument(help="A judged collection in BEIR layout.")],
     tower: Annotated[Path | None, typer.Option(help="The tower (or its export) that encodes documents.")] = None,
@@ -28,7 +31,10 @@ def evaluate(
     split: Annotated[str, typer.Option(help="Which judgements: the name of a file in qrels/.")] = "test",
     baseline: Annotated[Path | None, typer.Option(help="An earlier result to compare with.")] = None,
     keep: Annotated[
-        Path | None, typer.Option(help="Keep the documents' vectors in this file, and use them when they fit.")
+        Path | None,
+        typer.Option(
+            help="Keep the documents' vectors in this file; use them when they fit, never replace other documents'."
+        ),
     ] = None,
     relevant_from: Annotated[
         int, typer.Option(help="The lowest grade that is relevant where a measure knows only yes and no.")
@@ -37,13 +43,10 @@ def evaluate(
     json: Annotated[bool, typer.Option("--json", help="Print the whole result as JSON.")] = False,
 ) -> None:
     """Judge two towers by exact search; or, with --config, a stored collection with all its legs."""
-    import shlex
-    import sys
-
     from bartizan_training.evaluate.results import check_place
 
     command = shlex.join(["bartizan", *sys.argv[1:]])
-    _require_one(tower, config, others=bool(query_tower or keep or threads or engine != "onnx"))
+    _require_one(tower, config, others=bool(query_tower or keep or threads or server or engine != "onnx"))
     if out:
         check_place(out)
     if keep:
@@ -67,13 +70,12 @@ def evaluate(
             keep=keep,
             command=command,
         ).run()
-    if out:
-        result.write(out)
     if json:
         console.out.print_json(result.model_dump_json())
     else:
         _show(result)
     if out:
+        result.write(out)  # after it is shown: hours of work are not lost to a full disk
         console.err.print(f"written to {out}", markup=False)
 
 
@@ -83,7 +85,7 @@ def _require_one(tower: Path | None, config: Path | None, *, others: bool) -> No
     if config and others:
         raise WrongUse(
             "with --config the towers and their engines are the configuration's: leave --query-tower, --engine, "
-            "--threads and --keep out"
+            "--server, --threads and --keep out"
         )
 
 
@@ -130,9 +132,10 @@ def _show(result: "Result") -> None:
     cut, latency = result.truncated, result.latency_ms
     stored = cut.documents is None
     documents = "?" if stored else f"{cut.documents:,}"
+    own = f" · {result.own_ids:,} documents with a query's own id are no answers to it" if result.own_ids else ""
     console.out.print(
         f"{result.collection}/{result.split}: {result.queries:,} queries, {result.documents:,} documents "
-        f"(cut off: {cut.queries:,} and {documents}) · engine {result.engine} · space {result.space_id}",
+        f"(cut off: {cut.queries:,} and {documents}){own} · engine {result.engine} · space {result.space_id}",
         markup=False,
     )
     console.out.print(

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from bartizan_connector.base.console import out as stdout
-from bartizan_connector.base.errors import WrongUse, require_installed
+from bartizan_connector.base.errors import WrongUse, interruptible, require_installed
 from bartizan_connector.space.spec import TowerSpec
 from bartizan_encoders import NEEDED
 
@@ -22,7 +22,9 @@ def train(
     ] = None,
     data: Annotated[Path | None, typer.Option(help="Use this BEIR folder instead of the recipe's.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a RUN that was interrupted.")] = False,
-    threads: Annotated[int, typer.Option(min=0, help="Threads of each process on CPU; 0: torch's choice.")] = 0,
+    threads: Annotated[
+        int, typer.Option(min=0, help="Threads of each process on CPU; 0: as many as cores are idle.")
+    ] = 0,
 ) -> None:
     """Train two towers and distil a small query tower, as a recipe says.
 
@@ -45,7 +47,6 @@ def train(
     A GPU is used when there is one. Several: accelerate launch --num_processes 4 -m bartizan_connector train …
     """
     require_installed((*NEEDED, "accelerate"), "train")
-    import torch
     from accelerate import PartialState
 
     from bartizan_training.loop import train as run
@@ -59,9 +60,8 @@ def train(
     path = find(recipe)
     if path in shipped().values():
         _require_places(path, tower, data)
-    if threads:
-        torch.set_num_threads(threads)
-    run(Recipe.load(path, tower=tower, data=data), out, resume=resume)
+    with interruptible("go on with the same command and --resume: what the last checkpoint holds is not trained again"):
+        run(Recipe.load(path, tower=tower, data=data), out, resume=resume, threads=threads)
     if PartialState().is_main_process:
         _show(out)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from bartizan_connector.base.errors import WrongUse
+from bartizan_connector.base.paths import AnyPath, as_path
 from bartizan_connector.space.canonical import digest_of
 from bartizan_connector.stream.records import text_of
 from bartizan_training.data.lines import json_lines, lines_of
@@ -35,8 +36,9 @@ class BeirData:
     queries: dict[str, str]
 
     @classmethod
-    def read(cls, folder: Path) -> Self:
+    def read(cls, folder: AnyPath) -> Self:
         """Read and check the documents and the queries of a BEIR folder."""
+        folder = as_path(folder, "a judged collection")
         if not folder.is_dir():
             raise WrongUse(f"{folder} is not a folder; give one in BEIR layout (corpus.jsonl, queries.jsonl, qrels/)")
         corpus = {id: _document(record, where) for id, record, where in _records(folder / "corpus.jsonl")}

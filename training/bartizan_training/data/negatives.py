@@ -20,8 +20,8 @@ def read_negatives(path: Path) -> dict[str, list[str]]:
             if not isinstance(query, str) or not all(isinstance(document_id, str) for document_id in negatives):
                 raise TypeError("ids must be strings")
         except (ValueError, KeyError, TypeError) as error:
-            form = '{"query": id, "negatives": [document ids]}'
-            raise WrongUse(f"{path}:{number}: expected {form}: {type(error).__name__} {error}") from error
+            form = '{"query": id, "negatives": [document ids]}, ids as strings'
+            raise WrongUse(f"{path}:{number}: expected a line {form}, but {line[:80]!r} came") from error
         mined[query] = negatives
     return mined
 

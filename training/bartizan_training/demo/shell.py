@@ -7,12 +7,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import typer
 from rich.markup import escape
 
-from bartizan_connector.base.console import err, out
+from bartizan_connector.base.console import complain, err, out
+from bartizan_connector.base.errors import interruptible
+
+_SECONDS_TO_END = 20.0
 
 
 class Shell:
@@ -40,9 +44,13 @@ class Shell:
         out.print(f"   [bold]$ {escape(typed(arguments))}[/bold]")
         out.file.flush()
         command = [sys.executable, "-m", "bartizan_connector", *map(str, arguments)]
-        code = subprocess.run(command, check=False).returncode
+        with interruptible(
+            "what is finished stays: go on by typing the commands that are shown, train with --resume; the demo itself "
+            "begins anew"
+        ):
+            code = _ended(command)
         if code:
-            err.print(f"the demo stopped: the command above failed with exit code {code}", markup=False, style="red")
+            complain(f"the demo stopped: the command above failed with exit code {code}")
             raise typer.Exit(code if code > 0 else 1)
 
     @property
@@ -50,6 +58,18 @@ class Shell:
         """Since the demo began."""
         minutes, seconds = divmod(round(time.monotonic() - self._begun), 60)
         return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
+
+
+def _ended(command: list[str]) -> int:
+    """The exit code of the process; Ctrl-C reaches it too, and it is given the time to end in good order."""
+    with subprocess.Popen(command) as process:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(_SECONDS_TO_END)
+            process.kill()
+            raise
 
 
 def typed(arguments: Sequence[str | Path]) -> str:

@@ -33,6 +33,8 @@ class Demo:
     seed: int
     quick: bool
     from_scratch: bool
+    threads: int = 0
+    """That train; 0: as many as cores are idle."""
 
     def run(self) -> None:
         """From the corpus to answers."""
@@ -81,7 +83,8 @@ class Demo:
             recipes.text(seed=self.seed, quick=self.quick, from_scratch=self.from_scratch), encoding="utf-8"
         )
         # For a tiny model a second thread would only wait for the first.
-        shell.run("train", layout.recipe, "--out", layout.run, *(("--threads", "1") if self.from_scratch else ()))
+        threads = self.threads or int(self.from_scratch)
+        shell.run("train", layout.recipe, "--out", layout.run, *(("--threads", str(threads)) if threads else ()))
 
     def _export(self, shell: Shell, layout: Layout) -> None:
         shell.step("Export both to ONNX; the query tower in int8")

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from bartizan_connector.base import console
 from bartizan_connector.base.errors import Stop, WrongUse
+from bartizan_connector.base.progress import progress
 from bartizan_connector.config import Config
 from bartizan_connector.config.towers import checked_pair, collection_of
 from bartizan_connector.search.answer import Answer
@@ -24,7 +24,7 @@ from bartizan_connector.stream.records import text_of
 from bartizan_training.data.collections import BeirData, Qrels
 from bartizan_training.evaluate.evaluation import installed
 from bartizan_training.evaluate.judging import Latency
-from bartizan_training.evaluate.measuring import DEPTH, measure, measures, require_relevant
+from bartizan_training.evaluate.measuring import DEPTH, measure, measures, require_relevant, without_own
 from bartizan_training.evaluate.results import Result, Truncated
 
 _NAMED = 5
@@ -76,12 +76,17 @@ class ConfiguredEvaluation:
         require_relevant(qrels, self.relevant_from, where=f"split '{self.split}' of {self.data}")
         if baseline:
             baseline.require_same_task(
-                collection=data.name, digest=digest, split=self.split, queries=qrels, measures=names
+                collection=data.name,
+                digest=digest,
+                split=self.split,
+                queries=qrels,
+                measures=names,
+                own_ids=len(qrels.keys() & data.corpus.keys()),
             )
         with Retriever.open(self.config) as retriever:
             require_same_documents(self.config, data)
             answers = _answers(retriever, data, qrels)
-        found = {query: [result.id for result in answer] for query, answer in answers.items()}
+        found = {query: without_own(query, [result.id for result in answer]) for query, answer in answers.items()}
         measured = measure(qrels, found, relevant_from=self.relevant_from)
         legs = self._legs(next(iter(answers.values())))
         result = ConfiguredResult(
@@ -98,6 +103,7 @@ class ConfiguredEvaluation:
             space_id=_joined(leg.space_id for leg in legs.values()),
             documents=len(data.corpus),
             queries=len(qrels),
+            own_ids=len(qrels.keys() & data.corpus.keys()),
             truncated=Truncated(documents=None, queries=sum(answer.truncated for answer in answers.values())),
             metrics=measured.metrics,
             per_query=measured.per_query,
@@ -132,7 +138,7 @@ def require_same_documents(config: Config, data: BeirData) -> None:
     missing, extra, other = set(data.corpus), [], []
     with closing(config.backend.open()) as backend, closing(backend.open(collection_of(config), create=False)) as store:
         total = store.count()
-        with console.progress(f"{data.name}: comparing documents", total) as tick:
+        with progress(f"{data.name}: comparing documents", total) as tick:
             for document in store.scan():
                 tick(len(document.rows))
                 if document.id not in missing:
@@ -163,9 +169,9 @@ def _answers(retriever: Retriever, data: BeirData, qrels: Qrels) -> Mapping[str,
     for query in queries[:_WARM_UP]:
         retriever.search(data.queries[query], DEPTH)
     answers = {}
-    with console.progress(f"{data.name}: queries", len(queries)) as tick:
+    with progress(f"{data.name}: queries", len(queries)) as tick:
         for query in queries:
-            answer = retriever.search(data.queries[query], DEPTH)
+            answer = retriever.search(data.queries[query], DEPTH + (query in data.corpus))
             if answer.degraded:
                 raise Stop(f"query '{query}' was not answered by all legs: {answer.degraded}. Nothing was measured")
             answers[query] = answer

@@ -50,7 +50,12 @@ class Evaluation:
         require_relevant(qrels, self.relevant_from, where=f"split '{self.split}' of {self.data}")
         if baseline:
             baseline.require_same_task(
-                collection=data.name, digest=digest, split=self.split, queries=qrels, measures=names
+                collection=data.name,
+                digest=digest,
+                split=self.split,
+                queries=qrels,
+                measures=names,
+                own_ids=len(qrels.keys() & data.corpus.keys()),
             )
         with ExitStack() as stack:
             encoder = stack.enter_context(self._opened(self.tower))
@@ -76,6 +81,7 @@ class Evaluation:
             space_id=document_spec.space_id,
             documents=len(documents.ids),
             queries=len(qrels),
+            own_ids=len(qrels.keys() & data.corpus.keys()),
             truncated=Truncated(documents=sum(documents.vectors.truncated), queries=judged.truncated),
             metrics=judged.measured.metrics,
             per_query=judged.measured.per_query,

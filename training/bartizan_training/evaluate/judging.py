@@ -9,14 +9,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bartizan_connector.base import console
 from bartizan_connector.base.errors import WrongUse
+from bartizan_connector.base.progress import progress
 from bartizan_connector.encode.encoder import Encoder
 from bartizan_connector.space.spec import Role, TowerSpec, require_same_space
 from bartizan_connector.space.vectors import SparseVector, Vectors
 from bartizan_connector.store import exact
 from bartizan_training.data.collections import BeirData, Qrels
-from bartizan_training.evaluate.measuring import DEPTH, Measured, measure
+from bartizan_training.evaluate.measuring import DEPTH, Measured, measure, without_own
 from bartizan_training.evaluate.timing import take_turns
 
 _CHUNK = 128
@@ -82,8 +82,11 @@ def judge(data: BeirData, qrels: Qrels, documents: Documents, encoder: Encoder, 
     queries = sorted(qrels)
     texts = [data.queries[query] for query in queries]
     vectors = _encode(texts, encoder, "query", f"{data.name}: queries")
-    found = search(vectors, documents)
-    answers = {query: [documents.ids[position] for position in row] for query, row in zip(queries, found, strict=True)}
+    found = search(vectors, documents, DEPTH + 1)
+    answers = {
+        query: without_own(query, [documents.ids[position] for position in row])
+        for query, row in zip(queries, found, strict=True)
+    }
     return Judged(
         measured=measure(qrels, answers, relevant_from=relevant_from),
         answers=answers,
@@ -128,7 +131,7 @@ def _encode(texts: Sequence[str], encoder: Encoder, role: Role, what: str) -> Ve
     """One vector a text. Equal texts are encoded once, so that they tie; the long first, so that memory peaks early."""
     distinct = sorted(set(texts), key=lambda text: (-len(text), text))
     parts: list[Vectors] = []
-    with console.progress(what, len(distinct)) as tick:
+    with progress(what, len(distinct)) as tick:
         for start in range(0, len(distinct), _CHUNK):
             parts.append(encoder.encode(distinct[start : start + _CHUNK], role))
             tick(len(parts[-1]))

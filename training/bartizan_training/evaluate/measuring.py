@@ -57,6 +57,12 @@ def measure(
     return Measured(metrics, ordered)
 
 
+def without_own(query: str, documents: Sequence[str]) -> list[str]:
+    """The answer without the document that has the query's own id, as the BEIR harness measures it: where the queries
+    are documents themselves (ArguAna), each would find itself first. Ask for one more than `DEPTH`."""
+    return [document for document in documents if document != query][:DEPTH]
+
+
 def _scores(query: str, documents: Sequence[str]) -> dict[str, float]:
     """Scores that fall with the rank: ir-measures' back-ends break ties each in their own order, so there are none."""
     if len(set(documents)) != len(documents):

@@ -53,6 +53,8 @@ class Result(BaseModel):
     space_id: str
     documents: int
     queries: int
+    own_ids: int | None = None
+    """Judged queries whose id a document has too: that document is no answer of theirs. None: measured when it was."""
     truncated: Truncated
     metrics: dict[str, float]
     per_query: dict[str, dict[str, float]]
@@ -79,7 +81,14 @@ class Result(BaseModel):
         write_aside(path, self.model_dump_json(indent=2) + "\n")
 
     def require_same_task(
-        self, *, collection: str, digest: str, split: str, queries: Collection[str], measures: Sequence[str]
+        self,
+        *,
+        collection: str,
+        digest: str,
+        split: str,
+        queries: Collection[str],
+        measures: Sequence[str],
+        own_ids: int = 0,
     ) -> None:
         """Refuse to be the baseline of another task, or one that lost a value; called before the work begins."""
         ours, theirs = f"{self.collection}/{self.split}", f"{collection}/{split}"
@@ -89,6 +98,11 @@ class Result(BaseModel):
             raise WrongUse(
                 f"the documents, queries or judgements of {theirs} are not what the baseline was measured on; "
                 "measure the baseline again on this copy"
+            )
+        if self.own_ids is None and own_ids:
+            raise WrongUse(
+                f"the baseline was measured when a document with the query's own id still counted as an answer, and "
+                f"{own_ids:,} queries of {theirs} have such a document; measure the baseline again"
             )
         if missing := [name for name in measures if name not in self.metrics]:
             raise WrongUse(
@@ -118,6 +132,8 @@ def check_place(path: Path, what: str = "JSON file") -> None:
     """Refuse a place where no file can be written, before the work begins."""
     if path.is_dir():
         raise WrongUse(f"{path} is a folder; give the {what} to write")
+    if path.exists() and not path.is_file():
+        raise WrongUse(f"{path} is a device or a pipe; give the {what} to write")
     nearest = next(folder for folder in path.absolute().parents if folder.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK):
         raise WrongUse(f"{path} cannot be written: {nearest} is not a folder that you may write to")

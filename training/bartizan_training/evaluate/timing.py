@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from bartizan_connector.base import console
+from bartizan_connector.base.progress import progress
 from bartizan_connector.encode.encoder import Encoder
 
 T = TypeVar("T")
@@ -40,7 +40,7 @@ def take_turns(
 
 def with_progress(blocks: Sequence[Sequence[T]]) -> Iterator[Sequence[T]]:
     """The blocks, with a bar that moves when one has been timed."""
-    with console.progress("timing single queries", len(blocks)) as tick:
+    with progress("timing single queries", len(blocks)) as tick:
         for block in blocks:
             yield block
             tick()

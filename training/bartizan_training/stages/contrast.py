@@ -9,6 +9,7 @@ from accelerate import Accelerator
 from pydantic import model_validator
 from torch import Tensor
 
+from bartizan_connector.base.errors import WrongUse
 from bartizan_training.artefacts import Kind
 from bartizan_training.data.negatives import NEGATIVES_FILE
 from bartizan_training.data.pairs import Pairs, read_pairs
@@ -63,6 +64,11 @@ def mined(taken: Taken) -> Path | None:
 
 def check_pairs(table: Training, data: PairsTable, seed: tuple[int, int], processes: int) -> Pairs:
     """Refuse pairs that cannot be read, or that do not fill a batch."""
+    if table.batch_size == 1 and not (data.negatives or getattr(table, "negatives", None)):
+        raise WrongUse(
+            "batch_size = 1 without negatives: a query's own document would have no other to be told from, and "
+            "nothing would be learned; raise batch_size"
+        )
     with under_key("data"):
         pairs = read_pairs(data)
     with under_key("batch_size"):

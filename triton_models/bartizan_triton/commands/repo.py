@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bartizan_connector.base.console import out
+from bartizan_connector.base.console import err, out
 from bartizan_connector.base.errors import require_installed
 
 if TYPE_CHECKING:
@@ -31,6 +31,12 @@ def show(
     if as_json:
         print(json.dumps([_facts(model) for model in models], indent=2))
         return
+    if not models:
+        err.print(
+            f"{repository} holds no model yet; bartizan export TOWER --format triton --out {repository} makes one",
+            markup=False,
+            style="yellow",
+        )
     for model in models:
         for number, version in model.versions.items():
             mark = "*" if number == model.pinned else " "

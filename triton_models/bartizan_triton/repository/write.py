@@ -37,6 +37,12 @@ _LONGEST_CHECKED = 64
 _CODE = Path(__file__).with_name("served_by_python.py")
 
 
+def require_name(name: str) -> None:
+    """Refuse a name that no model of a server can have."""
+    if not _NAME.fullmatch(name):
+        raise WrongUse(f"model name {name!r}: expected letters, digits, _, - and ., beginning with a letter or digit")
+
+
 def add_version(
     repository: Path, export: Export, serving: Serving, *, name: str | None = None, text: bool = False
 ) -> Version:
@@ -44,8 +50,7 @@ def add_version(
     take texts too."""
     spec = export.spec
     name = name or model_name(spec)
-    if not _NAME.fullmatch(name):
-        raise WrongUse(f"model name {name!r}: expected letters, digits, _, - and ., beginning with a letter or digit")
+    require_name(name)
     model = model_in(repository, name)
     if model.newest:
         require_replacement(f"tower '{spec.name}' ({spec.tower_id})", before=model.newest.spec, after=spec)

@@ -26,7 +26,8 @@ def _meaning(error: ValueError | OSError, place: str) -> BartizanError:
     if isinstance(error, OSError):
         return Stop(f"{place} cannot be used: {error.strerror or error}")
     return Stop(
-        f"{place} cannot be used: {told}; if it is damaged or from another version, remove that folder and ingest again"
+        f"{place} cannot be used: {told}; if it is damaged or from another version, set [backend] lexical to a new "
+        "folder and ingest again"
     )
 
 

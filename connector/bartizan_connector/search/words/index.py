@@ -15,7 +15,7 @@ from bartizan_connector.search.words.documents import document_of, hit_of, schem
 from bartizan_connector.search.words.engine import tantivy
 from bartizan_connector.search.words.failures import calling
 from bartizan_connector.search.words.leftovers import left_behind
-from bartizan_connector.search.words.ownership import owner_of, take
+from bartizan_connector.search.words.ownership import owner_of, require_free, take
 from bartizan_connector.store.collection import MAX_ID_BYTES, Hit, Row, is_of_type
 from bartizan_connector.store.filters import Filter, matches
 
@@ -124,7 +124,7 @@ class WordIndex:
         except KeyError as error:
             raise Stop(
                 f"the word index in {self._folder} was filled without the field {error}; "
-                "remove that folder and ingest again"
+                "set [backend] lexical to a new folder and ingest again"
             ) from error
 
     def _change(self, gone: Sequence[str], rows: Sequence[Row]) -> None:
@@ -177,17 +177,26 @@ class WordIndex:
     def _is_made(self) -> bool:
         return (self._folder / "meta.json").exists()
 
+    def _is_index(self) -> bool:
+        """Whether `meta.json` is Tantivy's; other programs call files so too."""
+        try:
+            return bool(tantivy.Index.exists(str(self._folder)))
+        except (ValueError, OSError):
+            return False
+
     def _is_ours(self, owner: str | None) -> bool:
         """False where the folder is nobody's; one that is another's, or whose nobody can tell, is refused."""
-        if owner is None and self._is_made():
+        if owner is None and self._is_made() and self._is_index():
             raise Stop(
                 f"the word index in {self._folder} does not say which collection it belongs to, as it was made by an "
-                "older version. Remove that folder and ingest again: it is filled anew, and nothing is encoded again"
+                "older version. Set [backend] lexical to a new folder and ingest again: it is filled anew, and nothing "
+                "is encoded again"
             )
+        if owner is None:
+            require_free(self._folder)
         if owner not in (None, self._collection):
             raise WrongUse(
                 f"the word index in {self._folder} belongs to collection '{owner}', not to '{self._collection}'. "
-                "Set [backend] lexical to a folder of its own for each collection and ingest; or, if "
-                f"'{owner}' is no longer searched, remove that folder and ingest again"
+                "Set [backend] lexical to a folder of its own for each collection, and ingest"
             )
         return owner is not None

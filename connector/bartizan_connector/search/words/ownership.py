@@ -6,9 +6,11 @@ from pathlib import Path
 from uuid import uuid4
 
 from bartizan_connector.base.aside import sync_folder
-from bartizan_connector.base.errors import Stop
+from bartizan_connector.base.errors import Stop, WrongUse
 
 OWNER_FILE = "collection.json"
+_PASSING = (f".{OWNER_FILE}.", ".tantivy-")
+"""What a killed `take` and a reader of an index that was taken away leave: beginnings of names."""
 
 
 def owner_of(folder: Path) -> str | None:
@@ -20,8 +22,28 @@ def owner_of(folder: Path) -> str | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, KeyError, TypeError) as error:
-        raise Stop(f"{path} is damaged: it names no collection. Remove that folder and ingest again") from error
+        raise Stop(
+            f"{path} is damaged: it names no collection. Set [backend] lexical to a new folder and ingest "
+            "again: the words come from the files"
+        ) from error
     return str(name)
+
+
+def require_free(folder: Path) -> None:
+    """Refuse a place that is no folder, or a folder with anything in it that no word index put there: it is somebody
+    else's, and stays as it is."""
+    try:
+        inside = [path.name for path in folder.iterdir() if not path.name.startswith(_PASSING)]
+    except FileNotFoundError:
+        return
+    except NotADirectoryError as error:
+        raise WrongUse(f"{folder} is no folder; set [backend] lexical to a new folder for the words") from error
+    if inside and OWNER_FILE not in inside:  # else somebody has just taken it
+        named = ", ".join(sorted(inside)[:3]) + (", …" if len(inside) > 3 else "")
+        raise WrongUse(
+            f"{folder} holds something else than a word index ({named}), and nothing was changed there; set [backend] "
+            "lexical to a new folder for the words"
+        )
 
 
 def take(folder: Path, collection: str) -> str:

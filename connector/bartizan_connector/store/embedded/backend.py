@@ -7,6 +7,7 @@ from pathlib import Path
 from threading import RLock
 
 from bartizan_connector.base.errors import WrongUse
+from bartizan_connector.base.paths import AnyPath, as_path
 from bartizan_connector.store.checks import check_stored
 from bartizan_connector.store.collection import Collection, new_physical_name
 from bartizan_connector.store.embedded import sidecar
@@ -25,8 +26,8 @@ class EmbeddedBackend:
     always compares, `hnsw` builds early. `silence`: seconds after which a writer that writes nothing may be succeeded.
     """
 
-    def __init__(self, path: str | Path, *, index: str = "auto", silence: float = SILENCE) -> None:
-        self._place = Place(Path(path))
+    def __init__(self, path: AnyPath, *, index: str = "auto", silence: float = SILENCE) -> None:
+        self._place = Place(as_path(path, "the file of the store"))
         self._index = index
         self._silence = silence
         self._lock = RLock()

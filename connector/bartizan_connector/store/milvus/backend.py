@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from threading import RLock
 
-from bartizan_connector.base.errors import BartizanError
+from bartizan_connector.base.errors import BartizanError, WrongUse
 from bartizan_connector.store.collection import Collection
 from bartizan_connector.store.milvus.connection import Connection
 from bartizan_connector.store.milvus.names import Found, Names
@@ -26,6 +26,8 @@ class MilvusBackend:
         consistency: Consistency = "Bounded",
         index: IndexChoice = "auto",
     ) -> None:
+        if not isinstance(uri, str) or not uri:
+            raise WrongUse(f"uri must be an address or a path, as a text, but {uri!r:.80} ({type(uri).__name__}) came")
         self._connection = Connection(uri, token, timeout)
         self._consistency = consistency
         self._index = index

@@ -93,7 +93,7 @@ class Names:
         if standing is not None and standing.physical == name:
             raise WrongUse(
                 f"'{name}' at {self._connection.place} is a collection of its own, not a name for one; "
-                "choose another name, or drop that collection first"
+                "choose another name"
             )
         if not self.claim(name, physical):
             self.move(name, physical)

@@ -80,7 +80,7 @@ def stored_contract(description: Mapping[str, Any], place: str) -> Collection:
     if text is None:
         raise Stop(
             f"collection '{name}' at {place} was not made by Bartizan: it carries no space contract, so nothing says "
-            "which tower its vectors came from; choose another [collection] name, or drop that one"
+            "which tower its vectors came from; choose another [collection] name"
         )
     try:
         return Collection.model_validate_json(text)

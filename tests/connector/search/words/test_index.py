@@ -227,7 +227,7 @@ def test_a_folder_that_is_no_word_index_is_refused_with_the_way_out(tmp_path: Pa
     take(tmp_path / "words", "docs")
     (tmp_path / "words" / "meta.json").write_text('{"broken')
     for use in (lambda: ids(index, "word"), lambda: index.upsert([row("a", "word")]), lambda: index.hashes(["a"])):
-        with pytest.raises(Stop, match="remove that folder"):
+        with pytest.raises(Stop, match=r"set \[backend\] lexical to a new folder"):
             use()
     (tmp_path / "file").write_text("")
     with pytest.raises(Stop, match="cannot be used"):

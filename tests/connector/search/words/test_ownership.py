@@ -91,7 +91,9 @@ def test_an_open_reader_never_answers_from_a_folder_that_was_given_to_another(fo
 def test_a_folder_that_an_older_version_filled_is_refused_with_the_way_out(folder: Path) -> None:
     fill(folder, "docs", "a")
     (folder / OWNER_FILE).unlink()
-    with pytest.raises(Stop, match=r"older version\. Remove that folder and ingest again") as refusal:
+    with pytest.raises(
+        Stop, match=r"older version\. Set \[backend\] lexical to a new folder and ingest again"
+    ) as refusal:
         WordIndex(folder, "docs")
     assert refusal.value.exit_code == 1
     shutil.rmtree(folder)
@@ -103,7 +105,7 @@ def test_a_folder_that_an_older_version_filled_is_refused_with_the_way_out(folde
 def test_a_damaged_file_of_the_owner_is_named(folder: Path, spoilt: str) -> None:
     fill(folder, "docs", "a")
     (folder / OWNER_FILE).write_text(spoilt)
-    with pytest.raises(Stop, match=rf"{OWNER_FILE} is damaged.*Remove that folder"):
+    with pytest.raises(Stop, match=rf"{OWNER_FILE} is damaged.*Set \[backend\] lexical to a new folder"):
         WordIndex(folder, "docs")
 
 
@@ -150,3 +152,36 @@ words.WordIndex(Path({str(folder)!r}), "docs").upsert([Row(id="a", vectors={{}},
     fill(folder, "docs", "a")
     assert found(folder, "docs") == {"a"}
     tantivy.Index.open(str(folder))  # what is beside the index does not disturb it
+
+
+@pytest.mark.parametrize("theirs", [{"tower.json": b"{}", "model.onnx": b"x"}, {"meta.json": b"{}"}, {"a/b": b"c"}])
+def test_a_folder_of_something_else_is_refused_and_left_as_it_is(folder: Path, theirs: dict[str, bytes]) -> None:
+    for name, content in theirs.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    with pytest.raises(WrongUse, match="holds something else than a word index") as refusal:
+        WordIndex(folder, "docs")
+    assert "remove" not in str(refusal.value).lower()
+    assert listing(folder) == theirs
+
+
+def test_one_opened_before_something_else_was_put_there_writes_nothing(folder: Path) -> None:
+    early = WordIndex(folder, "docs")
+    folder.mkdir()
+    (folder / "thesis.txt").write_text("years of work")
+    with pytest.raises(WrongUse, match=r"thesis\.txt"):
+        early.upsert(rows("a"))
+    assert listing(folder) == {"thesis.txt": b"years of work"}
+
+
+def test_a_file_in_its_place_is_refused(folder: Path) -> None:
+    folder.write_text("x")
+    with pytest.raises(WrongUse, match="is no folder"):
+        WordIndex(folder, "docs")
+
+
+def test_what_a_killed_first_writer_left_is_no_obstacle(folder: Path) -> None:
+    folder.mkdir()
+    (folder / f".{OWNER_FILE}.0123").write_text("{")
+    fill(folder, "docs", "a")
+    assert found(folder, "docs") == {"a"}
