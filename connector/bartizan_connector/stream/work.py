@@ -7,7 +7,8 @@
     5 write   a  touch    the heads that advance, and an empty hash for each stored id whose rows are about to change
               b  upsert   rows with the vectors of all legs, then their heads
               c  delete   rows, then their heads, which remember the version
-              d  words    the word index, which knows by hash what it holds
+              d  words    the word index, which knows by hash what it holds; before a it is told durably which ids'
+                          rows are about to change, so that the next run makes it agree about them, come what may
     6 commit  hand the dead letters over, then tell the source, which makes them durable first
 
 A batch is one value (`Flight`) that passes through these steps. Several are in flight: while one is written, the next
@@ -22,9 +23,10 @@ Each effect is idempotent, and a source gives again what was not committed. So a
 next run: before 5 nothing happened; within 5 the changes of the batch are still newer than the heads and are done
 again; after 5 they are replays. Without 5a one case would be wrong: the rows of B are written over A, the crash comes
 before B's head, and then A returns (in one batch with B, whose turn is over): A's old head would call it unchanged, and
-B's rows would stay. The empty hash is equal to no content, so A is written. The word index comes last and is compared
-by its own hashes, so whatever it lacks is filled in when the change comes again: by the replay after a crash, or by the
-next full run when it was added to a collection that is already there.
+B's rows would stay. The empty hash is equal to no content, so A is written. The word index comes last. What it was told
+and did not get done, the next run brings up from the store before anything else, whether the change comes again or not;
+and it is compared by its own hashes, so whatever else it lacks is filled in when the change comes again, as in the next
+full run when it was added to a collection that is already there.
 
 A batch whose partition went to another reader is dropped, whether before it is written or before it is committed, with
 all that were read after it under the same assignment; the new owner reads them again.
@@ -51,8 +53,9 @@ from bartizan_connector.stream.flight import Flight
 from bartizan_connector.stream.patience import Halted, Patience, Waiting
 from bartizan_connector.stream.report import Report
 from bartizan_connector.stream.source import Message, Source, Yielding
-from bartizan_connector.stream.steps import Steps, Words
+from bartizan_connector.stream.steps import Steps
 from bartizan_connector.stream.towers import Towers
+from bartizan_connector.stream.words import Words, agree
 
 log = logging.getLogger(__name__)
 
@@ -93,6 +96,8 @@ def run(
     with closing(backend.open(collection)) as store:  # what cannot be reached at the start is told at once
         for remark in store.remarks:
             log.warning("%s", remark)
+        if words is not None and (mended := agree(words, store, waiting)):
+            log.info("the word index was made to agree about %d ids, at which an earlier run was cut off", mended)
         steps = Steps(store, words, towers, waiting, clock=clock)
         pipeline = _Pipeline(source, steps, waiting, halt, on_batch, in_flight)
         if isinstance(source, Yielding):

@@ -106,9 +106,19 @@ class DoomedStore:
 class DoomedWords:
     """The word index as the pipeline sees it, kept by the world."""
 
-    def __init__(self, held: dict[str, Row], fate: Fate) -> None:
+    def __init__(self, held: dict[str, Row], unsettled: list[str], fate: Fate) -> None:
         self._held = held
+        self._unsettled = unsettled
         self._fate = fate
+
+    def announced(self) -> Sequence[str]:
+        return list(self._unsettled)
+
+    def announce(self, ids: Sequence[str]) -> None:
+        self._fate.effect(lambda: self._unsettled.extend(ids))
+
+    def settle(self) -> None:
+        self._fate.effect(self._unsettled.clear)
 
     def hashes(self, ids: Sequence[str]) -> Mapping[str, str]:
         return {id: self._held[id].hash for id in ids if id in self._held}

@@ -33,7 +33,7 @@ from tests.connector.stream.streams import CONTENTS, collection_for
 ENCODER = HashEncoder(dim=8)
 QUERIES = ("fruit", "apple banana cherry")
 EVERYTHING = 1000
-_EFFECTS = frozenset({"upsert", "touch", "delete", "close", "dead_letter", "commit"})
+_EFFECTS = frozenset({"upsert", "touch", "delete", "close", "dead_letter", "commit", "announce", "settle"})
 _MILVUS = (
     "create_collection", "drop_collection", "create_index", "create_alias", "alter_alias", "drop_alias",
     "insert", "upsert", "delete", "flush",

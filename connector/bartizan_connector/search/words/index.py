@@ -14,6 +14,7 @@ from bartizan_connector.search.words.analysis import ANALYZER, analyzer, query_f
 from bartizan_connector.search.words.documents import document_of, hit_of, schema, stored_at
 from bartizan_connector.search.words.engine import tantivy
 from bartizan_connector.search.words.failures import calling
+from bartizan_connector.search.words.journal import Journal
 from bartizan_connector.search.words.leftovers import left_behind
 from bartizan_connector.search.words.ownership import owner_of, take
 from bartizan_connector.store.collection import MAX_ID_BYTES, Hit, Row, is_of_type
@@ -40,6 +41,7 @@ class WordIndex:
         """Held by whoever writes, to the end of the commit."""
         self._writer: tantivy.IndexWriter | None = None
         self._analyzer = analyzer()
+        self._journal = Journal(folder)
         with calling(folder):
             self._is_ours(owner_of(folder))
 
@@ -58,6 +60,22 @@ class WordIndex:
                     for _, address in searcher.search(query, 1, count=False).hits:
                         found[id] = str(stored_at(searcher, address)["hash"])
             return found
+
+    def announced(self) -> Sequence[str]:
+        """The ids about which the store may have changed without the words: what a kill left unsettled."""
+        with calling(self._folder):
+            return self._journal.announced()
+
+    def announce(self, ids: Sequence[str]) -> None:
+        """The store is about to change these ids; durable on return."""
+        with self._writing, calling(self._folder):
+            self._open_writer()  # whose lock also keeps other writers from the journal
+            self._journal.announce(ids)
+
+    def settle(self) -> None:
+        """The words agree with the store about all that was announced."""
+        with self._writing, calling(self._folder):
+            self._journal.settle()
 
     def upsert(self, rows: Sequence[Row]) -> None:
         """Replace each id that occurs by exactly the rows given for it; durable on return."""
