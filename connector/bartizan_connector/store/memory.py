@@ -80,6 +80,11 @@ class MemoryStore:
             known = self._kept.heads
             return {id: known[id] for id in ids if id in known}
 
+    def claim(self) -> None:
+        """Nobody else sees this memory; writes take turns."""
+        with self._lock:
+            _ = self._kept
+
     def upsert(self, rows: Sequence[Row]) -> None:
         with self._lock:
             kept = self._kept

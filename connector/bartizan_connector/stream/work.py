@@ -31,7 +31,8 @@ full run when it was added to a collection that is already there.
 A batch whose partition went to another reader is dropped, whether before it is written or before it is committed, with
 all that were read after it under the same assignment; the new owner reads them again.
 
-One writer a collection (or a partition) at a time: the fence reads before it writes. So a source that gives a partition
+One writer a collection at a time: the fence reads before it writes, so the store's lease is claimed before anything is
+read (`Store.claim`), and a second run is told who writes. And one a partition: a source that gives a partition
 up in good order (`Yielding`) has the write that is going on finished first.
 """
 
@@ -96,6 +97,7 @@ def run(
     with closing(backend.open(collection)) as store:  # what cannot be reached at the start is told at once
         for remark in store.remarks:
             log.warning("%s", remark)
+        store.claim()  # a second writer is told who the first is, before it has read or encoded anything
         if words is not None and (mended := agree(words, store, waiting)):
             log.info("the word index was made to agree about %d ids, at which an earlier run was cut off", mended)
         steps = Steps(store, words, towers, waiting, clock=clock)

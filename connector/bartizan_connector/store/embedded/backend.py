@@ -11,10 +11,11 @@ from bartizan_connector.store.checks import check_stored
 from bartizan_connector.store.collection import Collection, new_physical_name
 from bartizan_connector.store.embedded import sidecar
 from bartizan_connector.store.embedded.layout import Layout
-from bartizan_connector.store.embedded.lease import SILENCE, Lease
+from bartizan_connector.store.embedded.lease import Lease
 from bartizan_connector.store.embedded.place import Place
 from bartizan_connector.store.embedded.rows import layout_of
 from bartizan_connector.store.embedded.store import EmbeddedStore
+from bartizan_connector.store.holder import SILENCE
 
 
 class EmbeddedBackend:

@@ -43,6 +43,10 @@ class Reader:
         (counted,) = self._query(expression or ALWAYS, ["count(*)"])
         return int(counted["count(*)"])
 
+    def count_all(self) -> int:
+        """How many rows there are."""
+        return self.count("")
+
     def fields_of(self, keys: Sequence[str], fields: Sequence[str], timeout: float) -> dict[str, Mapping[str, Any]]:
         """Primary key → those fields, for the keys that are there."""
         return {row["pk"]: row for row in self._rows(keys, ["pk", *fields], timeout=timeout)}

@@ -43,7 +43,7 @@ class MilvusStore:
         self._prepared = prepared
         self.found = prepared.found
         self._writer = writer
-        self._reader = Reader(connection, prepared)
+        self.reader = Reader(connection, prepared)
         self._indexes = prepared.indexes
         self._consistency = consistency
         self._left = left
@@ -56,6 +56,10 @@ class MilvusStore:
     def heads(self, ids: Sequence[str]) -> Mapping[str, Head]:
         with self._pinned():
             return self._writer.heads(ids)
+
+    def claim(self) -> None:
+        with self._writing():
+            self._writer.claim()
 
     def upsert(self, rows: Sequence[Row]) -> None:
         with self._writing():
@@ -91,15 +95,15 @@ class MilvusStore:
 
     def get(self, ids: Sequence[str], *, vectors: bool = False) -> Mapping[str, Document]:
         with self._pinned():
-            return self._reader.get(ids, vectors)
+            return self.reader.get(ids, vectors)
 
     def scan(self, filter: Filter | None = None, *, vectors: bool = False) -> Iterator[Document]:
         with self._pinned():
-            yield from self._reader.scan(self._rendered(filter), vectors)
+            yield from self.reader.scan(self._rendered(filter), vectors)
 
     def count(self, filter: Filter | None = None) -> int:
         with self._pinned():
-            counted = self._reader.count(self._rendered(filter))
+            counted = self.reader.count(self._rendered(filter))
             self._require_unchanged()
         return counted
 
