@@ -65,7 +65,16 @@ def ingest(
         stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in report.stages.items())
         out.print(f"{report.read:>12,}  read in {report.seconds:.1f} s ({stages})", markup=False)
     _remark(report, source)
-    if strict and report.dead:
+    failed = report.too_many_missed(settings.ingest.fail_above)
+    if failed:
+        err.print(
+            f"failed: {report.stale + report.dead:,} of {report.read:,} lines were stale or dead, which is more than "
+            f"[ingest] fail_above = {settings.ingest.fail_above:g} allows; what could be stored is stored. Mend the "
+            "lines or their versions as said above and run again; or, if it has to be so, set fail_above = 1",
+            markup=False,
+            style="red",
+        )
+    if failed or (strict and report.dead):
         raise typer.Exit(1)
 
 
@@ -102,7 +111,8 @@ def _remark(report: "Report", source: "Source") -> None:
     if report.stale:
         remarks.append(
             f"{report.stale:,} lines are older than what is stored, or repeat an id; if that is a surprise: is the "
-            "file older than another one that has the same ids? Give the records a _version that grows"
+            "file older than another one that has the same ids, or was a clock ahead? Give the records a _version that "
+            f"grows. {report.stale_example}"
         )
     if report.truncated:
         remarks.append(f"{report.truncated:,} documents are longer than a tower reads; only their beginning counts")

@@ -63,7 +63,7 @@ class Steps:
             except Reject as error:
                 flight.reject(error, todo)
             else:
-                flight.done = todo
+                flight.done, flight.stored = todo, heads
                 return
 
     def forget(self, flight: Flight) -> None:

@@ -138,6 +138,7 @@ class MilvusStore:
         """What happens inside happens to the collection that was opened, or is refused."""
         if self._is_closed:
             raise WrongUse(f"this store of collection '{self._name}' was closed; open the collection again")
+        self._writer.require_sight()
         try:
             yield
         except Stop as error:

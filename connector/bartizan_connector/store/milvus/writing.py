@@ -47,6 +47,8 @@ class Writer:
         self._collection = prepared.found.contract
         self._ledger = prepared.ledger
         self._unflushed = _SLOW_FROM if connection.file else 0  # what another run left is not known
+        self._is_blind = False
+        """After a flush that failed, Milvus Lite forgets what it was to flush until it is opened again."""
         self._fresh: OrderedDict[str, Entry] = OrderedDict()
         """What `heads` has read. The write that follows takes it from here, once: a read costs a server 0.2 s, as much
         as all the rest of a batch, and heads are read before a write anyway, by the collection's one writer."""
@@ -103,15 +105,26 @@ class Writer:
             return self._ledger.forget(before)
 
     def flush(self, *, at_least: int | None = None) -> None:
-        """Give what was written an index, where it is worth it; `at_least`: only from so many rows on."""
+        """Give what was written an index, where it is worth it and there is room; without, it is found all the same.
+        `at_least`: only from so many rows on."""
         least = at_least or (1 if self._connection.file else _INDEXED_FROM)
-        if self._unflushed < least:
+        if self._unflushed < least or not self._connection.has_room_to_flush():
             return
         with self.lock:
+            self._is_blind = self._connection.file is not None
             for name in [self._physical] + ([self._ledger.name] if self._connection.file else []):
                 with calling(self._connection.place):
                     self._connection.client.flush(name, timeout=self._connection.timeout)
+            self._is_blind = False
             self._unflushed = 0
+
+    def require_sight(self) -> None:
+        """Refuse to read on where Milvus Lite would show less than there is."""
+        if self._is_blind:
+            raise Stop(
+                f"Milvus Lite at {self._connection.place} could not flush; its newest rows are kept in its log, and it "
+                "shows them once it is opened again. Make room and run again"
+            )
 
     def flush_before_search(self) -> None:
         if self._connection.file:
