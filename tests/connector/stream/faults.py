@@ -1,6 +1,6 @@
 """What the tests of the pipeline drive it with: an encoder, a back-end and words that fail as they are told."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from threading import Event
 from typing import Any
@@ -142,7 +142,17 @@ class Words:
     held: dict[str, Row] = field(default_factory=dict)
     effects: list[str] = field(default_factory=list)
     unsettled: list[str] = field(default_factory=list)
+    origin: str | None = None
     fail: dict[str, list[Exception]] = field(default_factory=dict)
+
+    def filled_from(self) -> str | None:
+        return self.origin
+
+    def fill_from(self, physical: str) -> None:
+        self.origin = physical
+
+    def pages(self) -> Iterator[Mapping[str, str]]:
+        yield {id: row.hash for id, row in self.held.items()}
 
     def announced(self) -> Sequence[str]:
         return list(self.unsettled)

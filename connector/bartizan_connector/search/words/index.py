@@ -4,7 +4,7 @@ Filters are evaluated here, on the stored fields, by the same code as everywhere
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from threading import Lock
@@ -76,6 +76,36 @@ class WordIndex:
         """The words agree with the store about all that was announced."""
         with self._writing, calling(self._folder):
             self._journal.settle()
+
+    def filled_from(self) -> str | None:
+        """The physical collection whose words these are; None where nobody has said so yet."""
+        with calling(self._folder):
+            return self._journal.filled_from()
+
+    def fill_from(self, physical: str) -> None:
+        """These are that collection's words from now on."""
+        with self._writing, calling(self._folder):
+            self._open_writer()
+            self._journal.fill_from(physical)
+
+    def probe(self) -> None:
+        """Make an empty commit, as every write ends with one: what would stop an ingest stops this."""
+        with self._writing, calling(self._folder):
+            self._open_writer().commit()
+
+    def pages(self, size: int = 1000) -> Iterator[Mapping[str, str]]:
+        """Id → hash of everything that is indexed, as it was when the first page was asked for."""
+        with calling(self._folder):
+            index = self._opened(create=False)
+            if index is None:
+                return
+            index.reload()
+            searcher = index.searcher()
+            offset = 0
+            while page := searcher.search(tantivy.Query.all_query(), size, count=False, offset=offset).hits:
+                rows = [stored_at(searcher, address) for _, address in page]
+                yield {str(row["id"]): str(row["hash"]) for row in rows}
+                offset += size
 
     def upsert(self, rows: Sequence[Row]) -> None:
         """Replace each id that occurs by exactly the rows given for it; durable on return."""

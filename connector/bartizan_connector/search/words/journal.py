@@ -10,9 +10,10 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from bartizan_connector.base.aside import sync_folder
+from bartizan_connector.base.aside import sync_folder, write_aside
 
 JOURNAL_FILE = "unsettled.jsonl"
+ORIGIN_FILE = "filled-from.json"
 
 
 class Journal:
@@ -20,6 +21,18 @@ class Journal:
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / JOURNAL_FILE
+        self._origin = folder / ORIGIN_FILE
+
+    def filled_from(self) -> str | None:
+        """The physical collection whose words these are; None where nobody has said so yet."""
+        try:
+            return str(json.loads(self._origin.read_bytes())["collection"])
+        except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
+            return None
+
+    def fill_from(self, physical: str) -> None:
+        """From now on they are that collection's."""
+        write_aside(self._origin, json.dumps({"collection": physical}))
 
     def announced(self) -> list[str]:
         """The ids that may differ, each once. A line that was cut off announced nothing: no row had changed yet."""

@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from threading import RLock
 
@@ -10,6 +11,7 @@ from bartizan_connector.base.errors import BartizanError, WrongUse
 from bartizan_connector.store.checks import check_stored
 from bartizan_connector.store.collection import Collection, new_physical_name
 from bartizan_connector.store.embedded import sidecar
+from bartizan_connector.store.embedded.audit import counts
 from bartizan_connector.store.embedded.layout import Layout
 from bartizan_connector.store.embedded.lease import Lease
 from bartizan_connector.store.embedded.place import Place
@@ -155,8 +157,10 @@ class EmbeddedBackend:
         try:
             with self._place.writing() as connection:
                 found = connection.execute("SELECT holder FROM collections WHERE physical = ?", (physical,)).fetchone()
-                if found and lease.is_ours(found[0]):
-                    connection.execute("UPDATE collections SET holder = '' WHERE physical = ?", (physical,))
+                layout = layout_of(connection, physical)
+                if found and layout and lease.is_ours(found[0]):
+                    left = json.dumps(asdict(counts(connection, layout)))
+                    connection.execute("UPDATE collections SET holder = ? WHERE physical = ?", (left, physical))
         except BartizanError:
             pass  # no room, or no file any more: once it is forgotten here, everybody finds the lease free
         finally:

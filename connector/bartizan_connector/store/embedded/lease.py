@@ -31,7 +31,7 @@ class Lease:
 
     def claimed(self, epoch: int, holder: str) -> tuple[int, str]:
         """The epoch and the holder to write in this transaction, once it is found that we may write."""
-        found = Holder(**json.loads(holder)) if holder else None
+        found = holder_in(holder)
         if found is None or found.token != self._token:
             if self._epoch is not None:
                 self.forget()
@@ -52,9 +52,16 @@ class Lease:
         self._epoch = epoch
 
     def is_ours(self, holder: str) -> bool:
-        return bool(holder) and json.loads(holder)["token"] == self._token
+        found = holder_in(holder)
+        return found is not None and found.token == self._token
 
     def forget(self) -> None:
         """Hold it no more, whatever the file says."""
         self._epoch = None
         let_go(self._token)
+
+
+def holder_in(line: str) -> Holder | None:
+    """Who holds it; None where nobody does, and what stands there is what the last one left."""
+    facts = json.loads(line) if line else {}
+    return Holder(**facts) if "token" in facts else None

@@ -15,6 +15,7 @@ from bartizan_connector.store.checks import checked_heads, checked_query, checke
 from bartizan_connector.store.collection import Document, Head, Hit, Row
 from bartizan_connector.store.embedded import rows
 from bartizan_connector.store.embedded.allowed import Allowed
+from bartizan_connector.store.embedded.audit import EmbeddedAudit
 from bartizan_connector.store.embedded.building import Builder
 from bartizan_connector.store.embedded.dense import DenseIndex
 from bartizan_connector.store.embedded.filters_sql import condition
@@ -119,6 +120,10 @@ class EmbeddedStore:
         for builder in self._builders.values():
             builder.anew()
 
+    def audit(self) -> EmbeddedAudit:
+        """Everything that stands there, for verification."""
+        return EmbeddedAudit(self._layout, self._at_a_moment, self._take_away)
+
     def close(self) -> None:
         if self._is_closed:
             return
@@ -150,6 +155,15 @@ class EmbeddedStore:
     def _reading(self) -> Iterator[tuple[sqlite3.Connection, Moment]]:
         with self._place.reading() as connection:
             yield connection, self._now(connection)
+
+    @contextmanager
+    def _at_a_moment(self) -> Iterator[sqlite3.Connection]:
+        with self._reading() as (connection, _):
+            yield connection
+
+    def _take_away(self, numbers: Sequence[int]) -> None:
+        with self._writing(bool(numbers)) as writing:
+            writing.remove_rows(numbers)
 
     def _now(self, connection: sqlite3.Connection) -> Moment:
         if self._is_closed:

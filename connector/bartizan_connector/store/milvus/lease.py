@@ -19,6 +19,7 @@ from threading import Lock
 from uuid import uuid4
 
 from bartizan_connector.base.errors import BartizanError, Retry, Stop
+from bartizan_connector.store.audit import Balance
 from bartizan_connector.store.collection import Head
 from bartizan_connector.store.holder import SILENCE, Holder, let_go, ours
 from bartizan_connector.store.milvus.connection import Connection
@@ -34,15 +35,6 @@ _SETTLE_SECONDS = 0.5
 _HOST_LETTERS = 64
 _in_turn = Lock()
 """For Milvus Lite, where two back-ends of one process may open one folder."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Balance:
-    """What was there when the last writer ended in good order."""
-
-    rows: int
-    live: int
-    deleted: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,7 +30,7 @@ LEASE_ID = "\x01bartizan: who writes"
 LEASE_VERSION = -2
 _MORE = "more"
 _MAX_MORE_BYTES = 8192
-_IN_ORDER = {"iterator": "True", "reduce_stop_for_best": "True"}
+IN_ORDER: Mapping[str, Any] = {"iterator": "True", "reduce_stop_for_best": "True"}
 """Makes every Milvus give the smallest keys first; 2.3 does not wait for the newest writes then."""
 
 
@@ -101,7 +101,7 @@ class Ledger:
         older, but none older than the first."""
         self._query(condition, limit=1)  # waits for all that was written until now
         last = ""
-        while page := self._query(f"{condition} and {_after(last)}", limit=size, **_IN_ORDER):
+        while page := self._query(f"{condition} and {_after(last)}", limit=size, **IN_ORDER):
             yield page
             last = page[-1].head.id
 

@@ -11,6 +11,7 @@ from bartizan_connector.store import filters
 from bartizan_connector.store.checks import checked_query, replaced
 from bartizan_connector.store.collection import Collection, Document, Head, Hit, Row
 from bartizan_connector.store.filters import Filter
+from bartizan_connector.store.milvus.audit import MilvusAudit
 from bartizan_connector.store.milvus.connection import Connection
 from bartizan_connector.store.milvus.expression import render
 from bartizan_connector.store.milvus.failures import is_missing
@@ -117,6 +118,10 @@ class MilvusStore:
             self._writer.flush()
             self._indexes.rebuild()
             self.remarks = self._indexes.remarks()
+
+    def audit(self) -> MilvusAudit:
+        """Everything that stands there, for verification."""
+        return MilvusAudit(self._prepared, self.reader, self._writer)
 
     def close(self) -> None:
         if self._is_closed:

@@ -13,12 +13,13 @@ from threading import RLock
 
 from bartizan_connector.base.errors import BartizanError, Reject, Stop
 from bartizan_connector.space.vectors import SparseVector
+from bartizan_connector.store.audit import Balance
 from bartizan_connector.store.checks import checked_heads, checked_rows
 from bartizan_connector.store.collection import Document, Head, Row, is_of_type
 from bartizan_connector.store.milvus.connection import Connection
 from bartizan_connector.store.milvus.expression import one_of
 from bartizan_connector.store.milvus.failures import calling, is_missing
-from bartizan_connector.store.milvus.lease import Balance, Lease
+from bartizan_connector.store.milvus.lease import Lease
 from bartizan_connector.store.milvus.ledger import LEASE_ID, Entry, in_portions
 from bartizan_connector.store.milvus.preparation import Prepared
 from bartizan_connector.store.milvus.schema import entity_of, primary_key
@@ -98,6 +99,11 @@ class Writer:
             self._remove_rows([key for head in checked for key in _keys(head.id, before[head.id].chunks)])
             refused = self._complete([Entry(replace(head, deleted=True)) for head in checked])
             self._raise(refused, [head.id for head in checked])
+
+    def remove(self, keys: Sequence[str]) -> None:
+        """Take rows away by their keys, whatever the ledger says."""
+        with self._leased():
+            self._remove_rows(keys)
 
     def purge(self, before: int) -> int:
         with self._leased():
