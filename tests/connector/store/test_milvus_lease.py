@@ -15,11 +15,12 @@ import pytest
 from pymilvus import MilvusClient
 
 from bartizan_connector.base.errors import BartizanError, Retry
+from bartizan_connector.store.audit import Balance
 from bartizan_connector.store.checks import MAX_HASH_BYTES
 from bartizan_connector.store.collection import Head
 from bartizan_connector.store.holder import Holder
 from bartizan_connector.store.milvus import MilvusBackend
-from bartizan_connector.store.milvus.lease import Balance, Record
+from bartizan_connector.store.milvus.lease import Record, alias_of
 from bartizan_connector.store.milvus.ledger import LEASE_ID
 from bartizan_connector.testing.rows import COLLECTION, named, queries, row
 from tests.servers.milvus import MilvusServer
@@ -59,7 +60,7 @@ def refused_second(where: str, name: str) -> None:
     assert LEASE_ID not in late.heads([LEASE_ID, "a"])
     assert [document.id for document in late.scan()] == ["a", "b", "c"]
     assert set(second.aliases()) >= {name}
-    assert not any("__writer_" in alias for alias in second.aliases())
+    assert not any("writer" in alias for alias in second.aliases())
     second.close()
     first.close()
 
@@ -168,10 +169,10 @@ def test_a_claim_that_was_cut_off_between_its_alias_and_its_name_is_in_nobodys_w
     store = backend.open(named("cut"))
     client = MilvusClient(milvus.uri, timeout=30)
     for epoch in (1, 2):
-        client.create_alias(store.physical_name, f"{store.physical_name}__writer_{epoch}", timeout=30)
+        client.create_alias(store.physical_name, alias_of(store.physical_name, epoch), timeout=30)
     store.upsert([row("a", [1, 0, 0, 0])])
     aliases = client.list_aliases(store.physical_name, timeout=30)["aliases"]
-    assert set(aliases) == {f"{store.physical_name}__writer_3", named("cut").name}
+    assert set(aliases) == {alias_of(store.physical_name, 3), named("cut").name}
     backend.drop(named("cut").name)
     assert store.physical_name not in client.list_collections(timeout=30)
     backend.close()
@@ -204,3 +205,28 @@ def test_what_was_there_at_the_end_is_written_down(tmp_path: Path) -> None:
     assert again.purge(2**62) == 2
     assert again.heads([LEASE_ID]) == {}
     backend.close()
+
+
+def test_no_alias_of_a_writer_begins_as_another_or_as_a_collection() -> None:
+    """A server of 2.3 forgets with an alias all that begin with it."""
+    aliases = [
+        alias_of(name, epoch) for name in ("docs", "docs__0a1b2c3d", "docs__0a1b2c3d__heads") for epoch in range(12)
+    ]
+    assert not any(one != other and other.startswith(one) for one in [*aliases, "docs"] for other in aliases)
+
+
+@pytest.mark.server
+def test_a_collection_that_had_many_writers_can_be_dropped(milvus: MilvusServer) -> None:
+    name = named("many_writers").name
+    client = MilvusClient(milvus.uri, timeout=30)
+    (maker,) = backends(milvus.uri, 1)
+    physical = maker.open(named(name)).physical_name
+    for epoch in range(1, 90):
+        client.create_alias(physical, alias_of(physical, epoch), timeout=30)
+        if epoch > 1:
+            client.drop_alias(alias_of(physical, epoch - 1), timeout=30)
+    maker.open(named(name)).claim()
+    maker.drop(name)
+    assert name not in maker.aliases()
+    maker.close()
+    client.close()

@@ -1,7 +1,7 @@
 """Who writes into a collection in Milvus: one at a time, known by name, and fenced by the server itself.
 
 Milvus has no compare-and-set for rows, but it makes an alias exactly once and drops it in one step, and it refuses what
-is written by an alias that is gone. So the writer of epoch n writes by the aliases `…__writer_n` of rows and ledger:
+is written by an alias that is gone. So the writer of epoch n writes by aliases of its own of rows and ledger:
 
 1. who wants to write reads who does, from a row of the ledger; one that may live is named, and nothing happens;
 2. it makes the alias of the next epoch: of several who try, one does;
@@ -11,8 +11,8 @@ is written by an alias that is gone. So the writer of epoch n writes by the alia
 A Milvus Lite folder is open in one process only; there the row alone says who writes.
 """
 
+import hashlib
 import json
-import re
 import time
 from dataclasses import dataclass
 from threading import Lock
@@ -25,7 +25,7 @@ from bartizan_connector.store.holder import SILENCE, Holder, let_go, ours
 from bartizan_connector.store.milvus.connection import Connection
 from bartizan_connector.store.milvus.failures import calling, is_missing
 from bartizan_connector.store.milvus.ledger import LEASE_ID, LEASE_VERSION, Entry, Ledger
-from bartizan_connector.store.milvus.names import Names
+from bartizan_connector.store.milvus.names import EPOCH_DIGITS, WRITERS, Names
 
 _TURNS = 5
 _GRACE_SECONDS = 2.0
@@ -152,9 +152,9 @@ class Lease:
         return max(self._epochs(self._physical), default=0) if self._connection.file is None else 0
 
     def _epochs(self, collection: str) -> list[int]:
+        beginning = alias_of(collection, 0)[:-EPOCH_DIGITS]
         aliases = self._names.every_alias_of(collection)
-        found = (re.fullmatch(rf"{re.escape(collection)}__writer_(\d+)", alias) for alias in aliases)
-        return [int(each[1]) for each in found if each]
+        return [int(alias[-EPOCH_DIGITS:]) for alias in aliases if alias.startswith(beginning)]
 
     def _take(self, epoch: int) -> bool:
         """Whether the epoch became ours."""
@@ -189,5 +189,7 @@ class Lease:
 
 
 def alias_of(collection: str, epoch: int) -> str:
-    """By what name the writer of that epoch writes."""
-    return f"{collection}__writer_{epoch}"
+    """By what name the writer of that epoch writes. No alias is the beginning of another, nor begins as a collection is
+    called: a server of 2.3 that drops one looks at, and forgets, all that begin with it."""
+    which = hashlib.sha256(collection.encode()).hexdigest()[:16]
+    return f"{WRITERS}{which}_{epoch:0{EPOCH_DIGITS}d}"

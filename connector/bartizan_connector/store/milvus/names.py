@@ -13,7 +13,9 @@ from bartizan_connector.store.milvus.failures import calling, is_missing, is_tak
 from bartizan_connector.store.milvus.ledger import ledger_name
 from bartizan_connector.store.milvus.schema import CONTRACT_PROPERTY, stored_contract
 
-_WRITERS = re.compile(r"__writer_\d+$")
+WRITERS, EPOCH_DIGITS = "bartizan_writer_", 10
+_WRITERS = re.compile(rf"{WRITERS}[0-9a-f]{{16}}_\d{{{EPOCH_DIGITS}}}")
+"""Aliases that writers write by, and no person gave."""
 _one_at_a_time = Lock()
 """A server makes or moves an alias in one step. Milvus Lite looks and then writes; it is served to one process only."""
 
@@ -116,7 +118,7 @@ class Names:
 
     def aliases_of(self, physical: str) -> list[str]:
         """Every name of that collection that a person may have given."""
-        return [alias for alias in self.every_alias_of(physical) if not _WRITERS.search(alias)]
+        return [alias for alias in self.every_alias_of(physical) if not _WRITERS.fullmatch(alias)]
 
     def every_alias_of(self, physical: str) -> list[str]:
         """Every alias, those that its writers write by too."""
