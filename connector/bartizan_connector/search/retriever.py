@@ -9,10 +9,9 @@ from typing import Self
 from bartizan_connector.base.errors import BartizanError, Retry, WrongUse
 from bartizan_connector.config import Config
 from bartizan_connector.config.settings import LEXICAL, Fusion
-from bartizan_connector.config.towers import checked_pair, collection_of
 from bartizan_connector.encode.encoder import Encoder
 from bartizan_connector.search.answer import Answer, Encoded, Latency
-from bartizan_connector.search.configured import lazy_encoder, lazy_store, lazy_words
+from bartizan_connector.search.configured import Contract, lazy_encoder, lazy_store, lazy_words
 from bartizan_connector.search.fusion import alone, check_fusion, check_weights, fuse
 from bartizan_connector.search.lazy import Lazy
 from bartizan_connector.search.legs import Attempt, Late, Leg, Lexical, LexicalLeg, Unforeseen, VectorLeg, found
@@ -63,17 +62,16 @@ class Retriever:
     @classmethod
     def open(cls, config: str | Path | Config) -> Self:
         """The retriever that a `bartizan.toml` describes. Its towers' specs are read and compared here; the towers
-        themselves, the store and the words are opened by the first search that needs them, within its deadline."""
+        themselves, the store and the words are opened by the first search that needs them, within its deadline. A tower
+        that cannot be read costs its leg only, where another leg or words are left."""
         if not isinstance(config, Config):
             config = Config.load(Path(config))
-        for leg in config.spaces:
-            checked_pair(config, leg).query.role("query")
-        collection = collection_of(config)
-        store = lazy_store(config, collection)
+        contract = Contract.of(config)
+        store = lazy_store(config, contract)
         retriever = cls.__new__(cls)
         retriever._prepare(
-            collection,
-            {leg: lazy_encoder(config, leg) for leg in config.spaces},
+            contract.wanted,
+            {leg: lazy_encoder(config, leg, contract) for leg in config.spaces},
             store,
             lazy_words(config, store),
             config.search.weights,
