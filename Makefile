@@ -3,7 +3,7 @@ PYTHON ?= python3
 UV_VERSION = 0.13.8
 VENV = .venv/bin
 
-.PHONY: env demo test check lint bench gpu triton triton-env lock clean
+.PHONY: env demo test check lint bench soak gpu triton triton-env lock clean
 
 env: .venv/.stamp
 
@@ -48,6 +48,14 @@ test: env
 
 bench: env
 	$(VENV)/python -m benchmarks
+
+# Kills and rivals by the hundred, which tests try by twos and threes: one file a line.
+SOAKS = \
+  tests/connector/store/embedded/test_kills.py \
+  tests/connector/stream/test_word_kills.py \
+  tests/connector/stream/test_two_writers.py
+soak: env
+	BARTIZAN_KILLS=$${BARTIZAN_KILLS:-120} BARTIZAN_ROUNDS=$${BARTIZAN_ROUNDS:-25} $(VENV)/pytest -s -q --timeout 3000 $(SOAKS)
 
 gpu: env
 	$(VENV)/pytest -m gpu
