@@ -15,6 +15,7 @@ from pymilvus import MilvusClient
 from bartizan_connector.base.errors import Stop
 from bartizan_connector.store.milvus import MilvusBackend, lite
 from bartizan_connector.testing.rows import COLLECTION, queries, row
+from tests.needs import unavailable
 
 
 class Usage(NamedTuple):
@@ -87,6 +88,7 @@ from bartizan_connector.base.errors import Stop
 from bartizan_connector.search.words.index import WordIndex
 from bartizan_connector.store.milvus import MilvusBackend
 from bartizan_connector.testing.rows import COLLECTION, queries, row
+from tests.needs import unavailable
 place = Path(sys.argv[1])
 def fill():
     with open(place / "filler", "wb", buffering=0) as file:
@@ -129,6 +131,6 @@ def test_on_a_file_system_that_is_really_full(tmp_path: Path) -> None:
     mount = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs -o size=3m none "$1" && exec "$2" -c "$3" "$1"', "sh"]
     ran = subprocess.run([*mount, str(tmp_path), sys.executable, FULL], capture_output=True, text=True, timeout=120)
     if "mount" in ran.stderr or "unshare" in ran.stderr:
-        pytest.skip("this machine lets us mount nothing")
+        unavailable("this machine lets us mount nothing")
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.split("\n")[:4] == ["refused", "1", "600 1", "600 1"]
