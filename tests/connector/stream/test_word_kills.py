@@ -14,7 +14,7 @@ from tests.connector.stream.streams import CONTENTS, IDS, Change
 from tests.connector.stream.test_crashes import Nursery, compare, write_log
 from tests.connector.stream.worker import Job, observing
 
-KILLS = int(os.environ.get("BARTIZAN_KILLS", "3"))
+KILLS = int(os.environ.get("BARTIZAN_KILLS", "10"))
 """In the soak: 120."""
 LONGEST_COMMIT = 0.03
 """Seconds; what is quicker was killed after it."""
@@ -28,6 +28,7 @@ def nursery() -> Iterator[Nursery]:
     nursery.close()
 
 
+@pytest.mark.server  # no server, but as much time
 def test_killed_inside_a_commit(nursery: Nursery, tmp_path: Path) -> None:
     seed = random.randrange(10**6)
     print(f"seed {seed}")

@@ -10,7 +10,7 @@ from bartizan_connector.config import Config
 from bartizan_connector.config.towers import collection_of, open_encoders
 from bartizan_connector.doctor.verify.damage import Tally
 from bartizan_connector.doctor.verify.documents import Found, examined
-from bartizan_connector.doctor.verify.mending import REOPENED, Mending
+from bartizan_connector.doctor.verify.mending import Mending
 from bartizan_connector.doctor.verify.vectors import Comparison
 from bartizan_connector.search.configured import open_words
 from bartizan_connector.store.audit import Audit, Audited, Standing, Stray
@@ -106,10 +106,10 @@ class Verification:
         self._mending = Mending(store, self._audit, words, self._towers, self._waiting)
 
     def run(self, vectors: int | None, on_page: Callable[[int], None]) -> None:
+        self._left_by_the_last_writer()  # before we are the last writer
         if self._repair:
             self._store.claim()
         self._unsettled()
-        self._left_by_the_last_writer()
         stride = 1 if vectors is None else max(1, -(-self._audit.now().live // vectors)) if vectors else 0
         for page in self._audit.standings():
             self._page(page, stride)
@@ -148,7 +148,7 @@ class Verification:
             tally.mended["foreign words"] = tally.found["foreign words"]
 
     def _left_by_the_last_writer(self) -> None:
-        left = self._audit.balance() if not self._repair else None
+        left = self._audit.balance()
         if left is None:
             return
         missing = left.deleted - self._audit.now().deleted
@@ -213,6 +213,3 @@ class Verification:
 
 def _is_accounted_for(stray: Stray, standing: Standing | None) -> bool:
     return standing is not None and any(row.chunk == stray.chunk for row in standing.rows)
-
-
-__all__ = ["REOPENED", "SAMPLE", "Verification", "verify"]
