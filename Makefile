@@ -57,10 +57,14 @@ test: env
 bench: env
 	$(VENV)/python -m benchmarks
 
-# 300 kills of a writer of the embedded store; in pieces: make soak KILLS=100
-KILLS ?= 300
+# Kills and rivals by the hundred, which tests try by twos and threes: one file a line.
+SOAKS = \
+  tests/connector/store/embedded/test_kills.py \
+  tests/connector/stream/test_word_kills.py \
+  tests/connector/stream/test_two_writers.py
 soak: env
-	$(VENV)/python -m tests.soak --kills $(KILLS)
+	$(VENV)/python -m tests.soak --kills $${BARTIZAN_KILLS:-300}
+	BARTIZAN_KILLS=$${BARTIZAN_KILLS:-120} BARTIZAN_ROUNDS=$${BARTIZAN_ROUNDS:-25} $(VENV)/pytest -s -q --timeout 3000 $(SOAKS)
 
 gpu: env
 	$(VENV)/pytest -m gpu

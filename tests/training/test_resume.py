@@ -1,15 +1,17 @@
 """What a resumed run checks: its starting towers, its begun steps; and what it may find changed."""
 
+import errno
 import json
 import os
 import shutil
+from itertools import count
 from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
 from pydantic import Field
 
-from bartizan_connector.base.errors import SpaceMismatch, WrongUse
+from bartizan_connector.base.errors import BartizanError, SpaceMismatch, WrongUse
 from bartizan_connector.space.spec import TowerSpec
 from bartizan_encoders.tower import Tower
 from bartizan_training import loop
@@ -177,3 +179,34 @@ def test_a_kill_between_the_towers_and_the_note_costs_nothing(bench: Path) -> No
     train(recipe, bench / "run", resume=True)
     assert (whole / "query/model.safetensors").stat().st_mtime_ns == stamp
     assert Tower.load(bench / "run/towers/query").spec == TowerSpec.read(whole / "query")
+
+
+@pytest.mark.parametrize("fills_at", [1, 2, 9, 14])
+def test_a_run_that_found_the_disk_full_goes_on(bench: Path, monkeypatch: pytest.MonkeyPatch, fills_at: int) -> None:
+    """Whatever was being flushed: the recipe, a checkpoint, the towers."""
+    recipe = Recipe.load(toy.recipe(bench, with_keys(FIRST, steps=2, checkpoint_every=1)))
+    fsync, calls = os.fsync, count(1)
+
+    def full(handle: int) -> None:
+        if next(calls) >= fills_at:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        fsync(handle)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(BartizanError):
+            train(recipe, bench / "run")
+    train(recipe, bench / "run", resume=True)
+    assert Tower.load(bench / "run/towers/query").spec.kind == "dense"
+
+
+def test_what_a_kill_left_hidden_before_the_recipe_was_there_is_no_obstacle(bench: Path) -> None:
+    recipe = Recipe.load(toy.recipe(bench, with_keys(FIRST, steps=2)))
+    (bench / "run/artefacts/.start-towers.abc/new").mkdir(parents=True)
+    (bench / "run/.recipe.toml.123.0badcafe").touch()
+    train(recipe, bench / "run", resume=True)
+    assert (bench / "run/towers/query").is_dir()
+    (bench / "other").mkdir()
+    (bench / "other/thesis.txt").touch()
+    with pytest.raises(WrongUse, match="is not a run"):
+        train(recipe, bench / "other", resume=True)

@@ -60,10 +60,12 @@ class Run:
             raise WrongUse(f"{self.folder} exists and is not a run (it has no recipe.toml); give a new folder")
 
     def _holds_more_than_a_start(self) -> bool:
-        """Whether more lies in the folder than the tower that a run which was then refused has imported."""
-        inside = [path for path in self.folder.iterdir() if path not in (self.recipe, self.threads)]
+        """Whether more lies in the folder than the tower that a run which was then refused has imported, and what is
+        hidden: it was being written aside when a run was killed or the disk was full."""
+        ours = (self.recipe, self.threads)
+        inside = [path for path in self.folder.iterdir() if path not in ours and path.name[0] != "."]
         return inside not in ([], [self.artefacts.root]) or any(
-            path.name != "start-towers" for path in self.artefacts.root.glob("*")
+            path.name != "start-towers" and path.name[0] != "." for path in self.artefacts.root.glob("*")
         )
 
     def open(self, recipe: Recipe, taken: Sequence[Sources], *, processes: int) -> None:

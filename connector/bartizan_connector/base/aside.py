@@ -6,6 +6,7 @@
 
 import ctypes
 import errno
+import glob
 import os
 import shutil
 import tempfile
@@ -14,6 +15,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from bartizan_connector.base.errors import Stop, WrongUse
+
+try:
+    import fcntl
+except ImportError:  # no such locks on this system
+    fcntl = None  # type: ignore[assignment]
 
 _EXCHANGE = 2
 _HERE = -100
@@ -30,16 +36,18 @@ def folder_aside(target: Path, *, marker: str) -> Iterator[Path]:
     refuse_foreign(target, marker=marker)
     with _explained(target):
         target.parent.mkdir(parents=True, exist_ok=True)
+        sweep(target)
         aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-        try:
-            fresh = aside / "new"
-            fresh.mkdir()
-            yield fresh
-            sync_tree(fresh)
-            _take_place(fresh, target)
-            sync_folder(target.parent)
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
+        with _locked(aside):
+            try:
+                fresh = aside / "new"
+                fresh.mkdir()
+                yield fresh
+                sync_tree(fresh)
+                _take_place(fresh, target)
+                sync_folder(target.parent)
+            finally:
+                shutil.rmtree(aside, ignore_errors=True)
 
 
 @contextmanager
@@ -85,6 +93,39 @@ def sync_tree(folder: Path) -> None:
 def sync_folder(folder: Path) -> None:
     """Flush the names in a folder to disk."""
     _sync(folder)
+
+
+def sweep(target: Path) -> None:
+    """Take away what others who were killed have left aside of this target; what stood there when one of them was
+    killed between two renames goes back. Whoever still writes holds a lock on what is his."""
+    for aside in target.parent.glob(f".{glob.escape(target.name)}.*"):
+        parts = {path.name for path in aside.iterdir()} if aside.is_dir() else set()
+        if not parts or not parts <= {"new", "old"}:
+            continue
+        with _locked(aside) as is_ours:
+            if not is_ours:
+                continue
+            if "old" in parts and not target.exists():
+                (aside / "old").rename(target)
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[bool]:
+    """Hold the folder's lock, if nobody does; it goes with the process, however that ends."""
+    if fcntl is None:
+        yield False
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:  # another's, or a file system without locks
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(handle)
 
 
 def _sync(path: Path) -> None:

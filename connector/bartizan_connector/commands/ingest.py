@@ -80,7 +80,16 @@ def ingest(
         raise failure
     if wrong := _verdict(report, source):
         raise Stop(wrong)
-    if strict and report.dead:
+    failed = report.too_many_missed(settings.ingest.fail_above)
+    if failed:
+        err.print(
+            f"failed: {report.stale + report.dead:,} of {report.read:,} lines were stale or dead, which is more than "
+            f"[ingest] fail_above = {settings.ingest.fail_above:g} allows; what could be stored is stored. Mend the "
+            "lines or their versions as said above and run again; or, if it has to be so, set fail_above = 1",
+            markup=False,
+            style="red",
+        )
+    if failed or (strict and report.dead):
         raise typer.Exit(1)
 
 
@@ -185,7 +194,8 @@ def _remark(report: "Report", source: "Source") -> None:
     if report.stale:
         remarks.append(
             f"{counted(report.stale, 'line')} older than what is stored, or with an id that comes again; if that is a "
-            "surprise: is the file older than another one that has the same ids? Give the records a _version that grows"
+            "surprise: is the file older than another one that has the same ids, or was a clock ahead? Give the "
+            f"records a _version that grows. {report.stale_example}"
         )
     if report.truncated:
         remarks.append(f"{counted(report.truncated, 'document')} longer than a tower reads; only the beginning counts")

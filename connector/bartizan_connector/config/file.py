@@ -21,6 +21,7 @@ from bartizan_connector.config.settings import (
     LEXICAL,
     TEXT_FIELDS,
     CollectionSettings,
+    IngestSettings,
     SearchSettings,
     SourceSettings,
     SpaceSettings,
@@ -44,6 +45,7 @@ class Config(Table):
     backend: BackendSettings = BackendSettings()
     search: SearchSettings = SearchSettings()
     source: SourceSettings | None = None
+    ingest: IngestSettings = IngestSettings()
 
     @classmethod
     def load(cls, path: AnyPath, environment: Mapping[str, str] = os.environ) -> Self:

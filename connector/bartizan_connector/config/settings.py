@@ -103,5 +103,12 @@ class JsonlSettings(Table):
         return self.model_copy(update=update)
 
 
+class IngestSettings(Table):
+    """`[ingest]`: when a run counts as failed although it came to its end."""
+
+    fail_above: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """The share of the lines that may be stale or dead, once there are many of them; 1: any."""
+
+
 SourceSettings = JsonlSettings
 """Every kind of source; more than one is told apart by `kind`."""

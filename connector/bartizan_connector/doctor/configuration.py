@@ -2,11 +2,12 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import get_args
 
 from bartizan_connector.base.address import without_password
-from bartizan_connector.base.errors import BartizanError, WrongUse
+from bartizan_connector.base.errors import BartizanError, Retry, WrongUse
 from bartizan_connector.config import Config
 from bartizan_connector.config.settings import JsonlSettings
 from bartizan_connector.config.towers import Pair, checked_pair, collection_of
@@ -147,8 +148,25 @@ def _words(config: Config) -> Iterator[Finding]:
     except BartizanError as error:
         yield problem("words", error)
         return
-    if owner_of(folder):
-        yield Finding(area="words", status="ok", what=f"{folder} belongs to collection '{config.collection.name}'")
-    else:
+    if not owner_of(folder):
         fix = "bartizan ingest fills it"
         yield Finding(area="words", status="note", what=f"there is no word index in {folder} yet", way_out=fix)
+        return
+    try:
+        words = open_words(config)
+        assert words is not None
+        with closing(words):
+            words.probe()
+            unsettled = len(words.announced())
+    except Retry as error:
+        what, way_out = parted(str(error))
+        yield Finding(area="words", status="note", what=what, way_out=way_out)
+    except BartizanError as error:
+        yield problem("words", error)
+    else:
+        what = f"{folder} belongs to collection '{config.collection.name}' and takes a commit"
+        yield Finding(area="words", status="ok", what=what)
+        if unsettled:
+            fix = "bartizan ingest makes them agree before anything else; bartizan verify --repair too"
+            what = f"a run was cut off at {unsettled:,} ids, of which they may not hold what is stored"
+            yield Finding(area="words", status="note", what=what, way_out=fix)

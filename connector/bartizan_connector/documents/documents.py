@@ -237,7 +237,9 @@ class Documents:
             self._refuse_closed()
             if self._retriever is None:
                 store: Lazy[Store] = Lazy(lambda _: self._opened(create=False))
-                self._retriever = Retriever.over(self.config, store, _borrowed(self._encoders["query"]))
+                self._retriever = Retriever.over(
+                    self.config, self.collection, store, _borrowed(self._encoders["query"])
+                )
             return self._retriever
 
     def _opened(self, *, create: bool) -> Store:

@@ -9,10 +9,9 @@ from bartizan_connector.base.errors import BartizanError, Retry, WrongUse
 from bartizan_connector.base.paths import AnyPath
 from bartizan_connector.config import Config
 from bartizan_connector.config.settings import LEXICAL, Fusion
-from bartizan_connector.config.towers import checked_pair, collection_of, require_runnable
 from bartizan_connector.encode.encoder import Encoder
 from bartizan_connector.search.answer import Answer, Encoded, Latency
-from bartizan_connector.search.configured import lazy_encoder, lazy_store, lazy_words
+from bartizan_connector.search.configured import Contract, lazy_encoder, lazy_store, lazy_words
 from bartizan_connector.search.fusion import alone, check_fusion, check_weights, fuse
 from bartizan_connector.search.lazy import Lazy
 from bartizan_connector.search.legs import Attempt, Late, Leg, Lexical, LexicalLeg, Unforeseen, VectorLeg, found
@@ -63,21 +62,23 @@ class Retriever:
     @classmethod
     def open(cls, config: AnyPath | Config) -> Self:
         """The retriever that a `bartizan.toml` describes. Its towers' specs are read and compared here; the towers
-        themselves, the store and the words are opened by the first search that needs them, within its deadline."""
+        themselves, the store and the words are opened by the first search that needs them, within its deadline. A tower
+        that cannot be read costs its leg only, where another leg or words are left."""
         if not isinstance(config, Config):
             config = Config.load(config)
-        require_runnable(config, "query")
-        store = lazy_store(config, collection_of(config))
-        return cls.over(config, store, {leg: lazy_encoder(config, leg) for leg in config.spaces})
+        contract = Contract.of(config)
+        store = lazy_store(config, contract)
+        encoders = {leg: lazy_encoder(config, leg, unread=contract.unread) for leg in config.spaces}
+        return cls.over(config, contract.wanted, store, encoders)
 
     @classmethod
-    def over(cls, config: Config, store: Lazy[Store], encoders: Mapping[str, Lazy[Encoder]]) -> Self:
+    def over(
+        cls, config: Config, collection: Collection, store: Lazy[Store], encoders: Mapping[str, Lazy[Encoder]]
+    ) -> Self:
         """The same over a store and query towers that somebody else opens; it closes them all the same."""
-        for leg in config.spaces:
-            checked_pair(config, leg).query.role("query")
         retriever = cls.__new__(cls)
         retriever._prepare(
-            collection_of(config),
+            collection,
             encoders,
             store,
             lazy_words(config, store),

@@ -41,6 +41,11 @@ class Store(Protocol):
         """What is known of these ids, as of now (own writes included); unknown ids are left out."""
         ...
 
+    def claim(self) -> None:
+        """Be the one who writes from now on, until all stores of the collection are closed in this back-end; a Retry
+        names who is. Every write claims by itself; who decides by what `heads` says claims before it asks."""
+        ...
+
     def upsert(self, rows: Sequence[Row]) -> None:
         """Replace each id that occurs by exactly the rows given for it, and remember its head.
         A row given twice (same id and chunk): the last wins. Visible to `heads` and `get` at once, to `search` at the

@@ -7,6 +7,7 @@ from threading import RLock
 from bartizan_connector.base.errors import WrongUse
 from bartizan_connector.space.vectors import Vectors
 from bartizan_connector.store import filters
+from bartizan_connector.store.audit import PAGE, Balance, Standing, Stray
 from bartizan_connector.store.checks import check_stored, checked_heads, checked_query, checked_rows, replaced
 from bartizan_connector.store.collection import Collection, Document, Head, Hit, Row, new_physical_name
 from bartizan_connector.store.filters import Filter
@@ -79,6 +80,11 @@ class MemoryStore:
         with self._lock:
             known = self._kept.heads
             return {id: known[id] for id in ids if id in known}
+
+    def claim(self) -> None:
+        """Nobody else sees this memory; writes take turns."""
+        with self._lock:
+            _ = self._kept
 
     def upsert(self, rows: Sequence[Row]) -> None:
         with self._lock:
@@ -154,6 +160,10 @@ class MemoryStore:
     def reindex(self) -> None:
         """Nothing is indexed here."""
 
+    def audit(self) -> "MemoryAudit":
+        """Everything that stands there, for verification."""
+        return MemoryAudit(self)
+
     def close(self) -> None:
         """Nothing to let go of: the collection stays until the back-end goes."""
 
@@ -196,6 +206,55 @@ class _Kept:
             for row in self.rows[id]
         )
         return Document(id=id, rows=rows, head=head)
+
+
+class MemoryAudit:
+    """Heads and rows as they lie in the two dictionaries."""
+
+    def __init__(self, store: MemoryStore) -> None:
+        self._store = store
+
+    def standings(self) -> Iterator[list[Standing]]:
+        with self._store._lock:
+            ids = sorted(self._store._kept.heads)
+        for start in range(0, len(ids), PAGE):
+            yield self.again(ids[start : start + PAGE])
+
+    def again(self, ids: Sequence[str]) -> list[Standing]:
+        with self._store._lock:
+            kept = self._store._kept
+            return [
+                Standing(id=id, head=head, rows=() if head.deleted else kept.rows.get(id, ()))
+                for id in ids
+                if (head := kept.heads.get(id))
+            ]
+
+    def strays(self) -> Iterator[list[Stray]]:
+        with self._store._lock:
+            kept = self._store._kept
+            owned = {id for id, head in kept.heads.items() if not head.deleted}
+            strays = [
+                Stray(id=id, chunk=row.chunk) for id, rows in kept.rows.items() if id not in owned for row in rows
+            ]
+        if strays:
+            yield strays
+
+    def remove(self, strays: Sequence[Stray]) -> None:
+        with self._store._lock:
+            kept = self._store._kept
+            for stray in strays:
+                kept.rows.pop(stray.id, None)
+            kept.snapshot = None
+
+    def balance(self) -> Balance | None:
+        """Nothing outlives the process, so nothing is written down."""
+        return None
+
+    def now(self) -> Balance:
+        with self._store._lock:
+            kept = self._store._kept
+            deleted = sum(head.deleted for head in kept.heads.values())
+            return Balance(rows=sum(map(len, kept.rows.values())), live=len(kept.heads) - deleted, deleted=deleted)
 
 
 def _passes(filter: Filter | None, row: Row) -> bool:

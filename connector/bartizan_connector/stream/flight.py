@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import Lock
@@ -14,6 +14,7 @@ from bartizan_connector.stream.records import Change, Put, decode
 from bartizan_connector.stream.report import Report
 from bartizan_connector.stream.source import Batch, Message
 from bartizan_connector.stream.towers import Encoded
+from bartizan_connector.stream.versions import time_of
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -33,6 +34,8 @@ class Flight:
     """Hash → why a tower gives no vector."""
     done: Plan = field(default_factory=Plan)
     """What was written."""
+    stored: Mapping[str, Head] = field(default_factory=dict)
+    """The heads that decided."""
     lost: bool = False
     """Whether its partition is another reader's by now: it goes no further."""
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
@@ -92,9 +95,27 @@ class Flight:
             deleted=len(done.delete),
             dead=len(self.dead),
             truncated=sum(self.encoded[put.hash].truncated for put, _ in done.write),
+            stale_example=self._stale_example(),
             undeclared=Counter(key for _, put in self.alive if isinstance(put, Put) for key in put.undeclared),
             stages=dict(self.seconds),
         )
+
+    def _stale_example(self) -> str:
+        for message, change in self.alive:
+            if any(change is each for each in self.done.stale[:1]):
+                head = self.stored.get(change.id)
+                if head is None or head.version < change.version:
+                    return f"{message.position}: another line of the same id comes after it"
+                return f"{message.position}: its version is {change.version}, and {_told(head)} is stored"
+        return ""
+
+
+def _told(head: Head) -> str:
+    """The version of a head; one that was stamped, with the time that it means."""
+    if not head.origin:
+        return str(head.version)
+    moment = time_of(head.version)
+    return f"{head.version} (stamped {moment}; a _version of your own has to be higher than that)"
 
 
 class Expected:

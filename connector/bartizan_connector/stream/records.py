@@ -29,6 +29,8 @@ _STEERING = frozenset({"_id", "_version", "_deleted"})
 _KNOWN = _STEERING | {"id", "title", "text"}
 _JSON_NAMES = {"str": "string", "dict": "object", "NoneType": "null"}
 _SHOWN_CHARS = 60
+MAX_KEYS = 10_000
+"""The most keys of one object; nobody's record has more, and each costs time and memory in several places."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,11 +171,13 @@ def _object_in(value: bytes) -> dict[str, Any]:
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    record = dict(pairs)
-    if len(record) < len(pairs):
-        keys = [key for key, _ in pairs]
-        repeated = sorted({key for key in keys if keys.count(key) > 1})
-        raise _refusal(f"the key '{_printable(repeated[0])}' occurs twice")
+    if len(pairs) > MAX_KEYS:
+        raise _refusal(f"an object of {len(pairs):,} keys; at most {MAX_KEYS:,} are read")
+    record: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in record:
+            raise _refusal(f"the key '{_printable(key)}' occurs twice")
+        record[key] = value
     return record
 
 

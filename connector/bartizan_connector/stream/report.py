@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 MAX_NAMED_KEYS = 20
 """Undeclared keys that a report names; made-up keys must not fill the memory."""
 OTHER_KEYS = "…"
+MANY = 1000
+"""From so many lines on, what was stale or dead is no matter of single lines."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +32,8 @@ class Report:
     """Keys that records carry and the collection does not declare: not stored. How many records carry each."""
     stages: Mapping[str, float] = field(default_factory=dict)
     """Seconds spent in each step; steps of different batches go on at the same time."""
+    stale_example: str = ""
+    """The first stale line: where it stands, and what stands against it."""
     seconds: float = 0.0
 
     def __add__(self, other: "Report") -> "Report":
@@ -47,8 +51,14 @@ class Report:
                 stage: self.stages.get(stage, 0.0) + other.stages.get(stage, 0.0)
                 for stage in (*self.stages, *other.stages)
             },
+            stale_example=self.stale_example or other.stale_example,
             seconds=self.seconds + other.seconds,
         )
+
+    def too_many_missed(self, fail_above: float) -> bool:
+        """Whether so many lines were stale or dead that the run has failed: thousands, and more than that share."""
+        missed = self.stale + self.dead
+        return missed >= MANY and missed > fail_above * self.read
 
 
 def _capped(counts: Counter[str]) -> dict[str, int]:

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
 
 from bartizan_connector.base.errors import Reject
 from bartizan_connector.store.backend import Store
@@ -13,16 +12,7 @@ from bartizan_connector.stream.patience import Waiting
 from bartizan_connector.stream.records import Change, Put
 from bartizan_connector.stream.towers import Towers
 from bartizan_connector.stream.versions import latest
-
-
-class Words(Protocol):
-    """What the pipeline asks of the word index."""
-
-    def hashes(self, ids: Sequence[str]) -> Mapping[str, str]: ...
-
-    def upsert(self, rows: Sequence[Row]) -> None: ...
-
-    def delete(self, ids: Sequence[str]) -> None: ...
+from bartizan_connector.stream.words import Words
 
 
 class Steps:
@@ -73,7 +63,7 @@ class Steps:
             except Reject as error:
                 flight.reject(error, todo)
             else:
-                flight.done = todo
+                flight.done, flight.stored = todo, heads
                 return
 
     def forget(self, flight: Flight) -> None:
@@ -108,6 +98,10 @@ class Steps:
         changing = [heads[id] for id in [row.id for row in rows] + [head.id for head in gone] if id in heads]
         marks = [opened(head) for head in changing if not head.deleted and not is_torn(head)]
         touched = [head for _, head in todo.advance] + marks
+        unsettled = [*dict.fromkeys(row.id for row in rows), *(head.id for head in gone)]
+        words = self._words
+        if words is not None and unsettled:
+            self._waiting(lambda: words.announce(unsettled))
         if touched:
             self._waiting(lambda: self._store.touch(touched))  # a
         former = {head.id: heads[head.id] for head in marks}
@@ -116,8 +110,10 @@ class Steps:
             self._upsert(rows, heads, former)  # b
         if gone:
             self._waiting(lambda: self._store.delete(gone))  # c
-        if self._words is not None:
-            self._write_words(self._words, todo)  # d
+        if words is not None:
+            self._write_words(words, todo)  # d
+            if unsettled:
+                self._waiting(words.settle)
 
     def _upsert(self, rows: Sequence[Row], heads: dict[str, Head], former: Mapping[str, Head]) -> None:
         """Store the rows. What is rejected keeps the rows it had, so it gets the head back that belongs to them."""

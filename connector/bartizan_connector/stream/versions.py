@@ -15,6 +15,11 @@ def stamp(milliseconds: int, number: int = 0, *, now: float | None = None) -> in
     return (max(0, min(milliseconds, present)) << NUMBER_BITS) + number
 
 
+def time_of(version: int) -> str:
+    """The moment that a stamped version means, for people."""
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(min(version >> NUMBER_BITS, 253_402_300_799_999) / 1000))
+
+
 def latest(now: float) -> int:
     """The highest version that the millisecond of `now` (seconds since 1970) gives; what is above it is to come."""
     return ((int(now * 1000) + 1) << NUMBER_BITS) - 1

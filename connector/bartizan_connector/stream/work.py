@@ -7,7 +7,8 @@
     5 write   a  touch    the heads that advance, and an empty hash for each stored id whose rows are about to change
               b  upsert   rows with the vectors of all legs, then their heads
               c  delete   rows, then their heads, which remember the version
-              d  words    the word index, which knows by hash what it holds
+              d  words    the word index, which knows by hash what it holds; before a it is told durably which ids'
+                          rows are about to change, so that the next run makes it agree about them, come what may
     6 commit  hand the dead letters over, then tell the source, which makes them durable first
 
 A batch is one value (`Flight`) that passes through these steps. Several are in flight: while one is written, the next
@@ -22,14 +23,16 @@ Each effect is idempotent, and a source gives again what was not committed. So a
 next run: before 5 nothing happened; within 5 the changes of the batch are still newer than the heads and are done
 again; after 5 they are replays. Without 5a one case would be wrong: the rows of B are written over A, the crash comes
 before B's head, and then A returns (in one batch with B, whose turn is over): A's old head would call it unchanged, and
-B's rows would stay. The empty hash is equal to no content, so A is written. The word index comes last and is compared
-by its own hashes, so whatever it lacks is filled in when the change comes again: by the replay after a crash, or by the
-next full run when it was added to a collection that is already there.
+B's rows would stay. The empty hash is equal to no content, so A is written. The word index comes last. What it was told
+and did not get done, the next run brings up from the store before anything else, whether the change comes again or not;
+and it is compared by its own hashes, so whatever else it lacks is filled in when the change comes again, as in the next
+full run when it was added to a collection that is already there.
 
 A batch whose partition went to another reader is dropped, whether before it is written or before it is committed, with
 all that were read after it under the same assignment; the new owner reads them again.
 
-One writer a collection (or a partition) at a time: the fence reads before it writes. So a source that gives a partition
+One writer a collection at a time: the fence reads before it writes, so the store's lease is claimed before anything is
+read (`Store.claim`), and a second run is told who writes. And one a partition: a source that gives a partition
 up in good order (`Yielding`) has the write that is going on finished first.
 """
 
@@ -51,8 +54,9 @@ from bartizan_connector.stream.flight import Flight
 from bartizan_connector.stream.patience import Halted, Patience, Waiting
 from bartizan_connector.stream.report import Report
 from bartizan_connector.stream.source import Message, Source, Yielding
-from bartizan_connector.stream.steps import Steps, Words
+from bartizan_connector.stream.steps import Steps
 from bartizan_connector.stream.towers import Towers, check_towers
+from bartizan_connector.stream.words import Words, agree
 
 log = logging.getLogger(__name__)
 
@@ -122,6 +126,9 @@ def fill(
         raise WrongUse(f"in_flight = {in_flight}: at least one batch must be in flight")
     halt = Event()
     waiting = Waiting(patience or Patience(), halt)
+    store.claim()  # a second writer is told who the first is, before it has read or encoded anything
+    if words is not None and (mended := agree(words, store, waiting)):
+        log.info("the word index was made to agree about %d ids, at which an earlier run was cut off", mended)
     steps = Steps(store, words, Towers(encoders, store.collection, waiting), waiting, clock=clock)
     pipeline = _Pipeline(source, steps, waiting, halt, on_batch, on_ids, in_flight)
     if isinstance(source, Yielding):
@@ -330,4 +337,5 @@ def _told(flight: Flight, share: Report) -> str:
     kinds = ("written", "unchanged", "stale", "deleted", "dead", "dropped")
     counts = ", ".join(f"{count:,} {kind}" for kind in kinds if (count := getattr(share, kind)))
     messages = flight.batch.messages
-    return f"{messages[0].position} to {messages[-1].position}: {counts} ({share.seconds:.1f} s)"
+    which = f"{messages[0].position} to {messages[-1].position}" if messages else "an empty batch"
+    return f"{which}: {counts} ({share.seconds:.1f} s)"

@@ -77,6 +77,15 @@ class Writing(OnBackend):
             heads = store.heads(["a", "never", "a", ""])
             assert heads == {"a": Head(id="a", version=version, hash=f"h{version}")}
 
+    def test_claiming_writes_nothing_and_can_be_done_again(self, store: Store) -> None:
+        store.upsert([row("a", [1, 0, 0, 0])])
+        before = store.heads(["a"])
+        store.claim()
+        store.claim()
+        assert store.heads(["a"]) == before
+        store.upsert([row("b", [1, 0, 0, 0])])
+        assert store.count() == 2
+
     def test_touching_moves_the_version_and_keeps_the_rows(self, store: Store) -> None:
         store.upsert([row("a", [3, 0, 0, 0], chunk=chunk, title="kept") for chunk in range(3)])
         store.touch([Head(id="a", version=9, hash="h")])

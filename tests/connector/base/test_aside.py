@@ -2,11 +2,14 @@
 
 import errno
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from bartizan_connector.base.aside import folder_aside
+from bartizan_connector.base.aside import folder_aside, sweep
 from bartizan_connector.base.errors import Stop, WrongUse
 
 
@@ -80,3 +83,47 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(Stop, match="cannot write"):
         _write(tmp_path / "file" / "target", "one")
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from bartizan_connector.base import aside
+target = Path(sys.argv[1])
+if sys.argv[2] == "between":
+    aside._exchange = lambda: None
+    rename, calls = Path.rename, []
+    def once(self, to):
+        calls.append(rename(self, to))
+        os.kill(os.getpid(), signal.SIGKILL)
+    Path.rename = once
+with aside.folder_aside(target, marker="mark") as fresh:
+    (fresh / "mark").write_text("killed")
+    if sys.argv[2] == "writing":
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("when", ["writing", "between"])
+def test_what_a_kill_left_is_swept_and_what_stood_there_goes_back(tmp_path: Path, when: str) -> None:
+    target = tmp_path / "target"
+    _write(target, "one")
+    assert subprocess.run([sys.executable, "-c", KILLED, str(target), when]).returncode == -signal.SIGKILL
+    assert len(os.listdir(tmp_path)) == (2 if when == "writing" else 1)
+    sweep(target)
+    assert os.listdir(tmp_path) == ["target"]
+    assert (target / "mark").read_text() == "one"
+    _write(target, "two")
+    assert (target / "mark").read_text() == "two"
+    assert os.listdir(tmp_path) == ["target"]
+
+
+def test_what_another_still_writes_is_not_swept(tmp_path: Path) -> None:
+    (tmp_path / ".target.mine").mkdir()
+    (tmp_path / ".target.mine" / "notes").touch()
+    with folder_aside(tmp_path / "target", marker="mark") as fresh:
+        (fresh / "mark").write_text("first")
+        _write(tmp_path / "target", "second")
+        assert (fresh / "mark").exists()
+    assert (tmp_path / "target" / "mark").read_text() == "first"
+    assert sorted(os.listdir(tmp_path)) == [".target.mine", "target"]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -311,3 +312,30 @@ def test_wrong_use_is_told(project: Project, capsys: pytest.CaptureFixture[str],
     spoil(project)
     assert run(project) == 2
     assert message in capsys.readouterr().err
+
+
+def test_thousands_of_stale_or_dead_lines_are_a_failure(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    """Documents that a file's time has stamped, and then versions of their own that are far below."""
+    project.write(documents(1))
+    assert run(project) == 0
+    stale = json.dumps({"_id": "d0", "text": "changed", "_version": 7})
+    gone = [{"_id": f"e{number}", "_version": 1, "_deleted": True} for number in range(500)]
+    project.configure(batch=500)
+    project.write([*[stale] * 700, *["{"] * 800, *gone])
+    assert run(project, "--json") == 1
+    said = capsys.readouterr()
+    told = " ".join(said.err.split())
+    assert (
+        "failed: 1,500 of 2,000 lines were stale or dead, which is more than [ingest] fail_above = 0.5 allows" in told
+    )
+    assert re.search(
+        r"was a clock ahead\? Give the records a _version that grows. corpus.jsonl:1: its version is 7, and \d{19} "
+        r"\(stamped 20\d\d-.*a _version of your own has to be higher than that\) is stored",
+        told,
+    )
+    assert json.loads(said.out[said.out.index("{") :])["stale_example"].startswith("corpus.jsonl:1")
+    with project.config.open("a", encoding="utf-8") as file:
+        file.write("\n[ingest]\nfail_above = 0.8\n")
+    assert run(project) == 0
+    project.write([stale] * 999)
+    assert run(project) == 0, "hundreds are a matter of single lines"

@@ -2,9 +2,11 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from socketserver import StreamRequestHandler, ThreadingTCPServer
 from threading import Event, Thread
@@ -14,6 +16,8 @@ import pytest
 from bartizan_connector.__main__ import main
 from bartizan_connector.base.errors import Retry
 from bartizan_connector.search.retriever import Retriever
+from bartizan_connector.search.words.index import WordIndex
+from bartizan_connector.search.words.leftovers import left_behind
 from tests.exports import export_folder
 
 CONFIG = """
@@ -56,7 +60,7 @@ class Project:
 
     def run(self, command: str, *arguments: str) -> int:
         config = str(self.folder / "bartizan.toml")
-        place = (config,) if command == "ingest" else ("--config", config)
+        place = (config,) if command in ("ingest", "verify") else ("--config", config)
         with pytest.raises(SystemExit) as exited:
             main((command, *arguments, *place))
         return int(exited.value.code or 0)
@@ -158,12 +162,35 @@ def test_the_words_of_another_collection_are_refused_and_nothing_changes(
 def test_doctor_says_whose_the_words_are(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
     assert project.run("doctor", "--json") == 0
     findings = {finding["area"]: finding for finding in json.loads(capsys.readouterr().out)}
-    assert findings["words"]["what"].endswith("words belongs to collection 'docs'")
+    assert findings["words"]["what"].endswith("words belongs to collection 'docs' and takes a commit")
     project.configure(backend='lexical = "fresh"')
     assert project.run("doctor", "--json") == 0
     findings = {finding["area"]: finding for finding in json.loads(capsys.readouterr().out)}
     assert findings["words"]["status"] == "note"
     assert not (project.folder / "fresh").exists()
+
+
+def test_doctor_commits_to_the_words(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    """As the next ingest will: what would stop that is found, and what a kill left is cleared away."""
+    folder = project.folder / "copied"
+    shutil.copytree(project.folder / "words", folder)
+    project.configure(backend='lexical = "copied"')
+    before = (folder / "meta.json").read_bytes()
+    with closing(WordIndex(folder, "docs")) as words:
+        words.delete(["d0"])
+    (folder / "meta.json").write_bytes(before)
+    assert left_behind(folder)
+    assert project.run("doctor") == 0
+    assert left_behind(folder) == []
+    with closing(WordIndex(folder, "docs")) as writer:
+        writer.announce(["a"])
+        assert project.run("doctor") == 0
+        assert "being written by another process" in capsys.readouterr().out
+    assert project.run("doctor") == 0
+    assert "a run was cut off at 1 ids" in capsys.readouterr().out
+    (folder / "meta.json").write_text("{")
+    assert project.run("doctor") == 1
+    assert "remove that folder and ingest again" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("command", ["search", "doctor"])

@@ -94,6 +94,9 @@ class _Backend:
     def close(self) -> None:
         self._log.events.append("close backend")
 
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._memory, name)
+
 
 def towers() -> dict[str, Fake]:
     """Two dense ones and a sparse one."""

@@ -1,6 +1,7 @@
 """What a search opens and when, that opening counts into the deadline, and that closing closes everything."""
 
 import asyncio
+import re
 import time
 from pathlib import Path
 from threading import Event, Thread
@@ -167,6 +168,32 @@ def test_a_word_index_of_another_collection_is_refused_at_once(tmp_path: Path) -
     (tmp_path / "words" / OWNER_FILE).write_text('{"collection": "news"}')
     with pytest.raises(WrongUse, match="belongs to collection 'news'"):
         Retriever.open(config)
+
+
+@pytest.mark.parametrize("damage", ["missing", "damaged"])
+def test_a_tower_that_cannot_be_read_costs_its_leg_only(tmp_path: Path, damage: str) -> None:
+    config = configured(tmp_path, towers(), words=True)
+    for name in ("dense", "other", "terms"):
+        spec = tmp_path / "towers" / name / "tower.json"
+        content = spec.read_bytes()
+        spec.unlink() if damage == "missing" else spec.write_text("{}")
+        with Retriever.open(config) as opened:
+            answer = opened.search(QUERY)
+            assert answer[0].id == "copy"
+            assert set(answer.latency_ms.legs) - set(answer[0].legs) >= {name}
+            assert re.match(rf"no {name} leg: .*{name}.*tower", str(answer.degraded))
+            with pytest.raises(Stop, match=r"tower"):
+                opened.search(QUERY, legs=[name])
+        if name != "terms":
+            spec.write_bytes(content)
+    for name in ("dense", "other"):
+        (tmp_path / "towers" / name / "tower.json").write_text("{}")
+    with Retriever.open(config) as opened:
+        answer = opened.search(QUERY, filter="title == 'copy'")
+        assert (answer[0].id, set(answer[0].legs)) == ("copy", {"lexical"})
+    without = config.model_copy(update={"backend": config.backend.model_copy(update={"lexical": None})})
+    with pytest.raises(Stop, match="tower"):
+        Retriever.open(without)
 
 
 def test_what_is_in_use_is_closed_by_its_last_user() -> None:

@@ -9,7 +9,7 @@ from bartizan_connector.store.memory import MemoryBackend
 _KEY = b"loopback only"
 _BACKEND = ("open", "collections", "aliases", "point", "drop", "close")
 _STORE = (
-    "heads", "upsert", "touch", "delete", "search", "get", "scan", "count", "purge", "reindex", "close",
+    "heads", "claim", "upsert", "touch", "delete", "search", "get", "scan", "count", "purge", "reindex", "close",
     "__getattribute__",
 )  # fmt: skip
 _backends: defaultdict[str, MemoryBackend] = defaultdict(MemoryBackend)

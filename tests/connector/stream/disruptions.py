@@ -1,6 +1,6 @@
 """A world that breaks in the middle: effects are counted, and at some the worker dies or loses a partition."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from threading import RLock
 from typing import Any
@@ -106,9 +106,30 @@ class DoomedStore:
 class DoomedWords:
     """The word index as the pipeline sees it, kept by the world."""
 
-    def __init__(self, held: dict[str, Row], fate: Fate) -> None:
+    origin: str | None = None
+
+    def __init__(self, held: dict[str, Row], unsettled: list[str], fate: Fate) -> None:
         self._held = held
+        self._unsettled = unsettled
         self._fate = fate
+
+    def filled_from(self) -> str | None:
+        return self.origin
+
+    def fill_from(self, physical: str) -> None:
+        self.origin = physical
+
+    def pages(self) -> Iterator[Mapping[str, str]]:
+        yield {id: row.hash for id, row in self._held.items()}
+
+    def announced(self) -> Sequence[str]:
+        return list(self._unsettled)
+
+    def announce(self, ids: Sequence[str]) -> None:
+        self._fate.effect(lambda: self._unsettled.extend(ids))
+
+    def settle(self) -> None:
+        self._fate.effect(self._unsettled.clear)
 
     def hashes(self, ids: Sequence[str]) -> Mapping[str, str]:
         return {id: self._held[id].hash for id in ids if id in self._held}

@@ -1,6 +1,6 @@
 """What the tests of the pipeline drive it with: an encoder, a back-end and words that fail as they are told."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from threading import Event
 from typing import Any
@@ -141,18 +141,45 @@ class Words:
 
     held: dict[str, Row] = field(default_factory=dict)
     effects: list[str] = field(default_factory=list)
+    unsettled: list[str] = field(default_factory=list)
+    origin: str | None = None
+    fail: dict[str, list[Exception]] = field(default_factory=dict)
+
+    def filled_from(self) -> str | None:
+        return self.origin
+
+    def fill_from(self, physical: str) -> None:
+        self.origin = physical
+
+    def pages(self) -> Iterator[Mapping[str, str]]:
+        yield {id: row.hash for id, row in self.held.items()}
+
+    def announced(self) -> Sequence[str]:
+        return list(self.unsettled)
+
+    def announce(self, ids: Sequence[str]) -> None:
+        self.unsettled += ids
+
+    def settle(self) -> None:
+        self.unsettled.clear()
 
     def hashes(self, ids: Sequence[str]) -> Mapping[str, str]:
         return {id: self.held[id].hash for id in ids if id in self.held}
 
     def upsert(self, rows: Sequence[Row]) -> None:
+        self._fail("upsert")
         self.held |= {row.id: row for row in rows}
         self.effects.append(f"words upsert {' '.join(row.id for row in rows)}")
 
     def delete(self, ids: Sequence[str]) -> None:
+        self._fail("delete")
         for id in ids:
             self.held.pop(id, None)
         self.effects.append(f"words delete {' '.join(ids)}")
+
+    def _fail(self, name: str) -> None:
+        if self.fail.get(name):
+            raise self.fail[name].pop(0)
 
 
 def run_dense(source: Source, encoder: AnyEncoder, backend: AnyBackend, collection: Collection, **more: Any) -> Report:

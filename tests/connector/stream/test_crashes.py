@@ -291,7 +291,39 @@ def die_after_each_effect(nursery: Nursery, folder: Path, store: Callable[[Path]
 
 def test_memory_is_whole_after_a_death_at_any_effect(nursery: Nursery, memory: Path, tmp_path: Path) -> None:
     effects = die_after_each_effect(nursery, tmp_path, lambda place: {"memory": str(memory), "collection": "docs"})
-    assert effects == 8, "open, touch, upsert, delete, two of the words, commit, close"
+    assert effects == 10, "open, announce, touch, upsert, delete, two of the words, settle, commit, close"
+
+
+def agree_though_nothing_comes_again(nursery: Nursery, folder: Path, store: Callable[[Path], dict[str, str]]) -> None:
+    """Change everything, die after the first effect, after the second …; then the file holds nothing of it any more.
+    The words must say what the store says, of what was deleted and of what was replaced."""
+    for effect in count(1):
+        place = folder / str(effect)
+        place.mkdir()
+        job = Job(log=str(place / "log.jsonl"), cursor=False, words=str(place / "words"), **store(place))
+        before, changed = ([replace(change, id=f"{effect} {change.id}") for change in log] for log in (BEFORE, CHANGED))
+        write_log(job, before)
+        assert nursery.run(job) == 0
+        write_log(job, changed)
+        status = nursery.run(replace(job, kill_after=effect))
+        write_log(job, [])
+        ids, result = sorted({change.id for change in [*before, *changed]}), place / "result.json"
+        assert nursery.run(observing(job, ids, result)) == 0
+        seen = json.loads(result.read_text())
+        found = [(id, fields["text"].split()[-1]) for id, fields, _ in seen["found"][0]]
+        stored = {id: text for id, text in found if id in seen["heads"]}  # a write of something new that never ended
+        expected = {word: sorted(id for id, text in stored.items() if text == word) for word in CONTENTS}
+        assert {word: sorted(seen["words"][word]) for word in CONTENTS} == expected
+        if status == 0:
+            return
+        assert status == KILLED
+
+
+@pytest.mark.server
+def test_words_beside_a_lite_file_agree_though_nothing_comes_again(nursery: Nursery, tmp_path: Path) -> None:
+    agree_though_nothing_comes_again(
+        nursery, tmp_path, lambda place: {"milvus": str(place / "lite.db"), "collection": "docs"}
+    )
 
 
 def test_a_lite_file_is_whole_after_a_death_at_any_effect(nursery: Nursery, tmp_path: Path) -> None:

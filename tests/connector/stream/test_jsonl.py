@@ -196,7 +196,9 @@ def test_dead_letters_never_overwrite_the_source(tmp_path: Path) -> None:
     path = tmp_path / "corpus.jsonl"
     path.write_text("one\n")
     (tmp_path / "other.jsonl").symlink_to(path)
-    for letters in (path, tmp_path / "other.jsonl", tmp_path / "." / "corpus.jsonl"):
+    (tmp_path / "corpus.jsonl.dead.jsonl").hardlink_to(path)
+    hard = tmp_path / "corpus.jsonl.dead.jsonl"
+    for letters in (path, tmp_path / "other.jsonl", tmp_path / "." / "corpus.jsonl", hard, None):
         with pytest.raises(WrongUse, match="would overwrite the source"):
             JsonlSource(path, dead_letters=letters)
 

@@ -1,6 +1,7 @@
 """Messages become changes, or are refused with the precise reason."""
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -217,3 +218,13 @@ def test_any_object_is_a_change_within_the_limits_or_a_reason(fields: dict[str, 
         assert all(len(name) <= 61 for name in change.undeclared)
         assert "".join(change.undeclared).encode() is not None
         json.dumps(dict(change.fields), allow_nan=False).encode()
+
+
+def test_many_keys_are_read_in_linear_time_with_one_of_them_twice_or_too_many() -> None:
+    """A line of 0.4 MB took 28 s."""
+    begun = time.process_time()
+    for count, told in ((9_999, "the key 'k9998' occurs twice"), (60_000, "an object of 60,001 keys; at most 10,000")):
+        pairs = ", ".join(f'"k{number}": 0' for number in range(count))
+        assert told in reason(message(f'{{{pairs}, "k{count - 1}": 0}}'.encode()))
+        assert told in reason(message(f'{{"_id": "a", "text": "x", "more": {{{pairs}, "k{count - 1}": 0}}}}'.encode()))
+    assert time.process_time() - begun < 2

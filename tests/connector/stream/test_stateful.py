@@ -86,6 +86,7 @@ class World(RuleBasedStateMachine):
         specs = (DENSE.spec, SPARSE.spec) if self.sparse else (DENSE.spec,)
         self.collection = collection_for(*specs, name=f"world{next(self.numbers)}")
         self.words: dict[str, Row] = {}
+        self.unsettled: list[str] = []
         self.versions: dict[str, int] = {}
 
     @rule(changes=st.lists(changes, min_size=1, max_size=8))
@@ -199,7 +200,7 @@ class World(RuleBasedStateMachine):
             encoders,
             DoomedBackend(self.backend, fate),
             self.collection,
-            words=DoomedWords(self.words, fate),
+            words=DoomedWords(self.words, self.unsettled, fate),
             patience=NO_WAIT,
             on_batch=shares.append,
             in_flight=in_flight,

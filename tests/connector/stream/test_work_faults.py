@@ -150,3 +150,21 @@ def test_a_word_index_that_a_crash_left_behind_is_brought_up_by_the_replay() -> 
     ingest([new, message("b", None, 2)], backend)  # as if the crash came before the words
     run_dense(ListSource([new, message("b", None, 2)]), ENCODER, backend, COLLECTION, words=words)
     assert {id: row.fields["text"] for id, row in words.held.items()} == {"a": "two"}
+
+
+@pytest.mark.parametrize("dies_at", ["touch", "upsert", "delete", "words upsert", "words delete"])
+def test_words_agree_with_the_store_after_a_crash_though_nothing_comes_again(dies_at: str) -> None:
+    """The file that the next run reads holds none of the changes that the crash cut off."""
+    backend, words = Backend(), Words()
+    before = [message("a", "one", 1), message("b", "two", 1), message("c", "three", 1)]
+    run_dense(ListSource(before), ENCODER, backend, COLLECTION, words=words)
+    if dies_at.startswith("words"):
+        words.fail = {dies_at.removeprefix("words "): [Stop("killed")]}
+    else:
+        backend.fail = {dies_at: [Stop("killed")]}
+    changed = [message("a", "one more", 2), message("b", None, 2), message("d", "four", 1)]
+    with pytest.raises(Stop, match="killed"):
+        run_dense(ListSource(changed), ENCODER, backend, COLLECTION, words=words)
+    run_dense(ListSource([]), ENCODER, backend, COLLECTION, words=words)
+    assert {id: str(row.fields["text"]) for id, row in words.held.items()} == stored(backend)
+    assert words.unsettled == []

@@ -22,6 +22,7 @@ import pymilvus
 
 from bartizan_connector.search.words.index import WordIndex
 from bartizan_connector.store.backend import Backend, Store
+from bartizan_connector.store.embedded import EmbeddedBackend
 from bartizan_connector.store.milvus import MilvusBackend
 from bartizan_connector.stream.jsonl import JsonlSource
 from bartizan_connector.stream.source import Batch, Message, Source
@@ -33,7 +34,7 @@ from tests.connector.stream.streams import CONTENTS, collection_for
 ENCODER = HashEncoder(dim=8)
 QUERIES = ("fruit", "apple banana cherry")
 EVERYTHING = 1000
-_EFFECTS = frozenset({"upsert", "touch", "delete", "close", "dead_letter", "commit"})
+_EFFECTS = frozenset({"upsert", "touch", "delete", "close", "dead_letter", "commit", "announce", "settle"})
 _MILVUS = (
     "create_collection", "drop_collection", "create_index", "create_alias", "alter_alias", "drop_alias",
     "insert", "upsert", "delete", "flush",
@@ -57,7 +58,11 @@ class Job:
     memory: str | None = None
     """The socket of the process that keeps the memory, or else …"""
     milvus: str | None = None
-    """… the file or address of Milvus."""
+    """… the file or address of Milvus, or …"""
+    embedded: str | None = None
+    """… the file of the embedded store."""
+    kill_in_commit: Sequence[float] = ()
+    """Which commit of the word index, from 1, and seconds after it began."""
     kill_after: int | None = None
     """Effects."""
     kill_in: float = 0.0
@@ -154,6 +159,7 @@ def work(job: Job) -> None:
     signal.setitimer(signal.ITIMER_REAL, job.kill_in)  # nobody handles the signal: the kernel ends the process
     for name in _MILVUS:
         setattr(pymilvus.MilvusClient, name, Bombed.counting(getattr(pymilvus.MilvusClient, name)))
+    _time_commits(job)
     log = Path(job.log)
     source: Source = LogSource(log, job.batch_size) if job.cursor else JsonlSource(log, batch_size=job.batch_size)
     backend, words = _open(job), WordIndex(Path(job.words), job.collection)
@@ -168,7 +174,37 @@ def work(job: Job) -> None:
     backend.close()
 
 
+class TimedCommits:
+    """A writer of the word index; at the n-th commit the kernel is told when to end the process."""
+
+    left = 0
+    seconds = 0.0
+
+    def __init__(self, writer: Any) -> None:
+        self._writer = writer
+
+    def commit(self) -> None:
+        TimedCommits.left -= 1
+        if TimedCommits.left == 0:
+            signal.setitimer(signal.ITIMER_REAL, TimedCommits.seconds)
+        self._writer.commit()
+        if TimedCommits.left == 0:
+            signal.setitimer(signal.ITIMER_REAL, 0.0)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._writer, name)
+
+
+def _time_commits(job: Job) -> None:
+    if job.kill_in_commit:
+        TimedCommits.left, TimedCommits.seconds = int(job.kill_in_commit[0]), job.kill_in_commit[1]
+        open_writer = WordIndex._open_writer
+        WordIndex._open_writer = lambda self: TimedCommits(open_writer(self))  # type: ignore[method-assign]
+
+
 def _open(job: Job) -> Backend:
+    if job.embedded is not None:
+        return EmbeddedBackend(job.embedded, index="flat")
     if job.milvus is not None:
         return MilvusBackend(job.milvus, consistency="Strong", index="flat")
     assert job.memory is not None

@@ -4,7 +4,7 @@ Filters are evaluated here, on the stored fields, by the same code as everywhere
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from threading import Lock
@@ -14,6 +14,7 @@ from bartizan_connector.search.words.analysis import ANALYZER, analyzer, query_f
 from bartizan_connector.search.words.documents import document_of, hit_of, schema, stored_at
 from bartizan_connector.search.words.engine import tantivy
 from bartizan_connector.search.words.failures import calling
+from bartizan_connector.search.words.journal import Journal
 from bartizan_connector.search.words.leftovers import left_behind
 from bartizan_connector.search.words.ownership import owner_of, require_free, take
 from bartizan_connector.store.collection import MAX_ID_BYTES, Hit, Row, is_of_type
@@ -40,6 +41,7 @@ class WordIndex:
         """Held by whoever writes, to the end of the commit."""
         self._writer: tantivy.IndexWriter | None = None
         self._analyzer = analyzer()
+        self._journal = Journal(folder)
         with calling(folder):
             self._is_ours(owner_of(folder))
 
@@ -58,6 +60,52 @@ class WordIndex:
                     for _, address in searcher.search(query, 1, count=False).hits:
                         found[id] = str(stored_at(searcher, address)["hash"])
             return found
+
+    def announced(self) -> Sequence[str]:
+        """The ids about which the store may have changed without the words: what a kill left unsettled."""
+        with calling(self._folder):
+            return self._journal.announced()
+
+    def announce(self, ids: Sequence[str]) -> None:
+        """The store is about to change these ids; durable on return."""
+        with self._writing, calling(self._folder):
+            self._open_writer()  # whose lock also keeps other writers from the journal
+            self._journal.announce(ids)
+
+    def settle(self) -> None:
+        """The words agree with the store about all that was announced."""
+        with self._writing, calling(self._folder):
+            self._journal.settle()
+
+    def filled_from(self) -> str | None:
+        """The physical collection whose words these are; None where nobody has said so yet."""
+        with calling(self._folder):
+            return self._journal.filled_from()
+
+    def fill_from(self, physical: str) -> None:
+        """These are that collection's words from now on."""
+        with self._writing, calling(self._folder):
+            self._open_writer()
+            self._journal.fill_from(physical)
+
+    def probe(self) -> None:
+        """Make an empty commit, as every write ends with one: what would stop an ingest stops this."""
+        with self._writing, calling(self._folder):
+            self._open_writer().commit()
+
+    def pages(self, size: int = 1000) -> Iterator[Mapping[str, str]]:
+        """Id → hash of everything that is indexed, as it was when the first page was asked for."""
+        with calling(self._folder):
+            index = self._opened(create=False)
+            if index is None:
+                return
+            index.reload()
+            searcher = index.searcher()
+            offset = 0
+            while page := searcher.search(tantivy.Query.all_query(), size, count=False, offset=offset).hits:
+                rows = [stored_at(searcher, address) for _, address in page]
+                yield {str(row["id"]): str(row["hash"]) for row in rows}
+                offset += size
 
     def upsert(self, rows: Sequence[Row]) -> None:
         """Replace each id that occurs by exactly the rows given for it; durable on return."""

@@ -1,8 +1,10 @@
 """EmbeddedBackend: collections in one SQLite file, and the indexes that follow it."""
 
 import json
+import sqlite3
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from threading import RLock
 
@@ -11,12 +13,14 @@ from bartizan_connector.base.paths import AnyPath, as_path
 from bartizan_connector.store.checks import check_stored
 from bartizan_connector.store.collection import Collection, new_physical_name
 from bartizan_connector.store.embedded import sidecar
+from bartizan_connector.store.embedded.audit import counts
 from bartizan_connector.store.embedded.copying import compact, copy
 from bartizan_connector.store.embedded.layout import Layout
-from bartizan_connector.store.embedded.lease import SILENCE, Lease
+from bartizan_connector.store.embedded.lease import Lease
 from bartizan_connector.store.embedded.place import Place
 from bartizan_connector.store.embedded.rows import layout_of
 from bartizan_connector.store.embedded.store import EmbeddedStore
+from bartizan_connector.store.holder import SILENCE
 
 
 class EmbeddedBackend:
@@ -157,4 +161,10 @@ class EmbeddedBackend:
             if self._uses[physical]:
                 return
             lease = self._leases.pop(physical)
-        lease.give_back(self._place, physical)
+        lease.give_back(self._place, physical, left=_balance)
+
+
+def _balance(connection: sqlite3.Connection, physical: str) -> str:
+    """What stands there when a writer ends, for verification."""
+    layout = layout_of(connection, physical)
+    return json.dumps(asdict(counts(connection, layout))) if layout else ""

@@ -6,40 +6,22 @@ finds another's name there, is stopped, and has written nothing.
 """
 
 import json
-import os
-import socket
+import sqlite3
 import time
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
-from threading import Lock
 from uuid import uuid4
 
 from bartizan_connector.base.errors import BartizanError, Retry, Stop
 from bartizan_connector.store.embedded.place import Place
+from bartizan_connector.store.holder import SILENCE, Holder, let_go, ours
 
-SILENCE = 300.0
-"""A writer that has not written for so long may be succeeded although it may still live."""
-
-_live: set[str] = set()
-"""The tokens of this process that were not let go."""
-_lock = Lock()
+Left = Callable[[sqlite3.Connection, str], str]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Holder:
-    """One writer."""
-
-    token: str
-    pid: int
-    host: str
-    begun: str
-    """When its process began, as the system counts; two processes of one number differ in it."""
-    since: str
-    seen: float
-
-    def __str__(self) -> str:
-        return f"process {self.pid} on {self.host}, since {self.since}"
+def _nothing(connection: sqlite3.Connection, physical: str) -> str:
+    return ""
 
 
 class Lease:
@@ -58,8 +40,7 @@ class Lease:
 
     def claimed(self, epoch: int, holder: str) -> tuple[int, str]:
         """The epoch and the holder to write in this transaction, once it is found that we may write."""
-        found = Holder(**json.loads(holder)) if holder else None
-        now = time.time()
+        found = holder_in(holder)
         if found is None or found.token != self._token:
             if self._epoch not in (None, epoch):  # whoever takes it raises the epoch; a mere giving back does not
                 self.forget()
@@ -67,38 +48,33 @@ class Lease:
                     f"{self._what} is written by another now ({found or 'who has ended since'}): this writer was "
                     "silent for too long and has lost its place; nothing was written. Run again"
                 )
-            if found is not None and self._is_held_by(found, now):
+            if found is not None and found.may_live(time.time(), self._silence):
                 raise Retry(f"{self._what} is being written by {found}; wait until that has ended", after=2.0)
             epoch += 1
-            self._since = datetime.now(UTC).isoformat(timespec="seconds")
-        with _lock:
-            _live.add(self._token)
-        ours = Holder(
-            token=self._token,
-            pid=os.getpid(),
-            host=socket.gethostname(),
-            begun=_begun(os.getpid()),
-            since=self._since,
-            seen=now,
-        )
-        return epoch, json.dumps(asdict(ours))
+            self._since = ""
+        us = ours(self._token, self._since)
+        self._since = us.since
+        return epoch, json.dumps(asdict(us))
 
     def committed(self, epoch: int) -> None:
         """The transaction that claimed it is durable."""
         self._epoch = epoch
 
     def is_ours(self, holder: str) -> bool:
-        return bool(holder) and json.loads(holder)["token"] == self._token
+        found = holder_in(holder)
+        return found is not None and found.token == self._token
 
-    def give_back(self, place: Place, physical: str) -> None:
-        """Let others write at once. Where that cannot be written down, all find it free as it is forgotten here."""
+    def give_back(self, place: Place, physical: str, *, left: Left = _nothing) -> None:
+        """Let others write at once, and leave word of what stands there. Where that cannot be written down, all find
+        it free as it is forgotten here."""
         if not self.is_held:
             return
         try:
             with place.writing() as connection:
                 found = connection.execute("SELECT holder FROM collections WHERE physical = ?", (physical,)).fetchone()
                 if found and self.is_ours(found[0]):
-                    connection.execute("UPDATE collections SET holder = '' WHERE physical = ?", (physical,))
+                    word = left(connection, physical)
+                    connection.execute("UPDATE collections SET holder = ? WHERE physical = ?", (word, physical))
         except BartizanError:
             pass  # no room, or no file any more
         finally:
@@ -107,34 +83,10 @@ class Lease:
     def forget(self) -> None:
         """Hold it no more, whatever the file says."""
         self._epoch = None
-        with _lock:
-            _live.discard(self._token)
-
-    def _is_held_by(self, found: Holder, now: float) -> bool:
-        if now - found.seen > self._silence:
-            return False
-        if found.host != socket.gethostname():
-            return True
-        if found.pid == os.getpid():
-            return found.token in _live
-        return _begun(found.pid) == found.begun and _is_running(found.pid)
+        let_go(self._token)
 
 
-def _is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
-
-
-def _begun(pid: int) -> str:
-    """When the process began, in the kernel's ticks; empty where the system does not tell, or it has ended."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return ""
-    fields = stat.rpartition(")")[2].split()
-    return "" if fields[0] in ("Z", "X") else fields[19]
+def holder_in(line: str) -> Holder | None:
+    """Who holds it; None where nobody does, and what stands there is what the last one left."""
+    facts = json.loads(line) if line else {}
+    return Holder(**facts) if "token" in facts else None

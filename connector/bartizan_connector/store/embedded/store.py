@@ -15,6 +15,7 @@ from bartizan_connector.store.checks import checked_heads, checked_query, checke
 from bartizan_connector.store.collection import Document, Head, Hit, Row
 from bartizan_connector.store.embedded import rows
 from bartizan_connector.store.embedded.allowed import Allowed
+from bartizan_connector.store.embedded.audit import EmbeddedAudit
 from bartizan_connector.store.embedded.building import Builder
 from bartizan_connector.store.embedded.deadline import Deadline
 from bartizan_connector.store.embedded.dense import DenseIndex
@@ -57,6 +58,10 @@ class EmbeddedStore:
     def heads(self, ids: Sequence[str]) -> Mapping[str, Head]:
         with self._reading() as (connection, _):
             return rows.heads(connection, self._layout, ids)
+
+    def claim(self) -> None:
+        with self._writing(True):
+            """A transaction that changes nothing but the holder's line."""
 
     def upsert(self, rows: Sequence[Row]) -> None:
         documents = checked_rows(self.collection, rows)
@@ -120,6 +125,10 @@ class EmbeddedStore:
     def let_others_write(self) -> None:
         self._lease.give_back(self._place, self.physical_name)
 
+    def audit(self) -> EmbeddedAudit:
+        """Everything that stands there, for verification."""
+        return EmbeddedAudit(self._layout, self._at_a_moment, self._take_away)
+
     def close(self) -> None:
         if self._is_closed:
             return
@@ -151,6 +160,15 @@ class EmbeddedStore:
     def _reading(self) -> Iterator[tuple[sqlite3.Connection, Moment]]:
         with self._place.reading() as connection:
             yield connection, self._now(connection)
+
+    @contextmanager
+    def _at_a_moment(self) -> Iterator[sqlite3.Connection]:
+        with self._reading() as (connection, _):
+            yield connection
+
+    def _take_away(self, numbers: Sequence[int]) -> None:
+        with self._writing(bool(numbers)) as writing:
+            writing.remove_rows(numbers)
 
     def _now(self, connection: sqlite3.Connection) -> Moment:
         if self._is_closed:

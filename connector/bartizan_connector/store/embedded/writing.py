@@ -83,8 +83,12 @@ class Writing:
         return counted(" ".join(str(row.fields[name]) for name in self._layout.worded))
 
     def _remove(self, ids: Sequence[str]) -> None:
+        self.remove_rows(list(self._numbers(ids)))
+
+    def remove_rows(self, rows: Sequence[int]) -> None:
+        """Take these rows away, whatever the heads say."""
         layout, connection = self._layout, self._connection
-        for numbers in portions(list(self._numbers(ids))):
+        for numbers in portions(rows):
             lines = [(number,) for number in numbers]
             tables = [layout.rows, *(layout.vectors(leg.name) for leg in layout.collection.legs)]
             if layout.has_aside:

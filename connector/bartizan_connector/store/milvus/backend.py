@@ -6,6 +6,7 @@ from threading import RLock
 
 from bartizan_connector.base.errors import BartizanError, WrongUse
 from bartizan_connector.store.collection import Collection
+from bartizan_connector.store.holder import SILENCE
 from bartizan_connector.store.milvus.connection import Connection
 from bartizan_connector.store.milvus.names import Found, Names
 from bartizan_connector.store.milvus.preparation import Preparation
@@ -15,7 +16,9 @@ from bartizan_connector.store.milvus.writing import Writer
 
 
 class MilvusBackend:
-    """One address; it is connected to when it is first needed. Safe to share between threads."""
+    """One address; it is connected to when it is first needed. Safe to share between threads.
+
+    `silence`: seconds after which a writer that writes nothing may be succeeded."""
 
     def __init__(
         self,
@@ -25,12 +28,14 @@ class MilvusBackend:
         timeout: float = 30.0,
         consistency: Consistency = "Bounded",
         index: IndexChoice = "auto",
+        silence: float = SILENCE,
     ) -> None:
         if not isinstance(uri, str) or not uri:
             raise WrongUse(f"uri must be an address or a path, as a text, but {uri!r:.80} ({type(uri).__name__}) came")
         self._connection = Connection(uri, token, timeout)
         self._consistency = consistency
         self._index = index
+        self._silence = silence
         self._lock = RLock()
         self._calls = 0
         self._stores: list[MilvusStore] = []
@@ -41,7 +46,9 @@ class MilvusBackend:
         with self._connected(create=create):
             prepared = Preparation(self._connection, self._index).open(collection, create=create)
             with self._lock:
-                writer = self._writers.setdefault(prepared.found, Writer(self._connection, prepared))
+                writer = self._writers.setdefault(
+                    prepared.found, Writer(self._connection, prepared, collection.name, self._silence)
+                )
             store = MilvusStore(
                 self._connection, collection.name, writer.prepared, writer, self._consistency, self._forget
             )
@@ -95,5 +102,8 @@ class MilvusBackend:
     def _forget(self, store: MilvusStore) -> None:
         with self._lock:
             self._stores = [each for each in self._stores if each is not store]
-            if all(each.found != store.found for each in self._stores):
-                self._writers.pop(store.found, None)
+            if any(each.found == store.found for each in self._stores):
+                return
+            writer = self._writers.pop(store.found, None)
+        if writer is not None:
+            writer.release(store.reader.count_all)

@@ -60,6 +60,14 @@ class Connection:
             self._leave_file()
             raise
 
+    def has_room_to_flush(self) -> bool:
+        """Whether a flush can be tried; a server sees to its own room."""
+        if self.file is None:
+            return True
+        from bartizan_connector.store.milvus import lite
+
+        return lite.has_room_to_flush(self.file)
+
     def sync_names(self) -> None:
         """Flush to disk which name stands for what: without its name nobody finds a collection."""
         if self.file is not None:

@@ -25,9 +25,12 @@ _UNKNOWN = -1
 """The version of an id whose rows were announced and perhaps written, but not yet completed."""
 _DUMMY = [0.0, 0.0]
 """Milvus keeps nothing without a vector."""
+LEASE_ID = "\x01bartizan: who writes"
+"""The id of the one entry that is no document's."""
+LEASE_VERSION = -2
 _MORE = "more"
 _MAX_MORE_BYTES = 8192
-_IN_ORDER = {"iterator": "True", "reduce_stop_for_best": "True"}
+IN_ORDER: Mapping[str, Any] = {"iterator": "True", "reduce_stop_for_best": "True"}
 """Makes every Milvus give the smallest keys first; 2.3 does not wait for the newest writes then."""
 
 
@@ -61,6 +64,8 @@ class Ledger:
 
     def __init__(self, connection: Connection, physical: str, *, has_more: bool = True) -> None:
         self.name = ledger_name(physical)
+        self.written = self.name
+        """What it is written by: the name, or the alias of the one who may write."""
         self._connection = connection
         self._has_more = has_more
         self._fields = ["id", "version", "hash", "deleted", "chunks", *([_MORE] if has_more else [])]
@@ -96,7 +101,7 @@ class Ledger:
         older, but none older than the first."""
         self._query(condition, limit=1)  # waits for all that was written until now
         last = ""
-        while page := self._query(f"{condition} and {_after(last)}", limit=size, **_IN_ORDER):
+        while page := self._query(f"{condition} and {_after(last)}", limit=size, **IN_ORDER):
             yield page
             last = page[-1].head.id
 
@@ -114,9 +119,21 @@ class Ledger:
         for page in self.pages(condition, _AT_ONCE):
             expression = f"{one_of('id', [entry.head.id for entry in page])} and {condition}"
             with calling(self._connection.place):
-                self._connection.client.delete(self.name, filter=expression, timeout=self._connection.timeout)
+                self._connection.client.delete(self.written, filter=expression, timeout=self._connection.timeout)
             count += len(page)
         return count
+
+    def count(self, condition: str) -> int:
+        """How many entries of documents the condition holds for, as of now."""
+        with calling(self._connection.place):
+            (counted,) = self._connection.client.query(
+                self.name,
+                filter=f"version != {LEASE_VERSION} and {condition}",
+                output_fields=["count(*)"],
+                consistency_level="Strong",
+                timeout=self._connection.timeout,
+            )
+        return int(counted["count(*)"])
 
     def _query(self, expression: str, **options: Any) -> list[Entry]:
         with calling(self._connection.place):
@@ -144,7 +161,7 @@ class Ledger:
             for entry in entries
         ]
         with calling(self._connection.place, ids=[entry.head.id for entry in entries]):
-            self._connection.client.upsert(self.name, data, timeout=self._connection.timeout)
+            self._connection.client.upsert(self.written, data, timeout=self._connection.timeout)
 
 
 def in_portions(values: Sequence[T], size: int) -> Iterator[Sequence[T]]:

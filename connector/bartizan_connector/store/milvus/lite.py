@@ -1,6 +1,7 @@
 """Milvus Lite: a folder served inside this process, shared by all who open it here and locked against others."""
 
 import atexit
+import json
 import logging
 import os
 import shutil
@@ -27,6 +28,7 @@ _GRACE_SECONDS = 2.0
 _OPEN_MARK = "bartizan.open"
 """In the folder as long as a process serves it; who finds it there comes after one that was killed."""
 _INDEX_FILES = ("*.idx", "*.sidx")
+_FLUSH_SHARE, _FLUSH_LEAST = 3, 1 << 20
 
 
 @dataclass(slots=True)
@@ -78,6 +80,13 @@ def sync_names(path: Path) -> None:
     sync_folder(names.parent)
 
 
+def has_room_to_flush(path: Path) -> bool:
+    """Whether what is only in the log can become segments and indexes. Rows whose flush fails are in the log still, but
+    Milvus Lite shows them no more until it is opened again."""
+    logged = sum(file.stat().st_size for file in path.resolve().glob("collections/*/wal/*"))
+    return shutil.disk_usage(path).free > _FLUSH_SHARE * logged + _FLUSH_LEAST
+
+
 def _start(path: Path) -> _Served:
     if path.is_file():
         raise WrongUse(
@@ -106,17 +115,26 @@ def _start(path: Path) -> _Served:
 
 
 def _mend(path: Path) -> None:
-    """Take away what a killed process may have left half made, and what Milvus Lite would trip over for ever: index
-    files, which it writes in place and makes anew from the rows, and collections that got no schema, so no row yet."""
+    """Take away what a killed process, or one without room, may have left half made, and what Milvus Lite would trip
+    over for ever: index files, which it writes in place and makes anew from the rows, and collections that got no
+    schema, or half of one, so no row yet."""
     mark = path / _OPEN_MARK
     if mark.exists():
         for pattern in _INDEX_FILES:
             for file in path.rglob(pattern):
                 file.unlink()
-        for folder in path.glob("collections/*/"):
-            if not (folder / SCHEMA_FILENAME).exists():
-                shutil.rmtree(folder)
+    for folder in path.glob("collections/*/"):
+        if not _is_json(folder / SCHEMA_FILENAME):
+            shutil.rmtree(folder)
     mark.touch()
+
+
+def _is_json(file: Path) -> bool:
+    try:
+        json.loads(file.read_bytes())
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def _stop(served: _Served) -> None:

@@ -13,6 +13,9 @@ from bartizan_connector.store.milvus.failures import calling, is_missing, is_tak
 from bartizan_connector.store.milvus.ledger import ledger_name
 from bartizan_connector.store.milvus.schema import CONTRACT_PROPERTY, stored_contract
 
+WRITERS, EPOCH_DIGITS = "bartizan_writer_", 10
+_WRITERS = re.compile(rf"{WRITERS}[0-9a-f]{{16}}_\d{{{EPOCH_DIGITS}}}")
+"""Aliases that writers write by, and no person gave."""
 _one_at_a_time = Lock()
 """A server makes or moves an alias in one step. Milvus Lite looks and then writes; it is served to one process only."""
 
@@ -114,7 +117,11 @@ class Names:
         return {alias: physical for physical in self.collections() for alias in self.aliases_of(physical)}
 
     def aliases_of(self, physical: str) -> list[str]:
-        """Every name of that collection."""
+        """Every name of that collection that a person may have given."""
+        return [alias for alias in self.every_alias_of(physical) if not _WRITERS.fullmatch(alias)]
+
+    def every_alias_of(self, physical: str) -> list[str]:
+        """Every alias, those that its writers write by too."""
         with calling(self._connection.place):
             told = self._connection.client.list_aliases(physical, timeout=self._connection.timeout)
         return list(told["aliases"])
@@ -125,9 +132,10 @@ class Names:
         found = self.find(name)
         if found is None:
             raise WrongUse(f"there is no collection '{name}' at {place}")
-        for alias in self.aliases_of(found.physical):
-            with calling(place):
-                client.drop_alias(alias, timeout=timeout)
+        for made in (found.physical, ledger_name(found.physical)):
+            for alias in self.every_alias_of(made) if self.describe(made) else ():
+                with calling(place):
+                    client.drop_alias(alias, timeout=timeout)
         for made in (found.physical, ledger_name(found.physical)):
             with calling(place):
                 client.drop_collection(made, timeout=timeout)

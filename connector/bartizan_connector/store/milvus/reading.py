@@ -40,19 +40,23 @@ class Reader:
 
     def count(self, expression: str) -> int:
         """How many rows pass the expression ("": any)."""
-        (counted,) = self._query(expression or ALWAYS, ["count(*)"])
+        (counted,) = self.query(expression or ALWAYS, ["count(*)"])
         return int(counted["count(*)"])
+
+    def count_all(self) -> int:
+        """How many rows there are."""
+        return self.count("")
 
     def fields_of(self, keys: Sequence[str], fields: Sequence[str], timeout: float) -> dict[str, Mapping[str, Any]]:
         """Primary key → those fields, for the keys that are there."""
-        return {row["pk"]: row for row in self._rows(keys, ["pk", *fields], timeout=timeout)}
+        return {row["pk"]: row for row in self.rows(keys, ["pk", *fields], timeout=timeout)}
 
     def _passing(self, entries: Sequence[Entry], expression: str) -> list[Entry]:
         if not expression:
             return list(entries)
         passing: set[str] = set()
         for keys in in_portions(_keys(entries), _ROWS_AT_ONCE):
-            passing.update(row["id"] for row in self._query(f"{one_of('pk', keys)} and ({expression})", ["id"]))
+            passing.update(row["id"] for row in self.query(f"{one_of('pk', keys)} and ({expression})", ["id"]))
         return [entry for entry in entries if entry.head.id in passing]
 
     def _documents(self, entries: Sequence[Entry], vectors: bool) -> Iterator[Document]:
@@ -62,29 +66,30 @@ class Reader:
             heads = {entry.head.id: entry.head for entry in some}
             fields = ["id", "chunk", *(spec.name for spec in self._collection.fields)]
             legs = [leg.name for leg in self._collection.legs] if vectors else []
-            for row in self._rows(_keys(some), [*fields, *legs]):
-                found[row["id"]].append(self._row(row, heads[row["id"]], vectors))
+            for row in self.rows(_keys(some), [*fields, *legs]):
+                found[row["id"]].append(self.row(row, heads[row["id"]], vectors))
             for id, rows in found.items():
                 if rows:
                     yield Document(id=id, rows=tuple(sorted(rows, key=lambda row: row.chunk)), head=heads[id])
 
-    def _rows(
+    def rows(
         self, keys: Sequence[str], fields: Sequence[str], *, timeout: float | None = None
     ) -> Iterator[Mapping[str, Any]]:
         """The rows of these keys; where they are too long for one answer, of half of them at a time."""
         for some in in_portions(keys, _ROWS_AT_ONCE):
             try:
-                yield from self._query(one_of("pk", some), fields, timeout=timeout)
+                yield from self.query(one_of("pk", some), fields, timeout=timeout)
             except Stop as error:
                 if not is_oversize(error) or len(some) == 1:
                     raise
                 middle = len(some) // 2
-                yield from self._rows(some[:middle], fields, timeout=timeout)
-                yield from self._rows(some[middle:], fields, timeout=timeout)
+                yield from self.rows(some[:middle], fields, timeout=timeout)
+                yield from self.rows(some[middle:], fields, timeout=timeout)
 
-    def _query(
-        self, expression: str, fields: Iterable[str], *, timeout: float | None = None
+    def query(
+        self, expression: str, fields: Iterable[str], *, timeout: float | None = None, **options: Any
     ) -> Sequence[Mapping[str, Any]]:
+        """These fields of the rows that the expression holds for."""
         with calling(self._connection.place):
             found: Sequence[Mapping[str, Any]] = self._connection.client.query(
                 self._physical,
@@ -92,15 +97,16 @@ class Reader:
                 output_fields=list(fields),
                 consistency_level="Strong",
                 timeout=timeout or self._connection.timeout,
+                **options,
             )
         return found
 
-    def _row(self, found: Mapping[str, Any], head: Head, vectors: bool) -> Row:
+    def row(self, found: Mapping[str, Any], head: Head, vectors: bool) -> Row:
         fields: dict[str, Scalar] = {spec.name: found[spec.name] for spec in self._collection.fields}
         return Row(
             id=head.id,
             chunk=found["chunk"],
-            vectors={leg.name: _vector(leg, found[leg.name]) for leg in self._collection.legs} if vectors else {},
+            vectors={leg.name: vector_of(leg, found[leg.name]) for leg in self._collection.legs} if vectors else {},
             fields=fields,
             version=head.version,
             hash=head.hash,
@@ -127,7 +133,7 @@ def _together(entries: Sequence[Entry]) -> Iterator[list[Entry]]:
         yield some
 
 
-def _vector(leg: Leg, stored: Any) -> Vector:
+def vector_of(leg: Leg, stored: Any) -> Vector:
     """As it was given: an empty sparse vector is stored as a term beyond the vocabulary."""
     if leg.kind == "dense":
         return Vector(leg.space_id, np.array(stored, dtype=np.float32))

@@ -11,6 +11,7 @@ from bartizan_connector.store import filters
 from bartizan_connector.store.checks import checked_query, replaced
 from bartizan_connector.store.collection import Collection, Document, Head, Hit, Row
 from bartizan_connector.store.filters import Filter
+from bartizan_connector.store.milvus.audit import MilvusAudit
 from bartizan_connector.store.milvus.connection import Connection
 from bartizan_connector.store.milvus.expression import render
 from bartizan_connector.store.milvus.failures import is_missing
@@ -43,7 +44,7 @@ class MilvusStore:
         self._prepared = prepared
         self.found = prepared.found
         self._writer = writer
-        self._reader = Reader(connection, prepared)
+        self.reader = Reader(connection, prepared)
         self._indexes = prepared.indexes
         self._consistency = consistency
         self._left = left
@@ -56,6 +57,10 @@ class MilvusStore:
     def heads(self, ids: Sequence[str]) -> Mapping[str, Head]:
         with self._pinned():
             return self._writer.heads(ids)
+
+    def claim(self) -> None:
+        with self._writing():
+            self._writer.claim()
 
     def upsert(self, rows: Sequence[Row]) -> None:
         with self._writing():
@@ -91,15 +96,15 @@ class MilvusStore:
 
     def get(self, ids: Sequence[str], *, vectors: bool = False) -> Mapping[str, Document]:
         with self._pinned():
-            return self._reader.get(ids, vectors)
+            return self.reader.get(ids, vectors)
 
     def scan(self, filter: Filter | None = None, *, vectors: bool = False) -> Iterator[Document]:
         with self._pinned():
-            yield from self._reader.scan(self._rendered(filter), vectors)
+            yield from self.reader.scan(self._rendered(filter), vectors)
 
     def count(self, filter: Filter | None = None) -> int:
         with self._pinned():
-            counted = self._reader.count(self._rendered(filter))
+            counted = self.reader.count(self._rendered(filter))
             self._require_unchanged()
         return counted
 
@@ -113,6 +118,10 @@ class MilvusStore:
             self._writer.flush()
             self._indexes.rebuild()
             self.remarks = self._indexes.remarks()
+
+    def audit(self) -> MilvusAudit:
+        """Everything that stands there, for verification."""
+        return MilvusAudit(self._prepared, self.reader, self._writer)
 
     def close(self) -> None:
         if self._is_closed:
@@ -134,6 +143,7 @@ class MilvusStore:
         """What happens inside happens to the collection that was opened, or is refused."""
         if self._is_closed:
             raise WrongUse(f"this store of collection '{self._name}' was closed; open the collection again")
+        self._writer.require_sight()
         try:
             yield
         except Stop as error:

@@ -6,18 +6,21 @@ between has not completed, so the documents come again, and the announcement tel
 """
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from threading import RLock
 
-from bartizan_connector.base.errors import Stop
+from bartizan_connector.base.errors import BartizanError, Reject, Stop
 from bartizan_connector.space.vectors import SparseVector
+from bartizan_connector.store.audit import Balance
 from bartizan_connector.store.checks import checked_heads, checked_rows
 from bartizan_connector.store.collection import Document, Head, Row, is_of_type
 from bartizan_connector.store.milvus.connection import Connection
 from bartizan_connector.store.milvus.expression import one_of
 from bartizan_connector.store.milvus.failures import calling, is_missing
-from bartizan_connector.store.milvus.ledger import Entry, in_portions
+from bartizan_connector.store.milvus.lease import Lease
+from bartizan_connector.store.milvus.ledger import LEASE_ID, Entry, in_portions
 from bartizan_connector.store.milvus.preparation import Prepared
 from bartizan_connector.store.milvus.schema import entity_of, primary_key
 from bartizan_connector.store.narrowing import raise_refused, refused_of
@@ -36,27 +39,36 @@ _MOST_FRESH = 50_000
 class Writer:
     """One physical collection's only writer in this process: all stores of it share one, and writes take turns."""
 
-    def __init__(self, connection: Connection, prepared: Prepared) -> None:
+    def __init__(self, connection: Connection, prepared: Prepared, name: str, silence: float) -> None:
         self.prepared = prepared
         self.lock = RLock()
+        self.lease = Lease(connection, name, prepared.found.physical, prepared.ledger, silence)
         self._connection = connection
         self._physical = prepared.found.physical
         self._collection = prepared.found.contract
         self._ledger = prepared.ledger
         self._unflushed = _SLOW_FROM if connection.file else 0  # what another run left is not known
+        self._is_blind = False
+        """After a flush that failed, Milvus Lite forgets what it was to flush until it is opened again."""
         self._fresh: OrderedDict[str, Entry] = OrderedDict()
         """What `heads` has read. The write that follows takes it from here, once: a read costs a server 0.2 s, as much
         as all the rest of a batch, and heads are read before a write anyway, by the collection's one writer."""
 
     def heads(self, ids: Sequence[str]) -> Mapping[str, Head]:
         with self.lock:
-            possible = [id for id in ids if id and is_of_type(id, "string")]
+            possible = [id for id in ids if id and id != LEASE_ID and is_of_type(id, "string")]
             read = self._ledger.read(possible)
             self._remember({id: Entry.unknown(id) for id in possible} | read)
             return {id: entry.head for id, entry in read.items() if entry.is_known}
 
+    def claim(self) -> None:
+        """Be the one who writes; what others wrote meanwhile is read anew."""
+        with self._leased():
+            pass
+
     def upsert(self, rows: Sequence[Row]) -> None:
-        with self.lock:
+        with self._leased():
+            _refuse_ours([row.id for row in rows])
             documents = {document.id: document for document in checked_rows(self._collection, rows)}
             before = self._read(list(documents))
             after = {id: Entry(each.head, each.rows[-1].chunk + 1) for id, each in documents.items()}
@@ -70,7 +82,8 @@ class Writer:
             self._raise(refused, list(documents))
 
     def touch(self, heads: Sequence[Head]) -> None:
-        with self.lock:
+        with self._leased():
+            _refuse_ours([head.id for head in heads])
             checked = checked_heads(heads)
             before = self._read([head.id for head in checked])
             after = {head.id: Entry(head, before[head.id].chunks) for head in checked}
@@ -79,28 +92,45 @@ class Writer:
             self._raise(refused, list(after))
 
     def delete(self, heads: Sequence[Head]) -> None:
-        with self.lock:
+        with self._leased():
+            _refuse_ours([head.id for head in heads])
             checked = checked_heads(heads)
             before = self._read([head.id for head in checked])
             self._remove_rows([key for head in checked for key in _keys(head.id, before[head.id].chunks)])
             refused = self._complete([Entry(replace(head, deleted=True)) for head in checked])
             self._raise(refused, [head.id for head in checked])
 
+    def remove(self, keys: Sequence[str]) -> None:
+        """Take rows away by their keys, whatever the ledger says."""
+        with self._leased():
+            self._remove_rows(keys)
+
     def purge(self, before: int, since: int) -> int:
-        with self.lock:
+        with self._leased():
             self._fresh.clear()
             return self._ledger.forget(before, since)
 
     def flush(self, *, at_least: int | None = None) -> None:
-        """Give what was written an index, where it is worth it; `at_least`: only from so many rows on."""
+        """Give what was written an index, where it is worth it and there is room; without, it is found all the same.
+        `at_least`: only from so many rows on."""
         least = at_least or (1 if self._connection.file else _INDEXED_FROM)
-        if self._unflushed < least:
+        if self._unflushed < least or not self._connection.has_room_to_flush():
             return
         with self.lock:
+            self._is_blind = self._connection.file is not None
             for name in [self._physical] + ([self._ledger.name] if self._connection.file else []):
                 with calling(self._connection.place):
                     self._connection.client.flush(name, timeout=self._connection.timeout)
+            self._is_blind = False
             self._unflushed = 0
+
+    def require_sight(self) -> None:
+        """Refuse to read on where Milvus Lite would show less than there is."""
+        if self._is_blind:
+            raise Stop(
+                f"Milvus Lite at {self._connection.place} could not flush; its newest rows are kept in its log, and it "
+                "shows them once it is opened again. Make room and run again"
+            )
 
     def flush_before_search(self) -> None:
         if self._connection.file:
@@ -112,6 +142,33 @@ class Writer:
             self.flush()
         except Stop as error:
             if not is_missing(error):
+                raise
+
+    def release(self, count_rows: Callable[[], int]) -> None:
+        """Let the next one write, and write down what is there. What cannot be said is not, and costs nobody anything:
+        once it is forgotten here, the lease is found free."""
+        with self.lock:
+            if not self.lease.is_held:
+                return
+            balance = None
+            with suppress(BartizanError):
+                live, deleted = self._ledger.count("deleted == false"), self._ledger.count("deleted == true")
+                balance = Balance(rows=count_rows(), live=live, deleted=deleted)
+            with suppress(BartizanError):
+                self.lease.release(balance)
+
+    @contextmanager
+    def _leased(self) -> Iterator[None]:
+        """A turn of the one who may write. Whoever has lost its place finds out by what the server says."""
+        with self.lock:
+            try:
+                if self.lease.claim():
+                    self._fresh.clear()
+                yield
+            except Stop as error:
+                if is_missing(error) and (lost := self.lease.lost()):
+                    self._fresh.clear()
+                    raise lost from error
                 raise
 
     def _read(self, ids: Sequence[str]) -> dict[str, Entry]:
@@ -145,7 +202,7 @@ class Writer:
         for some in _bounded(rows):
             with calling(self._connection.place, ids=[document.id for document in documents]):
                 self._connection.client.upsert(
-                    self._physical,
+                    self.lease.rows,
                     [entity_of(row, self._collection) for row in some],
                     timeout=self._connection.timeout,
                 )
@@ -156,12 +213,17 @@ class Writer:
         for some in in_portions(keys, _ROWS_AT_ONCE):
             with calling(self._connection.place):
                 self._connection.client.delete(
-                    self._physical, filter=one_of("pk", some), timeout=self._connection.timeout
+                    self.lease.rows, filter=one_of("pk", some), timeout=self._connection.timeout
                 )
             self._unflushed += len(some)
 
     def _raise(self, refused: Mapping[str, str], ids: Sequence[str]) -> None:
         raise_refused(refused, ids, f"Milvus at {self._connection.place}")
+
+
+def _refuse_ours(ids: Sequence[str]) -> None:
+    if LEASE_ID in ids:
+        raise Reject([LEASE_ID], f"the id {LEASE_ID!r} is the ledger's own")
 
 
 def _keys(id: str, reach: int) -> Iterator[str]:

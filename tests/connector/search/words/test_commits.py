@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from bartizan_connector.base.errors import Retry
 from bartizan_connector.search.words.index import WordIndex
 from bartizan_connector.search.words.leftovers import left_behind
 from bartizan_connector.store.collection import Row
@@ -90,6 +91,7 @@ def test_a_deletion_that_was_written_but_not_committed_spoils_no_later_one(tmp_p
 CHANGE = """
 import sys
 from pathlib import Path
+from bartizan_connector.base.errors import Retry
 from bartizan_connector.search.words.index import WordIndex
 from bartizan_connector.store.collection import Row
 index = WordIndex(Path(sys.argv[1]), "docs")
@@ -120,3 +122,30 @@ def test_killed_during_a_commit_the_same_change_succeeds_when_it_comes_again(tmp
         assert left_behind(folder) == []
         if deaths_in_between == 3:
             return
+
+
+def test_what_was_announced_is_remembered_until_it_is_settled(tmp_path: Path) -> None:
+    folder = tmp_path / "words"
+    index = WordIndex(folder, "docs")
+    assert index.announced() == []
+    index.announce(["a", 'odd "\n\u2028 id'])
+    index.announce(["b", "a"])
+    index.close()
+    with (folder / "unsettled.jsonl").open("ab") as file:
+        file.write(b'["cut o')
+    again = WordIndex(folder, "docs")
+    assert again.announced() == ["a", 'odd "\n\u2028 id', "b"]
+    again.announce(["c"])
+    assert again.announced() == ["a", 'odd "\n\u2028 id', "b", "c"]
+    again.upsert(rows("a"))
+    again.settle()
+    assert again.announced() == WordIndex(folder, "docs").announced() == []
+    again.close()
+
+
+def test_only_who_may_write_may_announce(tmp_path: Path) -> None:
+    first, second = WordIndex(tmp_path, "docs"), WordIndex(tmp_path, "docs")
+    first.announce(["a"])
+    with pytest.raises(Retry, match="another process"):
+        second.announce(["b"])
+    first.close()

@@ -1,0 +1,1 @@
+"""What is stored, held against itself: rows, heads, words, names and the contract."""

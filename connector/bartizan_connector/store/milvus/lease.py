@@ -1,0 +1,195 @@
+"""Who writes into a collection in Milvus: one at a time, known by name, and fenced by the server itself.
+
+Milvus has no compare-and-set for rows, but it makes an alias exactly once and drops it in one step, and it refuses what
+is written by an alias that is gone. So the writer of epoch n writes by aliases of its own of rows and ledger:
+
+1. who wants to write reads who does, from a row of the ledger; one that may live is named, and nothing happens;
+2. it makes the alias of the next epoch: of several who try, one does;
+3. it drops the aliases of the epochs before: whatever their holder still sends is refused by the server;
+4. it writes its own name into the ledger, by its own alias, and again every now and then.
+
+A Milvus Lite folder is open in one process only; there the row alone says who writes.
+"""
+
+import hashlib
+import json
+import time
+from dataclasses import dataclass
+from threading import Lock
+from uuid import uuid4
+
+from bartizan_connector.base.errors import BartizanError, Retry, Stop
+from bartizan_connector.store.audit import Balance
+from bartizan_connector.store.collection import Head
+from bartizan_connector.store.holder import SILENCE, Holder, let_go, ours
+from bartizan_connector.store.milvus.connection import Connection
+from bartizan_connector.store.milvus.failures import calling, is_missing
+from bartizan_connector.store.milvus.ledger import LEASE_ID, LEASE_VERSION, Entry, Ledger
+from bartizan_connector.store.milvus.names import EPOCH_DIGITS, WRITERS, Names
+
+_TURNS = 5
+_GRACE_SECONDS = 2.0
+"""How long somebody may take between making the alias and writing its name; who is slower is fenced off unharmed."""
+_SETTLE_SECONDS = 0.5
+"""What a writer that was succeeded alive had under way when its alias was dropped is done by then."""
+_HOST_LETTERS = 64
+_in_turn = Lock()
+"""For Milvus Lite, where two back-ends of one process may open one folder."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """The row of the ledger that says who writes, or what the last one left."""
+
+    epoch: int
+    holder: Holder | None = None
+    balance: Balance | None = None
+
+    def entry(self) -> Entry:
+        """As it is stored: in the field of the hash, which every ledger has."""
+        if (holder := self.holder) is not None:
+            host = holder.host.encode("ascii", "replace").decode()[:_HOST_LETTERS]
+            facts: list[object] = [holder.token, holder.pid, host, holder.begun, holder.since, holder.seen]
+        else:
+            facts = [self.balance.rows, self.balance.live, self.balance.deleted] if self.balance else []
+        text = json.dumps([self.epoch, *facts], separators=(",", ":"))
+        return Entry(Head(id=LEASE_ID, version=LEASE_VERSION, hash=text, deleted=True), 0)
+
+    @classmethod
+    def of(cls, entry: Entry) -> "Record":
+        epoch, *facts = json.loads(entry.head.hash)
+        if len(facts) == 3:
+            rows, live, deleted = facts
+            return cls(epoch=epoch, balance=Balance(rows=rows, live=live, deleted=deleted))
+        if not facts:
+            return cls(epoch=epoch)
+        token, pid, host, begun, since, seen = facts
+        return cls(epoch=epoch, holder=Holder(token=token, pid=pid, host=host, begun=begun, since=since, seen=seen))
+
+
+class Lease:
+    """The right of one opened back-end to write into one collection; called with the writer's lock held."""
+
+    def __init__(self, connection: Connection, name: str, physical: str, ledger: Ledger, silence: float) -> None:
+        self._connection = connection
+        self._names = Names(connection)
+        self._what = f"collection '{name}' at {connection.place}"
+        self._physical = physical
+        self._ledger = ledger
+        self._silence = silence
+        self._token = uuid4().hex
+        self._epoch: int | None = None
+        self._since = ""
+        self._seen = 0.0
+        self.rows = physical
+        """What rows are written by."""
+
+    @property
+    def is_held(self) -> bool:
+        return self._epoch is not None
+
+    def claim(self) -> bool:
+        """See that we may write, and say whether that is new; a Retry names who does."""
+        if self._epoch is not None:
+            if time.time() - self._seen > min(self._silence, SILENCE) / 10:
+                self._write(self._epoch)
+            return False
+        with _in_turn:
+            for _ in range(_TURNS):
+                epoch, former = self._standing()
+                if former is not None and former.may_live(time.time(), self._silence):
+                    raise Retry(f"{self._what} is being written by {former}; wait until that has ended", after=2.0)
+                if self._take(epoch + 1):
+                    if former is not None:
+                        time.sleep(_SETTLE_SECONDS)
+                    return True
+        raise Retry(f"{self._what} is claimed by several writers at once", after=2.0)
+
+    def lost(self) -> Stop | None:
+        """The error for a writer that was succeeded; None where we still hold the lease, or the collection is gone."""
+        if self._epoch is None or self._names.describe(self.rows) or not self._names.describe(self._physical):
+            return None
+        record = self.read()
+        self.forget()
+        now = record.holder if record and record.holder else "who has ended since"
+        return Stop(
+            f"{self._what} is written by another now ({now}): this writer was silent for too long and has lost its "
+            "place; nothing of this call was completed. Run again"
+        )
+
+    def read(self) -> Record | None:
+        """Who writes, or what the last one left; None where nobody ever did."""
+        entry = self._ledger.read([LEASE_ID]).get(LEASE_ID)
+        return Record.of(entry) if entry else None
+
+    def release(self, balance: Balance | None) -> None:
+        """Let the next one write; `balance`: what is there now."""
+        if self._epoch is None:
+            return
+        try:
+            self._ledger.write([Record(epoch=self._epoch, balance=balance).entry()])
+        finally:
+            self.forget()
+
+    def forget(self) -> None:
+        """Hold it no more, whatever the ledger says."""
+        self._epoch = None
+        self.rows = self._physical
+        self._ledger.written = self._ledger.name
+        let_go(self._token)
+
+    def _standing(self) -> tuple[int, Holder | None]:
+        """The highest epoch, and who holds it; waits for one who has made its alias and not yet written its name."""
+        deadline = time.monotonic() + _GRACE_SECONDS
+        while True:
+            made, record = self._highest(), self.read()
+            named = record.epoch if record else 0
+            if named >= made or time.monotonic() > deadline:
+                return max(named, made), record.holder if record and named >= made else None
+            time.sleep(_GRACE_SECONDS / 20)
+
+    def _highest(self) -> int:
+        return max(self._epochs(self._physical), default=0) if self._connection.file is None else 0
+
+    def _epochs(self, collection: str) -> list[int]:
+        beginning = alias_of(collection, 0)[:-EPOCH_DIGITS]
+        aliases = self._names.every_alias_of(collection)
+        return [int(alias[-EPOCH_DIGITS:]) for alias in aliases if alias.startswith(beginning)]
+
+    def _take(self, epoch: int) -> bool:
+        """Whether the epoch became ours."""
+        if self._connection.file is None:
+            rows, heads = alias_of(self._physical, epoch), alias_of(self._ledger.name, epoch)
+            if not self._names.claim(rows, self._physical):
+                return False
+            self._names.claim(heads, self._ledger.name)
+            for collection in (self._physical, self._ledger.name):
+                for older in self._epochs(collection):
+                    if older < epoch:
+                        self._drop(alias_of(collection, older))
+            self.rows, self._ledger.written = rows, heads
+        try:
+            self._since = ""
+            self._write(epoch)
+        except BartizanError as error:
+            self.forget()
+            if is_missing(error):  # somebody took us for dead already
+                return False
+            raise
+        return True
+
+    def _write(self, epoch: int) -> None:
+        us = ours(self._token, self._since)
+        self._ledger.write([Record(epoch=epoch, holder=us).entry()])
+        self._epoch, self._since, self._seen = epoch, us.since, us.seen
+
+    def _drop(self, alias: str) -> None:
+        with calling(self._connection.place):
+            self._connection.client.drop_alias(alias, timeout=self._connection.timeout)
+
+
+def alias_of(collection: str, epoch: int) -> str:
+    """By what name the writer of that epoch writes. No alias is the beginning of another, nor begins as a collection is
+    called: a server of 2.3 that drops one looks at, and forgets, all that begin with it."""
+    which = hashlib.sha256(collection.encode()).hexdigest()[:16]
+    return f"{WRITERS}{which}_{epoch:0{EPOCH_DIGITS}d}"

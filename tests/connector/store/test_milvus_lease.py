@@ -1,0 +1,232 @@
+"""One writer a collection on a Milvus server: the second is told who the first is, and the server itself stops one that
+slept through its time."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from threading import Barrier
+
+import pytest
+from pymilvus import MilvusClient
+
+from bartizan_connector.base.errors import BartizanError, Retry
+from bartizan_connector.store.audit import Balance
+from bartizan_connector.store.checks import MAX_HASH_BYTES
+from bartizan_connector.store.collection import Head
+from bartizan_connector.store.holder import Holder
+from bartizan_connector.store.milvus import MilvusBackend
+from bartizan_connector.store.milvus.lease import Record, alias_of
+from bartizan_connector.store.milvus.ledger import LEASE_ID
+from bartizan_connector.testing.rows import COLLECTION, named, queries, row
+from tests.servers.milvus import MilvusServer
+
+HERE = os.getpid()
+
+
+def backends(where: str, count: int, silence: float = 300.0) -> list[MilvusBackend]:
+    return [MilvusBackend(where, consistency="Strong", index="flat", silence=silence) for _ in range(count)]
+
+
+def texts(store: object) -> set[str]:
+    return {hit.id for hit in store.search("dense", queries([1, 0, 0, 0]), 100)[0]}  # type: ignore[attr-defined]
+
+
+def refused_second(where: str, name: str) -> None:
+    first, second = backends(where, 2)
+    one, other, late = first.open(named(name)), first.open(named(name)), second.open(named(name))
+    one.upsert([row("a", [1, 0, 0, 0])])
+    other.upsert([row("b", [1, 0, 0, 0])])
+    for write in (
+        lambda: late.upsert([row("c", [1, 0, 0, 0])]),
+        lambda: late.touch([Head(id="a", version=2)]),
+        lambda: late.delete([Head(id="a", version=2)]),
+        lambda: late.purge(1),
+        late.claim,
+    ):
+        with pytest.raises(Retry, match=rf"is being written by process {HERE} on .*, since 20"):
+            write()
+    assert texts(late) == {"a", "b"}, "who may not write may read"
+    one.close()
+    with pytest.raises(Retry, match="being written"):
+        late.claim()
+    other.close()
+    late.upsert([row("c", [1, 0, 0, 0])])
+    assert texts(late) == {"a", "b", "c"}
+    assert LEASE_ID not in late.heads([LEASE_ID, "a"])
+    assert [document.id for document in late.scan()] == ["a", "b", "c"]
+    assert set(second.aliases()) >= {name}
+    assert not any("writer" in alias for alias in second.aliases())
+    second.close()
+    first.close()
+
+
+def test_a_second_writer_in_this_process_is_told_who_the_first_is(tmp_path: Path) -> None:
+    refused_second(str(tmp_path / "index.db"), "docs")
+
+
+@pytest.mark.server
+def test_a_second_writer_of_a_server_is_told_who_the_first_is(milvus: MilvusServer) -> None:
+    refused_second(milvus.uri, named("lease").name)
+
+
+@pytest.mark.server
+def test_a_writer_that_slept_is_stopped_by_the_server(milvus: MilvusServer) -> None:
+    """It sleeps between its look at the lease and its write, where no look of its own could help it."""
+    (sleeper,), (follower,) = backends(milvus.uri, 1), backends(milvus.uri, 1, silence=0.0)
+    asleep, awake = sleeper.open(named("sleeper")), follower.open(named("sleeper"))
+    asleep.upsert([row("a", [1, 0, 0, 0]), row("gone", [1, 0, 0, 0])])
+    assert asleep.heads(["a", "b", "gone"]).keys() == {"a", "gone"}
+    awake.delete([Head(id="gone", version=9)])
+    awake.upsert([row("a", [0, 1, 0, 0], version=9)])
+    for write in (
+        lambda: asleep.upsert([row("a", [1, 0, 0, 0], version=2), row("b", [1, 0, 0, 0])]),
+        lambda: asleep.touch([Head(id="a", version=2)]),
+    ):
+        with pytest.raises(BartizanError, match=f"written by another now .process {HERE}|being written by process"):
+            write()
+    assert {id: head.version for id, head in awake.heads(["a", "b", "gone"]).items()} == {"a": 9, "gone": 9}
+    assert texts(awake) == {"a"}
+    follower.close()
+    asleep.upsert([row("b", [1, 0, 0, 0])])
+    assert texts(asleep) == {"a", "b"}, "once nobody writes, it may again, from what is there now"
+    sleeper.close()
+
+
+WRITER = """
+import sys
+from bartizan_connector.store.milvus import MilvusBackend
+from bartizan_connector.testing.rows import named, row
+store = MilvusBackend(sys.argv[1], consistency="Strong", index="flat").open(named(sys.argv[2]))
+for number in range(10**6):
+    store.upsert([row(f"d{number % 20}", [1, 0, 0, 0], version=number + 1)])
+    print(number, flush=True)
+"""
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_writer_that_died_or_stalls_is_succeeded(milvus: MilvusServer, how: signal.Signals) -> None:
+    name = named(f"halted{int(how)}").name
+    with subprocess.Popen(
+        [sys.executable, "-c", WRITER, milvus.uri, name], stdout=subprocess.PIPE, text=True
+    ) as worker:
+        try:
+            assert worker.stdout is not None
+            for _ in range(3):
+                worker.stdout.readline()
+            (impatient,) = backends(milvus.uri, 1)
+            with pytest.raises(Retry, match=f"process {worker.pid} on"):
+                impatient.open(named(name)).claim()
+            os.kill(worker.pid, how)
+            if how == signal.SIGKILL:
+                worker.wait()
+            (patient,) = backends(milvus.uri, 1, silence=300.0 if how == signal.SIGKILL else 0.0)
+            store = patient.open(named(name))
+            store.delete([Head(id=f"d{number}", version=2**40) for number in range(20)])
+            if how == signal.SIGSTOP:
+                os.kill(worker.pid, signal.SIGCONT)
+                assert worker.wait(60) != 0
+            assert texts(store) == set()
+            assert all(head.deleted for head in store.heads([f"d{number}" for number in range(20)]).values())
+            patient.close()
+            impatient.close()
+        finally:
+            worker.kill()
+
+
+@pytest.mark.server
+def test_of_many_who_claim_at_once_one_writes(milvus: MilvusServer) -> None:
+    """Those who create it at once, too."""
+    name, many = named("crowd").name, backends(milvus.uri, 5)
+    barrier = Barrier(len(many))
+
+    def claim(backend: MilvusBackend) -> str:
+        store = backend.open(named(name))
+        barrier.wait()
+        try:
+            store.claim()
+        except Retry as error:
+            return str(error)
+        return "claimed"
+
+    with ThreadPoolExecutor(len(many)) as pool:
+        told = list(pool.map(claim, many))
+    assert told.count("claimed") == 1
+    refused = re.compile(f"being written by process {HERE}|claimed by several")
+    assert all(refused.search(each) for each in told if each != "claimed")
+    for backend in many:
+        backend.close()
+
+
+@pytest.mark.server
+def test_a_claim_that_was_cut_off_between_its_alias_and_its_name_is_in_nobodys_way(milvus: MilvusServer) -> None:
+    (backend,) = backends(milvus.uri, 1)
+    store = backend.open(named("cut"))
+    client = MilvusClient(milvus.uri, timeout=30)
+    for epoch in (1, 2):
+        client.create_alias(store.physical_name, alias_of(store.physical_name, epoch), timeout=30)
+    store.upsert([row("a", [1, 0, 0, 0])])
+    aliases = client.list_aliases(store.physical_name, timeout=30)["aliases"]
+    assert set(aliases) == {alias_of(store.physical_name, 3), named("cut").name}
+    backend.drop(named("cut").name)
+    assert store.physical_name not in client.list_collections(timeout=30)
+    backend.close()
+    client.close()
+
+
+def test_a_record_fits_the_field_that_it_is_in_and_comes_back() -> None:
+    us = Holder(token="f" * 32, pid=2**22, host="ä" * 90, begun="9" * 20, since="2026-11-26T20:30:14+00:00", seen=1.5e9)
+    for record in (
+        Record(epoch=10**6, holder=us),
+        Record(epoch=7, balance=Balance(rows=10**12, live=10**12, deleted=0)),
+        Record(epoch=1),
+    ):
+        entry = record.entry()
+        assert len(entry.head.hash) <= MAX_HASH_BYTES
+        assert entry.head.hash.isascii()
+        shown = replace(us, host="?" * 64) if record.holder else None
+        assert Record.of(entry) == replace(record, holder=shown)
+
+
+def test_what_was_there_at_the_end_is_written_down(tmp_path: Path) -> None:
+    (backend,) = backends(str(tmp_path / "index.db"), 1)
+    store = backend.open(COLLECTION)
+    store.upsert([row("a", [1, 0, 0, 0]), row("a", [1, 0, 0, 0], chunk=1), row("b", [1, 0, 0, 0])])
+    store.delete([Head(id="b", version=2), Head(id="c", version=2)])
+    store.close()
+    again = backend.open(COLLECTION)
+    record = again._writer.lease.read()
+    assert record == Record(epoch=1, balance=Balance(rows=2, live=1, deleted=2))
+    assert again.purge(2**62) == 2
+    assert again.heads([LEASE_ID]) == {}
+    backend.close()
+
+
+def test_no_alias_of_a_writer_begins_as_another_or_as_a_collection() -> None:
+    """A server of 2.3 forgets with an alias all that begin with it."""
+    aliases = [
+        alias_of(name, epoch) for name in ("docs", "docs__0a1b2c3d", "docs__0a1b2c3d__heads") for epoch in range(12)
+    ]
+    assert not any(one != other and other.startswith(one) for one in [*aliases, "docs"] for other in aliases)
+
+
+@pytest.mark.server
+def test_a_collection_that_had_many_writers_can_be_dropped(milvus: MilvusServer) -> None:
+    name = named("many_writers").name
+    client = MilvusClient(milvus.uri, timeout=30)
+    (maker,) = backends(milvus.uri, 1)
+    physical = maker.open(named(name)).physical_name
+    for epoch in range(1, 90):
+        client.create_alias(physical, alias_of(physical, epoch), timeout=30)
+        if epoch > 1:
+            client.drop_alias(alias_of(physical, epoch - 1), timeout=30)
+    maker.open(named(name)).claim()
+    maker.drop(name)
+    assert name not in maker.aliases()
+    maker.close()
+    client.close()
