@@ -118,7 +118,7 @@ def test_the_help_is_enough_to_begin() -> None:
         "refine",
         "RUN/towers",
         "accelerate launch",
-        "docs/train.md",
+        "docs/recipes.md",
         *shipped(),
     ):
         assert needed in text

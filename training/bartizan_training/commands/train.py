@@ -31,7 +31,7 @@ def train(
     trains it further against the frozen documents, `mine` looks for hard negatives; `adapt` and `splade` make sparse
     towers of a causal language model; `tas_balanced` learns from the teachers that `cross_encoder`, `score` and
     `late_interaction` make, by the topics of `cluster`. Each step takes the newest towers, or what it names of an
-    earlier step. Every key of every kind, with its default, stands in docs/train.md; relative paths are relative to
+    earlier step. Every key of every kind, with its default, stands in docs/recipes.md; relative paths are relative to
     the recipe's file.
 
     To begin: bartizan train scalingnote --tower TOWER --data BEIR_FOLDER --out RUN
