@@ -6,7 +6,10 @@ from dataclasses import dataclass
 
 from bartizan_connector.base.errors import WrongUse
 from bartizan_training.artefacts import PARTS, Kind
+from bartizan_training.early_stop import Dev
 from bartizan_training.recipe import START, AnyStep, Recipe
+from bartizan_training.stages.stage import TrainingStep
+from bartizan_training.step import under_key
 from bartizan_training.towers import ROLES, PlannedTower, require_one_space
 
 
@@ -57,6 +60,9 @@ def check_data(recipe: Recipe, *, first: int, processes: int) -> None:
         if number >= first:
             with _blamed(number, name):
                 step.check_data((recipe.seed, number), processes)
+                if isinstance(step, TrainingStep) and step.early_stop:
+                    with under_key("early_stop"):
+                        Dev.read(step.early_stop, seed=recipe.seed)
 
 
 def _sources_of(step: AnyStep, given: Mapping[str, Kind]) -> Iterator[tuple[str, Source]]:

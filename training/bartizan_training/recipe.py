@@ -93,7 +93,7 @@ class Recipe(Table):
         starts = {} if isinstance(self.tower, Published) else {"tower": self.tower}
         starts |= {"query_tower": self.query_tower} if self.query_tower else {}
         for name, step in zip(self.step_names, self.steps, strict=True):
-            if isinstance(step, DistilQuery) and step.student:
+            if isinstance(step, DistilQuery) and isinstance(step.student, Path):
                 starts[f"{name}.student"] = step.student
         return starts
 
@@ -203,3 +203,5 @@ def _put_data(tables: dict[str, Any], folder: str) -> None:
                 table["path"] = folder
             if isinstance(table, dict) and "held_out" in table:
                 table["held_out"] = folder
+        if isinstance(step.get("early_stop"), dict):
+            step["early_stop"]["data"] = folder
