@@ -1,4 +1,4 @@
-"""`python -m benchmarks [NAME …] [--demo FOLDER]`: run these benchmarks, or all."""
+"""`python -m benchmarks [NAME …] [--demo FOLDER] [--recipe NAME]…`: run these benchmarks, or all."""
 
 import argparse
 import sys
@@ -9,7 +9,7 @@ from pathlib import Path
 from bartizan_connector.base.console import err
 from bartizan_connector.base.errors import BartizanError
 
-BENCHMARKS = ("query_tower", "collections", "embedded_store", "training_throughput", "triton_hop")
+BENCHMARKS = ("query_tower", "collections", "embedded_store", "training_throughput", "recipes", "triton_hop")
 """Each is a file, read only when it is asked for: what it needs may be missing where another one runs."""
 
 
@@ -18,6 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHMARKS))
     parser.add_argument("--demo", type=Path, default=Path("bartizan-demo"), help="what `bartizan demo` left")
+    parser.add_argument("--recipe", action="append", default=[], help="recipes: only this one; may be given again")
     given = parser.parse_args(arguments)
     if unknown := [name for name in given.names if name not in BENCHMARKS]:
         parser.error(f"unknown benchmark {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
@@ -25,7 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in given.names or BENCHMARKS:
         try:
             module = import_module(f"benchmarks.{name}")
-            module.run(given.demo) if name == "query_tower" else module.run()
+            arguments_of = {"query_tower": (given.demo,), "recipes": (given.recipe,)}
+            module.run(*arguments_of.get(name, ()))
         except BartizanError as error:
             err.print(f"{name}: {error}", markup=False, style="red")
             code = max(code, error.exit_code)

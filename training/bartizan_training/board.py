@@ -12,8 +12,8 @@ class Board:
     """RUN/tensorboard; nothing where the package `tensorboard` is missing."""
 
     def __init__(self, run: Path, *, stage: int, kind: str) -> None:
-        self._prefix, self._writer = f"{stage}-{kind}", None
-        self._run = run
+        self._run, self._prefix = run, f"{stage}-{kind}"
+        self._writer: Any = None
         self._wanted = find_spec("tensorboard") is not None
 
     def begin_after(self, step: int) -> None:
@@ -22,7 +22,7 @@ class Board:
             from torch.utils.tensorboard import SummaryWriter  # takes seconds, which only who has it should pay
 
             folder = self._run / "tensorboard" / self._prefix
-            self._writer = SummaryWriter(str(folder), purge_step=step + 1)  # type: ignore[no-untyped-call]
+            self._writer = SummaryWriter(str(folder), purge_step=step + 1)
 
     def add(self, step: int, record: Mapping[str, Any]) -> None:
         """The figures of one line."""

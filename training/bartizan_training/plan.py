@@ -37,8 +37,8 @@ def sources(recipe: Recipe) -> tuple[Sources, ...]:
     return tuple(found)
 
 
-def check_towers(recipe: Recipe, taken: Sequence[Sources]) -> None:
-    """Refuse a step whose towers will not do, as far as their form can be known now."""
+def check_towers(recipe: Recipe, taken: Sequence[Sources]) -> Mapping[str, Mapping[str, PlannedTower]]:
+    """Refuse a step whose towers will not do, as far as their form can be known now; what each step will give."""
     start = recipe.start_towers
     require_one_space(start["document"], start["query"])
     document, query = PlannedTower.read(start["document"]), PlannedTower.read(start["query"])
@@ -52,6 +52,7 @@ def check_towers(recipe: Recipe, taken: Sequence[Sources]) -> None:
         with _blamed(number, name):
             _require_one_space(taken[number - 1], towers)
             given[name] = step.plan(name, towers)
+    return given
 
 
 def check_data(recipe: Recipe, *, first: int, processes: int) -> None:

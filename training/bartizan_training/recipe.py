@@ -13,7 +13,7 @@ from bartizan_connector.space.spec import SPEC_FILE, Role, TowerSpec
 from bartizan_training import toml
 from bartizan_training.mine.cluster import Cluster
 from bartizan_training.mine.exact import Mine
-from bartizan_training.settings import Published, RecipePath, Start, Table
+from bartizan_training.settings import Published, RecipePath, Start, Table, Training
 from bartizan_training.stages.adapt import Adapt
 from bartizan_training.stages.contrastive import Contrastive
 from bartizan_training.stages.cross_encoder import CrossEncoding
@@ -98,9 +98,18 @@ class Recipe(Table):
         return starts
 
     @classmethod
-    def load(cls, path: Path, *, tower: Path | str | None = None, data: Path | None = None) -> Self:
+    def load(
+        cls,
+        path: Path,
+        *,
+        tower: Path | str | None = None,
+        data: Path | None = None,
+        seed: int | None = None,
+        limit: int | None = None,
+    ) -> Self:
         """Read the file; `tower` and `data` take the place of the start tower and of every BEIR folder in it. A tower
-        given as text may name a published model, which is imported as the file says where it imports one itself."""
+        given as text may name a published model, which is imported as the file says where it imports one itself.
+        `limit` is set for every step that trains."""
         tables = read_toml(path, "recipe")
         if tower is not None:
             tables = {key: value for key, value in tables.items() if key != "query_tower"}
@@ -110,7 +119,18 @@ class Recipe(Table):
                 tables["identities"] = {key: id for key, id in of_others if key not in ("tower", "query_tower")}
         if data is not None:
             _put_data(tables, str(data.absolute()))
-        return check(cls, tables, path, context=path.parent)
+        if seed is not None:
+            tables["seed"] = seed
+        recipe = check(cls, tables, path, context=path.parent)
+        return recipe if limit is None else recipe.limited(limit)
+
+    def limited(self, steps: int) -> Self:
+        """The recipe as a try-out: no step that trains takes more optimiser steps."""
+
+        def limited(step: AnyStep) -> AnyStep:
+            return step.model_copy(update={"limit": steps}) if isinstance(step, Training) else step
+
+        return self.model_copy(update={"steps": tuple(limited(step) for step in self.steps)})
 
     def identified(self) -> Self:
         """The recipe with the `tower_id` of each tower that it starts from, as it is now; one that is not there any

@@ -134,7 +134,7 @@ class Training(Table):
     early_stop: EarlyStop | None = None
     """Stop when the towers get no better by nDCG@10 on other queries, and take the best; `steps` are the most then."""
     limit: Positive | None = None
-    """For a try-out: optimiser steps at most, whatever `steps` or `epochs` say; `--limit` sets it."""
+    """For a try-out: optimiser steps at most, and of unlabelled texts only as many as these use; `--limit` sets it."""
     log_every: Positive = 10
     """Steps between two lines of `metrics.jsonl`."""
     checkpoint_every: Positive = 500

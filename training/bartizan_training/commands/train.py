@@ -1,7 +1,7 @@
 """`bartizan train`: runs a recipe, step by step."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,17 +10,28 @@ from bartizan_connector.base.errors import WrongUse, require_installed
 from bartizan_connector.space.spec import TowerSpec
 from bartizan_encoders import NEEDED
 
+if TYPE_CHECKING:
+    from bartizan_training.recipe import Recipe
+
 _SHIPPED = ", ".join(sorted(path.stem for path in (Path(__file__).parents[1] / "recipes").glob("*.toml")))
 
 
 def train(
     recipe: Annotated[str, typer.Argument(help=f"A recipe file, or the name of a shipped recipe: {_SHIPPED}.")],
-    out: Annotated[Path, typer.Option(help="RUN, the folder that the run makes.")],
+    out: Annotated[Path | None, typer.Option(help="RUN, the folder that the run makes.")] = None,
     tower: Annotated[
         str | None,
         typer.Option(help="Start from this tower instead of the recipe's, or from a model that `tower import` takes."),
     ] = None,
     data: Annotated[Path | None, typer.Option(help="Use this BEIR folder instead of the recipe's.")] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="A try-out: no step that trains takes more than N optimiser steps."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Use this seed instead of the recipe's.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what the recipe will do and take; write nothing.")
+    ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a RUN that was interrupted.")] = False,
     threads: Annotated[int, typer.Option(min=0, help="Threads of each process on CPU; 0: torch's choice.")] = 0,
 ) -> None:
@@ -34,7 +45,11 @@ def train(
     earlier step. Every key of every kind, with its default, stands in docs/recipes.md; relative paths are relative to
     the recipe's file.
 
-    To begin: bartizan train scalingnote --tower TOWER --data BEIR_FOLDER --out RUN
+    To begin: bartizan train scalingnote-small --data BEIR_FOLDER --out RUN
+
+    --limit N makes a try-out: no step that trains takes more than N optimiser steps, and distil_query reads only as
+    many texts as these use. Steps that train nothing (mine, score, cluster) do all of their work. --dry-run counts
+    examples and tokens, measures some of them on the real towers, and says how long the recipe will take.
 
     The recipe as it was run is RUN/recipe.toml: copy it, change it, and train from the copy.
 
@@ -58,24 +73,24 @@ def train(
         raise WrongUse(f"--tower {tower} is not a folder")
     path = find(recipe)
     if path in shipped().values():
-        _require_places(path, tower, data)
+        _require_data(path, data)
     if threads:
         torch.set_num_threads(threads)
-    run(Recipe.load(path, tower=tower, data=data), out, resume=resume)
+    loaded = Recipe.load(path, tower=tower, data=data, seed=seed, limit=limit)
+    if dry_run:
+        _show_forecast(loaded)
+        return
+    if out is None:
+        raise WrongUse("give --out RUN, the folder that the run makes; or --dry-run, which writes nothing")
+    run(loaded, out, resume=resume)
     if PartialState().is_main_process:
         _show(out)
 
 
-def _require_places(shipped: Path, tower: str | None, data: Path | None) -> None:
-    """Refuse a shipped recipe without data, or without a tower where it starts from none that can be imported."""
-    from bartizan_connector.base.tables import read_toml
-
-    own = read_toml(shipped, "recipe")["tower"] != "tower"
-    if data is None or (tower is None and not own):
-        raise WrongUse(
-            f"the shipped recipe {shipped.stem} names no {'' if own else 'tower and no '}data of its own; give "
-            f"{'' if own else '--tower TOWER and '}--data BEIR_FOLDER"
-        )
+def _require_data(shipped: Path, data: Path | None) -> None:
+    """Refuse a shipped recipe without data: none comes with it."""
+    if data is None:
+        raise WrongUse(f"the shipped recipe {shipped.stem} names no data of its own; give --data BEIR_FOLDER")
 
 
 def _show(out: Path) -> None:
@@ -87,3 +102,36 @@ def _show(out: Path) -> None:
         spec = TowerSpec.read(out / "towers" / role)
         stdout.print(f"{role:<8}  {out / 'towers' / role}  {spec.tower_id}", markup=False)
     stdout.print(f"space     {spec.space_id}", markup=False)
+
+
+def _show_forecast(recipe: "Recipe") -> None:
+    """A table of the steps, and the sum of their times."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    from bartizan_training.dry_run import forecast
+
+    found = forecast(recipe)
+    table = Table("step", "kind", box=SIMPLE_HEAD, pad_edge=False)
+    for title in ("steps", "examples", "tokens", "time", "memory"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for step in found:
+        steps = "" if step.steps is None else f"{step.steps:,}"
+        taken = ("?", "?", "?") if step.seconds is None else _taken(step.tokens, step.seconds, step.memory)
+        table.add_row(step.name, step.kind, steps, f"{step.examples:,}", *taken)
+    stdout.print(table)
+    stdout.print(
+        f"about {_time(sum(step.seconds or 0 for step in found))} in all, on this machine as busy as it is now"
+    )
+    stdout.print("time: measured on some of the texts; memory: weights and moments counted, the rest measured")
+
+
+def _taken(tokens: int, seconds: float, memory: int) -> tuple[str, str, str]:
+    return f"{tokens:,}", _time(seconds), f"{memory / 2**30:.1f} GiB"
+
+
+def _time(seconds: float) -> str:
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"

@@ -85,10 +85,15 @@ class DistilQuery(FromTowers, TrainingStep):
     def check_data(self, seed: tuple[int, int], processes: int) -> None:
         """Texts that fill a batch."""
         with under_key("texts"):
-            texts = read_texts(self.texts, seed=seed)
+            texts = self.read(seed)
         with under_key("batch_size"):
             Order(len(texts), self.batch_size, seed=seed)
             require_even(self.batch_size, processes)
+
+    def read(self, seed: tuple[int, int]) -> tuple[str, ...]:
+        """The texts; no more than a try-out uses."""
+        texts = read_texts(self.texts, seed=seed)
+        return texts if self.limit is None else texts[: self.limit * self.accumulate * self.batch_size]
 
     def made_from(self) -> dict[str, Any]:
         """The settings, and which tower the student is."""
@@ -111,7 +116,7 @@ class DistilQueryStage(Stage):
         self._table, self._place, self._document = table, place, document
         self._space = start.document.spec
         self.student = _student(table, start)
-        texts = read_texts(table.texts, seed=place.seed)
+        texts = table.read(place.seed)
         self.fingerprint = hashlib.sha256(json.dumps(texts).encode()).hexdigest()
         self._order = Order(len(texts), table.batch_size, seed=place.seed)
         self.batches_per_epoch = self._order.batches_per_epoch
