@@ -42,6 +42,7 @@ TABLES: dict[str, type[BaseModel]] = {
     "loss: alignment": settings.Alignment,
     "loss: next token": NextToken,
     "flops": settings.Flops,
+    "early_stop": settings.EarlyStop,
     "lora": settings.Lora,
     "tower": settings.Published,
 }
