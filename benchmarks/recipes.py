@@ -25,6 +25,8 @@ from benchmarks.record import Record
 
 WORK = Path("bartizan-recipes")
 COLLECTION = "scifact"
+ENGINES = {"dense": "onnx", "sparse": "torch"}
+"""What the towers are judged in."""
 _MEASURE, _RECALL = "nDCG@10", "R@100"
 
 
@@ -96,7 +98,7 @@ def _judged(file: Path, data: Path, document: Path, query: Path, baseline: Path 
     if not file.exists():
         dense = TowerSpec.read(document).kind == "dense"
         keep = file.parent / f"{TowerSpec.read(document).tower_id}.npz" if dense else None
-        engine = "onnx" if dense else "torch"
+        engine = ENGINES["dense" if dense else "sparse"]
         result = Evaluation(
             data=data, tower=document, query_tower=query, engine=engine, baseline=baseline, keep=keep
         ).run()
