@@ -64,19 +64,10 @@ def train(
     from accelerate import PartialState
 
     from bartizan_training.loop import train as run
-    from bartizan_training.recipe import Recipe, find, shipped
-    from bartizan_training.settings import is_published
 
-    if data is not None and not data.is_dir():
-        raise WrongUse(f"--data {data} is not a folder")
-    if tower is not None and not Path(tower).is_dir() and not is_published(tower):
-        raise WrongUse(f"--tower {tower} is not a folder")
-    path = find(recipe)
-    if path in shipped().values():
-        _require_data(path, data)
+    loaded = _recipe(recipe, tower, data, seed, limit)
     if threads:
         torch.set_num_threads(threads)
-    loaded = Recipe.load(path, tower=tower, data=data, seed=seed, limit=limit)
     if dry_run:
         _show_forecast(loaded)
         return
@@ -87,10 +78,19 @@ def train(
         _show(out)
 
 
-def _require_data(shipped: Path, data: Path | None) -> None:
-    """Refuse a shipped recipe without data: none comes with it."""
-    if data is None:
-        raise WrongUse(f"the shipped recipe {shipped.stem} names no data of its own; give --data BEIR_FOLDER")
+def _recipe(recipe: str, tower: str | None, data: Path | None, seed: int | None, limit: int | None) -> "Recipe":
+    """The recipe with what the command line says in the place of its own."""
+    from bartizan_training.recipe import Recipe, find, shipped
+    from bartizan_training.settings import is_published
+
+    if data is not None and not data.is_dir():
+        raise WrongUse(f"--data {data} is not a folder")
+    if tower is not None and not Path(tower).is_dir() and not is_published(tower):
+        raise WrongUse(f"--tower {tower} is not a folder")
+    path = find(recipe)
+    if path in shipped().values() and data is None:
+        raise WrongUse(f"the shipped recipe {path.stem} names no data of its own; give --data BEIR_FOLDER")
+    return Recipe.load(path, tower=tower, data=data, seed=seed, limit=limit)
 
 
 def _show(out: Path) -> None:
