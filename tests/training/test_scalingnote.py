@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from bartizan_connector.__main__ import main
+from bartizan_connector.base.errors import WrongUse
 from bartizan_connector.space.spec import TowerSpec
 from bartizan_encoders.local import TorchEncoder
 from bartizan_encoders.weights import read_weights
@@ -20,7 +21,9 @@ from bartizan_training.stages.contrastive import Contrastive
 from bartizan_training.stages.distil_query import DistilQuery
 from bartizan_training.stages.refine import Refine
 from bartizan_triton.export import export_tower
+from benchmarks.collections import data_folder
 from tests.encoders import published
+from tests.needs import unavailable
 from tests.training import toy
 
 RECIPE = """
@@ -133,3 +136,23 @@ def test_the_large_recipe_is_the_papers_method_with_our_numbers() -> None:
     assert isinstance(student.student, Published)
     assert (len(student.student.layers or ()), student.loss.w_cos, student.loss.w_mse) == (4, 1.0, 1.0)
     assert isinstance(refined, Refine)
+
+
+@pytest.mark.data
+@pytest.mark.timeout(900)
+def test_the_small_recipe_goes_from_the_real_language_model_to_two_towers(tmp_path: Path) -> None:
+    """As docs/train.md begins, as a try-out of one step each."""
+    try:
+        data = data_folder() / "scifact"
+    except WrongUse as missing:
+        unavailable(str(missing))
+    words = ["train", "scalingnote-small", "--data", str(data), "--out", str(tmp_path / "run"), "--limit", "1"]
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert not ended.value.code
+    document, query = (TowerSpec.read(tmp_path / "run/towers" / role) for role in ("document", "query"))
+    assert (document.dim, query.dim, query.space_id) == (576, 576, document.tower_id)
+    assert query.tokenizer_hash != document.tokenizer_hash
+    text = "Vitamin D lowers the risk of fractures."
+    vectors = TorchEncoder.open(tmp_path / "run/towers/query").encode([text], "query")
+    assert np.linalg.norm(np.asarray(vectors.values)) == pytest.approx(1)
