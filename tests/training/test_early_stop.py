@@ -140,6 +140,7 @@ def test_two_processes_stop_together(bench: Path) -> None:
     [
         (RULE.replace('"test"', '"dev"'), r"step 1 \('contrastive'\): early_stop: .* has no split 'dev'"),
         (RULE.replace("every = 4", "every = 0"), "every"),
+        (RULE.replace('"test"', '"train"'), "early_stop.split = 'train' has the queries that are learned from"),
     ],
 )
 def test_what_cannot_be_judged_is_refused_before_the_run(bench: Path, tmp_path: Path, rule: str, why: str) -> None:
