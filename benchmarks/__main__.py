@@ -1,15 +1,16 @@
-"""`python -m benchmarks [NAME …] [--demo FOLDER] [--sizes ROWS,ROWS]`: run these benchmarks, or all."""
+"""`python -m benchmarks [NAME …] [--demo FOLDER] [--recipe NAME]… [--sizes ROWS,ROWS]`: run these, or all."""
 
 import argparse
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from bartizan_connector.base.console import err
 from bartizan_connector.base.errors import BartizanError
 
-BENCHMARKS = ("query_tower", "collections", "embedded_store", "training_throughput", "triton_hop")
+BENCHMARKS = ("query_tower", "collections", "embedded_store", "training_throughput", "recipes", "triton_hop")
 """Each is a file, read only when it is asked for: what it needs may be missing where another one runs."""
 
 
@@ -19,19 +20,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHMARKS))
     parser.add_argument("--demo", type=Path, default=Path("bartizan-demo"), help="what `bartizan demo` left")
     parser.add_argument("--sizes", help="rows of embedded_store, e.g. 5000,100000")
+    parser.add_argument("--recipe", action="append", default=[], help="recipes: only this one; may be given again")
     given = parser.parse_args(arguments)
     if unknown := [name for name in given.names if name not in BENCHMARKS]:
         parser.error(f"unknown benchmark {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
+    options: dict[str, tuple[Any, ...]] = {"query_tower": (given.demo,), "recipes": (given.recipe,)}
+    if given.sizes:
+        options["embedded_store"] = ([int(size) for size in given.sizes.split(",")],)
     code = 0
     for name in given.names or BENCHMARKS:
         try:
             module = import_module(f"benchmarks.{name}")
-            if name == "query_tower":
-                module.run(given.demo)
-            elif name == "embedded_store" and given.sizes:
-                module.run([int(size) for size in given.sizes.split(",")])
-            else:
-                module.run()
+            module.run(*options.get(name, ()))
         except BartizanError as error:
             err.print(f"{name}: {error}", markup=False, style="red")
             code = max(code, error.exit_code)

@@ -11,7 +11,7 @@ from bartizan_training.evaluate.judging import Judged
 from bartizan_training.evaluate.measuring import Measured
 from bartizan_training.evaluate.timing import Times
 from bartizan_training.run import Run
-from benchmarks import record
+from benchmarks import recipes, record
 from benchmarks.__main__ import main
 from benchmarks.collections import Expected, expected
 from benchmarks.query_tower import (
@@ -25,6 +25,7 @@ from benchmarks.query_tower import (
     find,
     take_turns,
 )
+from tests.training import toy
 
 SPEED = {TEACHER: 3.0, STUDENT: 1.5, TEACHER_INT8: 1.7, STUDENT_INT8: 1.0}
 
@@ -151,3 +152,40 @@ def test_every_committed_result_names_command_commit_and_machine(written: Path) 
     assert facts["commit"] != "unknown"
     assert facts["machine"]["cpu"]
     assert written.with_suffix(".md").exists()
+
+
+@pytest.fixture
+def small_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A toy in the place of the shipped small recipes."""
+    toy.bench(tmp_path)
+    distil = toy.with_keys(toy.DISTIL, steps=2, epochs=None)
+    path = toy.recipe(tmp_path, toy.with_keys(toy.CONTRASTIVE, steps=40), distil)
+    monkeypatch.setattr(recipes, "shipped", lambda: {"toy-small": path, "toy": path})
+    monkeypatch.setattr(record, "RESULTS", tmp_path / "results")
+    monkeypatch.setitem(recipes.ENGINES, "dense", "torch")  # an export would take longer than all the rest
+    return tmp_path
+
+
+def test_a_small_recipe_is_judged_beside_its_start(small_recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    where = {"data": small_recipe / "data", "work": small_recipe / "work"}
+    recipes.run(["toy-small"], **where)
+    (written,) = (small_recipe / "results").glob("*-recipes-toy-small.json")
+    found = json.loads(written.read_bytes())["results"]["recipes"]["toy-small"]
+    start, trained = found["start"]["metrics"], found["steps"]["contrastive"]
+    assert list(found["steps"]) == ["contrastive", "distil_query"]
+    assert trained["change"]["mean"] == pytest.approx(trained["metrics"]["nDCG@10"] - start["nDCG@10"])
+    assert 0 < trained["change"]["low"] < trained["change"]["mean"] < trained["change"]["high"]
+    assert found["minutes"] > 0
+    table = written.with_suffix(".md").read_text()
+    assert "| toy-small | start |" in table
+    now, change = trained["metrics"]["nDCG@10"], trained["change"]["mean"]
+    assert f"| toy-small | contrastive | {now:.4f} | {change:+.4f} |" in table
+    monkeypatch.setattr(recipes, "train", None)
+    monkeypatch.setattr(recipes, "Evaluation", None)
+    recipes.run([], **where)
+    assert json.loads(written.read_bytes())["results"]["recipes"]["toy-small"] == found
+
+
+def test_a_recipe_that_is_not_small_is_no_benchmark(small_recipe: Path) -> None:
+    with pytest.raises(WrongUse, match="no small recipe is called toy; there are toy-small"):
+        recipes.run(["toy"], data=small_recipe / "data", work=small_recipe / "work")

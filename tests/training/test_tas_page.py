@@ -1,4 +1,4 @@
-"""docs/train.md on TAS-Balanced: its tables are the recipe's tables, and the shipped recipe runs as the page says."""
+"""docs/recipes.md on TAS-Balanced: its tables are the recipe's tables, and the shipped recipe runs as the page says."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""docs/train.md: its tables are the recipe's tables, and its example is a recipe."""
+"""docs/recipes.md: its tables are the recipe's tables, and its example is a recipe."""
 
 import re
 import types
@@ -22,7 +22,7 @@ from bartizan_training.stages.refine import Refine
 from bartizan_training.stages.splade import Splade
 from bartizan_training.step import FromTowers
 
-PAGE = Path(__file__).parents[2] / "docs/train.md"
+PAGE = Path(__file__).parents[2] / "docs/recipes.md"
 TABLES: dict[str, type[BaseModel]] = {
     "The recipe": Recipe,
     "Every step": FromTowers,
@@ -42,6 +42,7 @@ TABLES: dict[str, type[BaseModel]] = {
     "loss: alignment": settings.Alignment,
     "loss: next token": NextToken,
     "flops": settings.Flops,
+    "early_stop": settings.EarlyStop,
     "lora": settings.Lora,
     "tower": settings.Published,
 }

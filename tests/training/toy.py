@@ -62,12 +62,16 @@ def tokenizer() -> str:
     return str(made.to_str())
 
 
-def collection(folder: Path, *, queries: int = 480, seed: int = 0) -> Path:
-    """A BEIR folder; a query asks for three of the five things in its document. One query in four is for testing."""
+def collection(folder: Path, *, queries: int = 480, seed: int = 0, titles: bool = False) -> Path:
+    """A BEIR folder; a query asks for three of the five things in its document. One query in four is for testing. A
+    title names the first two things."""
     random = np.random.default_rng(seed)
     (folder / "qrels").mkdir(parents=True)
     things = [random.choice(THINGS, size=5, replace=False) for _ in range(DOCUMENTS)]
-    documents = [{"_id": f"d{i}", "title": "", "text": _say("thing", some)} for i, some in enumerate(things)]
+    documents = [
+        {"_id": f"d{i}", "title": _say("thing", some[:2]) if titles else "", "text": _say("thing", some)}
+        for i, some in enumerate(things)
+    ]
     asked = []
     judged: dict[str, list[str]] = {"train": [], "test": []}
     for i in range(queries):

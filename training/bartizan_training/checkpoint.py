@@ -6,13 +6,26 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from pickle import UnpicklingError
 
+import torch
 from accelerate import Accelerator
 from safetensors import SafetensorError
+from torch import nn
 
+from bartizan_connector.base.aside import file_aside
 from bartizan_connector.base.errors import Stop, WrongUse
 from bartizan_training.artefacts import folder_by_all
 
 _STATE = "state.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """How the judgements of an early stop went so far."""
+
+    best: float | None = None
+    best_step: int = 0
+    without_gain: int = 0
+    """Judgements since the best."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +35,7 @@ class State:
     step: int
     processes: int
     examples: str
+    standing: Standing = Standing()
 
 
 def save(accelerator: Accelerator, folder: Path, state: State) -> None:
@@ -43,11 +57,11 @@ def save(accelerator: Accelerator, folder: Path, state: State) -> None:
     accelerator.wait_for_everyone()
 
 
-def load(accelerator: Accelerator, folder: Path, now: State) -> int:
-    """Bring back the last whole checkpoint; the step it was made at, 0 when there is none."""
+def load(accelerator: Accelerator, folder: Path, now: State) -> State:
+    """Bring back the last whole checkpoint; where the stage stood then, which is `now` when there is none."""
     whole = sorted(path for path in folder.glob("step-*") if path.suffix != ".part")
     if not whole:
-        return 0
+        return now
     then = _read_state(whole[-1])
     if then.examples != now.examples:
         raise WrongUse(
@@ -62,13 +76,35 @@ def load(accelerator: Accelerator, folder: Path, now: State) -> int:
         accelerator.load_state(str(whole[-1]))
     except (OSError, RuntimeError, EOFError, UnpicklingError, SafetensorError) as error:
         raise _damaged(whole[-1], error) from error
-    return then.step
+    return then
+
+
+def save_weights(accelerator: Accelerator, file: Path, stage: nn.Module) -> None:
+    """Write what is trained of the stage, all or nothing."""
+    if accelerator.is_main_process:
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with file_aside(file) as aside:
+                torch.save(stage.state_dict(), aside)
+        except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
+            raise Stop(f"cannot write the best weights {file}: {error}; make room and run --resume") from error
+    accelerator.wait_for_everyone()
+
+
+def load_weights(file: Path, stage: nn.Module) -> None:
+    """Bring back what `save_weights` wrote."""
+    try:
+        stage.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
+    except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
+        raise _damaged(file, error) from error
 
 
 def _read_state(checkpoint: Path) -> State:
     try:
-        return State(**json.loads((checkpoint / _STATE).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
+        facts = json.loads((checkpoint / _STATE).read_text(encoding="utf-8"))
+        standing = Standing(**facts.pop("standing", {}))
+        return State(**facts, standing=standing)
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise _damaged(checkpoint, error) from error
 
 

@@ -34,6 +34,7 @@ from bartizan_encoders.tower import Tower
 from bartizan_training import adapters, checkpoint, plan
 from bartizan_training.artefacts import Artefact
 from bartizan_training.checkpoint import State
+from bartizan_training.early_stop import Watch
 from bartizan_training.metrics import Metrics
 from bartizan_training.plan import Sources
 from bartizan_training.prefetch import Prefetcher
@@ -124,7 +125,9 @@ def fit(stage: Stage, table: TrainingStep, place: Place, metrics_path: Path) -> 
     model, optimizer = accelerator.prepare(stage.train(table.dropout), optimizer)
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state = State(step=0, processes=accelerator.num_processes, examples=stage.fingerprint)
-    done = checkpoint.load(accelerator, place.folder / "checkpoints", state)
+    state = checkpoint.load(accelerator, place.folder / "checkpoints", state)
+    done = state.step
+    watch = Watch(stage, table, table.early_stop, place, state.standing) if table.early_stop else None
     metrics = Metrics(metrics_path, accelerator, stage=place.number, kind=table.kind)
     metrics.forget_after(done)
     numbers = range(done * table.accumulate, steps * table.accumulate)
@@ -134,10 +137,11 @@ def fit(stage: Stage, table: TrainingStep, place: Place, metrics_path: Path) -> 
         _memory_explained(table),
     ):
         alarms: Mapping[str, str] = {}
-        while done < steps:
+        while done < steps and not (watch and watch.over):
             if table.dropout:
                 torch.manual_seed(_seed(place, step=done))
-            save = (done + 1) % table.checkpoint_every == 0 or done + 1 == steps
+            due = watch is not None and watch.due(done + 1, steps)
+            save = due or (done + 1) % table.checkpoint_every == 0 or done + 1 == steps
             stage.noting = save or (done + 1) % table.log_every == 0
             rate = table.learning_rate * _slope(done, steps, table.warmup)
             for group in optimizer.param_groups:
@@ -155,12 +159,17 @@ def fit(stage: Stage, table: TrainingStep, place: Place, metrics_path: Path) -> 
             optimizer.zero_grad()
             done += 1
             metrics.add(loss, norm, tokens, stage.notes)
-            told = metrics.write(done, rate) if stage.noting else {}
+            told = metrics.write(done, rate, watch.look if watch and due else None) if stage.noting else {}
             tick(note=f"loss {told['loss']:.4f}" if told else "")
             if stage.noting:
                 alarms = _warn(stage.alarms(told), alarms, done, place)
             if save:
-                checkpoint.save(accelerator, place.folder / "checkpoints", replace(state, step=done))
+                state = replace(state, step=done, standing=watch.standing if watch else state.standing)
+                checkpoint.save(accelerator, place.folder / "checkpoints", state)
+                if watch:
+                    watch.forget_older()
+    if watch:
+        watch.restore(done)
     accelerator.free_memory()
     adapters.as_they_were(stage)
 

@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from bartizan_connector.base.aside import write_aside
 from bartizan_connector.base.errors import Stop
+from bartizan_training.board import Board
 
 
 class Metrics:
@@ -20,6 +21,7 @@ class Metrics:
 
     def __init__(self, path: Path, accelerator: Accelerator, *, stage: int, kind: str) -> None:
         self._path, self._accelerator, self._stage, self._kind = path, accelerator, stage, kind
+        self._board = Board(path.parent, stage=stage, kind=kind)
         self._losses: list[Tensor] = []
         self._norms: list[Tensor] = []
         self._notes: Mapping[str, Tensor] = {}
@@ -28,7 +30,10 @@ class Metrics:
 
     def forget_after(self, step: int) -> None:
         """Drop the lines of this stage that a killed run wrote after its last checkpoint."""
-        if not self._accelerator.is_main_process or not self._path.exists():
+        if not self._accelerator.is_main_process:
+            return
+        self._board.begin_after(step)
+        if not self._path.exists():
             return
         *lines, cut_off = self._path.read_text(encoding="utf-8").split("\n")  # a line that was cut off has no end
         records = [(line, json.loads(line)) for line in lines]
@@ -43,8 +48,11 @@ class Metrics:
         self._norms.append(norm.detach())
         self._tokens += tokens
 
-    def write(self, step: int, learning_rate: float) -> Mapping[str, Any]:
-        """Write a line about the steps since the last one, the latest of which is `step`; what it says."""
+    def write(
+        self, step: int, learning_rate: float, judge: Callable[[int], Mapping[str, float]] | None = None
+    ) -> Mapping[str, Any]:
+        """Write a line about the steps since the last one, the latest of which is `step`; what it says. `judge` adds
+        what it finds, once the losses are known to be numbers."""
         if not self._losses:
             return {}
         here = torch.stack([torch.stack(self._losses), torch.stack(self._norms)]).float()
@@ -65,7 +73,10 @@ class Metrics:
         if self._notes:
             notes = self._accelerator.reduce(torch.stack([*self._notes.values()]).float(), "mean").tolist()
             record |= dict(zip(self._notes, notes, strict=True))
+        if judge:
+            record |= judge(step)
         if self._accelerator.is_main_process:
+            self._board.add(step, record)
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
         self._losses, self._norms, self._tokens, self._since = [], [], 0, time.monotonic()

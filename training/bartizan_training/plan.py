@@ -6,7 +6,10 @@ from dataclasses import dataclass
 
 from bartizan_connector.base.errors import WrongUse
 from bartizan_training.artefacts import PARTS, Kind
+from bartizan_training.early_stop import Dev
 from bartizan_training.recipe import START, AnyStep, Recipe
+from bartizan_training.stages.stage import TrainingStep
+from bartizan_training.step import under_key
 from bartizan_training.towers import ROLES, PlannedTower, require_one_space
 
 
@@ -34,8 +37,8 @@ def sources(recipe: Recipe) -> tuple[Sources, ...]:
     return tuple(found)
 
 
-def check_towers(recipe: Recipe, taken: Sequence[Sources]) -> None:
-    """Refuse a step whose towers will not do, as far as their form can be known now."""
+def check_towers(recipe: Recipe, taken: Sequence[Sources]) -> Mapping[str, Mapping[str, PlannedTower]]:
+    """Refuse a step whose towers will not do, as far as their form can be known now; what each step will give."""
     start = recipe.start_towers
     require_one_space(start["document"], start["query"])
     document, query = PlannedTower.read(start["document"]), PlannedTower.read(start["query"])
@@ -49,6 +52,7 @@ def check_towers(recipe: Recipe, taken: Sequence[Sources]) -> None:
         with _blamed(number, name):
             _require_one_space(taken[number - 1], towers)
             given[name] = step.plan(name, towers)
+    return given
 
 
 def check_data(recipe: Recipe, *, first: int, processes: int) -> None:
@@ -57,6 +61,9 @@ def check_data(recipe: Recipe, *, first: int, processes: int) -> None:
         if number >= first:
             with _blamed(number, name):
                 step.check_data((recipe.seed, number), processes)
+                if isinstance(step, TrainingStep) and step.early_stop:
+                    with under_key("early_stop"):
+                        Dev.read(step.early_stop, seed=recipe.seed)
 
 
 def _sources_of(step: AnyStep, given: Mapping[str, Kind]) -> Iterator[tuple[str, Source]]:

@@ -14,7 +14,7 @@ from bartizan_connector.space.spec import SPEC_FILE, Role, TowerSpec
 from bartizan_training import toml
 from bartizan_training.mine.cluster import Cluster
 from bartizan_training.mine.exact import Mine
-from bartizan_training.settings import Published, RecipePath, Start, Table
+from bartizan_training.settings import Published, RecipePath, Start, Table, Training
 from bartizan_training.stages.adapt import Adapt
 from bartizan_training.stages.contrastive import Contrastive
 from bartizan_training.stages.cross_encoder import CrossEncoding
@@ -94,14 +94,23 @@ class Recipe(Table):
         starts = {} if isinstance(self.tower, Published) else {"tower": self.tower}
         starts |= {"query_tower": self.query_tower} if self.query_tower else {}
         for name, step in zip(self.step_names, self.steps, strict=True):
-            if isinstance(step, DistilQuery) and step.student:
+            if isinstance(step, DistilQuery) and isinstance(step.student, Path):
                 starts[f"{name}.student"] = step.student
         return starts
 
     @classmethod
-    def load(cls, path: AnyPath, *, tower: Path | str | None = None, data: Path | None = None) -> Self:
+    def load(
+        cls,
+        path: AnyPath,
+        *,
+        tower: Path | str | None = None,
+        data: Path | None = None,
+        seed: int | None = None,
+        limit: int | None = None,
+    ) -> Self:
         """Read the file; `tower` and `data` take the place of the start tower and of every BEIR folder in it. A tower
-        given as text may name a published model, which is imported as the file says where it imports one itself."""
+        given as text may name a published model, which is imported as the file says where it imports one itself.
+        `limit` is set for every step that trains."""
         path = as_path(path, "the recipe")
         tables = read_toml(path, "recipe")
         if tower is not None:
@@ -112,7 +121,18 @@ class Recipe(Table):
                 tables["identities"] = {key: id for key, id in of_others if key not in ("tower", "query_tower")}
         if data is not None:
             _put_data(tables, str(data.absolute()))
-        return check(cls, tables, path, context=path.parent)
+        if seed is not None:
+            tables["seed"] = seed
+        recipe = check(cls, tables, path, context=path.parent)
+        return recipe if limit is None else recipe.limited(limit)
+
+    def limited(self, steps: int) -> Self:
+        """The recipe as a try-out: no step that trains takes more optimiser steps."""
+
+        def limited(step: AnyStep) -> AnyStep:
+            return step.model_copy(update={"limit": steps}) if isinstance(step, Training) else step
+
+        return self.model_copy(update={"steps": tuple(limited(step) for step in self.steps)})
 
     def identified(self) -> Self:
         """The recipe with the `tower_id` of each tower that it starts from, as it is now; one that is not there any
@@ -205,3 +225,5 @@ def _put_data(tables: dict[str, Any], folder: str) -> None:
                 table["path"] = folder
             if isinstance(table, dict) and "held_out" in table:
                 table["held_out"] = folder
+        if isinstance(step.get("early_stop"), dict):
+            step["early_stop"]["data"] = folder

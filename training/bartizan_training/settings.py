@@ -83,6 +83,21 @@ Start = Annotated[RecipePath | Published, BeforeValidator(_by_name)]
 """The folder of a tower, or a model to be imported; of a text, `minilm`, `smollm2` and `owner/name` are models."""
 
 
+class EarlyStop(Table):
+    """Stop training when the towers get no better on queries that are not learned from; the best weights are kept."""
+
+    data: RecipePath
+    """The BEIR folder."""
+    split: str = "dev"
+    """Its queries are asked: those of `qrels/<split>.tsv`, which must be no queries of the training split."""
+    every: Positive
+    """Optimiser steps between two judgements; the last step is judged too."""
+    patience: Positive
+    """Judgements in a row without gain after which training stops."""
+    documents: Positive = 1000
+    """Documents, drawn once, among which a query's own are looked for, beside all that the split judges."""
+
+
 class Training(Table):
     """The keys that every step has that trains."""
 
@@ -116,6 +131,10 @@ class Training(Table):
     """Cut texts here in training, where the tower's own limit is higher."""
     padded_tokens: Positive | None = None
     """Largest piece of a batch, with padding, that a tower takes at once; none: as suits the device."""
+    early_stop: EarlyStop | None = None
+    """Stop when the towers get no better by nDCG@10 on other queries, and take the best; `steps` are the most then."""
+    limit: Positive | None = None
+    """For a try-out: optimiser steps at most, and of unlabelled texts only as many as these use; `--limit` sets it."""
     log_every: Positive = 10
     """Steps between two lines of `metrics.jsonl`."""
     checkpoint_every: Positive = 500
@@ -129,9 +148,10 @@ class Training(Table):
 
     def length(self, batches_per_epoch: int) -> int:
         """How many optimiser steps the stage takes."""
-        if self.steps is not None:
-            return self.steps
-        return max(1, round((self.epochs or 0) * batches_per_epoch / self.accumulate))
+        asked = self.steps
+        if asked is None:
+            asked = max(1, round((self.epochs or 0) * batches_per_epoch / self.accumulate))
+        return asked if self.limit is None else min(asked, self.limit)
 
 
 class PairsTable(Table):
@@ -141,12 +161,22 @@ class PairsTable(Table):
     """The BEIR folder."""
     split: str = "train"
     """Judgements to learn from: `qrels/<split>.tsv`."""
+    titles: bool = False
+    """Learn that each document's title is to find its text, instead of judgements: as many weak pairs as documents."""
+    share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Learn from this share of the queries alone; a smaller share is part of a larger one."""
     sampler: Literal["pairs", "queries"] = "pairs"
     """One epoch is each judged pair once, or each query once with one of its documents."""
     negatives: RecipePath | None = None
     """A file of hard negatives, a line a query: `{"query": id, "negatives": [document ids]}`."""
     negatives_per_query: Positive = 1
     """Hard negatives drawn for each query of a batch, when there are any."""
+
+    @model_validator(mode="after")
+    def _titles_have_no_negatives(self) -> Self:
+        if self.titles and self.negatives:
+            raise ValueError("titles = true learns from no judged queries: leave negatives out")
+        return self
 
 
 class Queries(Table):

@@ -1,32 +1,55 @@
-"""Where a run starts: a tower that is there, or one that it first imports from a published model."""
+"""Where a run starts: towers that are there, or published models that it first imports."""
 
+from collections.abc import Callable
 from dataclasses import fields
+from pathlib import Path
 
 from accelerate import Accelerator
 
 from bartizan_connector.base.console import err
 from bartizan_encoders.importing import Wishes, import_tower
-from bartizan_training.recipe import START, Recipe
+from bartizan_training.recipe import START, AnyStep, Recipe
 from bartizan_training.run import Run
 from bartizan_training.settings import Published
+from bartizan_training.stages.distil_query import DistilQuery
 from bartizan_training.towers import TrainedTowers
 
 
 def imported(recipe: Recipe, run: Run, accelerator: Accelerator) -> Recipe:
-    """The recipe with the folder of a tower in the place of a published model; imported once, as an artefact of the
+    """The recipe with the folder of a tower in the place of each published model; imported once, as an artefact of the
     run that its steps can name."""
     accelerator.wait_for_everyone()
-    published = recipe.tower
-    if not isinstance(published, Published):
-        return recipe
-    artefact = run.artefacts.of(START, "towers", {"published": published.model_dump(mode="json", exclude_none=True)})
-    if accelerator.is_main_process and not artefact.exists:
-        err.print(f"importing {published.source} …", markup=False)
-        tower = import_tower(published.source, _wishes(published))
-        with artefact.written() as folder:
-            TrainedTowers(tower, tower).save(folder)
+
+    def into_the_run(published: Published) -> Path:
+        made_from = {"published": published.model_dump(mode="json", exclude_none=True)}
+        artefact = run.artefacts.of(START, "towers", made_from)
+        if accelerator.is_main_process and not artefact.exists:
+            with artefact.written() as folder:
+                import_into(folder, published)
+        return (artefact.folder / "document").absolute()
+
+    ready = with_folders(recipe, into_the_run)
     accelerator.wait_for_everyone()
-    return recipe.model_copy(update={"tower": (artefact.folder / "document").absolute()})
+    return ready
+
+
+def import_into(folder: Path, published: Published) -> None:
+    """Import the model as both towers of the folder."""
+    err.print(f"importing {published.source} …", markup=False)
+    tower = import_tower(published.source, _wishes(published))
+    TrainedTowers(tower, tower).save(folder)
+
+
+def with_folders(recipe: Recipe, folder_of: Callable[[Published], Path]) -> Recipe:
+    """The recipe with a folder for each published model in it."""
+
+    def ready(step: AnyStep) -> AnyStep:
+        if isinstance(step, DistilQuery) and isinstance(step.student, Published):
+            return step.model_copy(update={"student": folder_of(step.student)})
+        return step
+
+    tower = folder_of(recipe.tower) if isinstance(recipe.tower, Published) else recipe.tower
+    return recipe.model_copy(update={"tower": tower, "steps": tuple(ready(step) for step in recipe.steps)})
 
 
 def _wishes(published: Published) -> Wishes:

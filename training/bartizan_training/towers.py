@@ -124,6 +124,8 @@ class PlannedTower:
     width: int
     causal: bool = False
     """Whether its backbone is a causal language model's."""
+    folder: Path | None = None
+    """Where the tower lies that it grows out of."""
 
     @classmethod
     def read(cls, folder: Path) -> Self:
@@ -141,6 +143,7 @@ class PlannedTower:
             layers=config.num_hidden_layers,
             width=config.hidden_size,
             causal=is_causal(config),
+            folder=folder,
         )
 
     def trained_in(self, step: str, *, space: str, roles: tuple[Role, ...]) -> "PlannedTower":

@@ -79,6 +79,15 @@ class BeirData:
         return digest_of({"corpus": self.corpus, "queries": queries, "qrels": qrels}, domain=_HASH_DOMAIN)
 
 
+def read_titles(folder: Path) -> Iterator[tuple[str, str]]:
+    """Title and text of each document that has both."""
+    for _, record, where in _records(folder / "corpus.jsonl"):
+        title = _string(record, "title", where) if record.get("title") else ""
+        text = _string(record, "text", where)
+        if title.strip() and text.strip():
+            yield title, text
+
+
 def write_collection(
     folder: Path,
     documents: Iterable[Mapping[str, Any]],

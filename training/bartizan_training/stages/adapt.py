@@ -124,6 +124,10 @@ class AdaptStage(Stage):
         loss: Tensor = clm + self._table.loss.w_relu * relu_clm
         return loss
 
+    def towers_now(self) -> tuple[Tower, Tower]:
+        """The tower in both roles."""
+        return self.tower, self.tower
+
     def finish(self) -> TrainedTowers:
         """The tower in both roles."""
         self.tower.spec = self.tower.spec.model_copy(update={"name": self._place.name})

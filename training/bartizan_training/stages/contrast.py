@@ -39,6 +39,13 @@ class OnJudged(FromTowers, TrainingStep):
             )
         return self
 
+    @model_validator(mode="after")
+    def _others_to_judge_by(self) -> Self:
+        rule, learned = self.early_stop, self.data
+        if rule and not learned.titles and (rule.data, rule.split) == (learned.path, learned.split):
+            raise ValueError(f"early_stop.split = '{rule.split}' has the queries that are learned from: name another")
+        return self
+
 
 def contrast(q_BD: Tensor, d_ND: Tensor, known_BN: Tensor, table: InfoNce) -> Tensor:
     """InfoNCE as the recipe sets it."""

@@ -107,6 +107,10 @@ class ContrastiveStage(Stage):
         q_BD, own_BD, hard_HD = (from_all(part, self._place.accelerator) for part in parts)
         return contrast(q_BD, torch.cat([own_BD, hard_HD]), known_BN, self._table.loss)
 
+    def towers_now(self) -> tuple[Tower, Tower]:
+        """Both towers."""
+        return self._towers[0], self._towers[-1]
+
     def finish(self) -> TrainedTowers:
         """Tied towers play both roles; apart, each keeps the one it was trained for."""
         query, document = self._towers[0], self._towers[-1]

@@ -26,7 +26,7 @@ from bartizan_training.data.texts import read_texts
 from bartizan_training.embedding import arithmetic, capped, encode
 from bartizan_training.frozen import Frozen, freeze
 from bartizan_training.losses import alignment, token_gap
-from bartizan_training.settings import Alignment, RecipePath, TextSource
+from bartizan_training.settings import Alignment, Published, Start, TextSource
 from bartizan_training.stages.stage import Batch, Embedded, Stage, TrainingStep
 from bartizan_training.step import FromTowers, Place, Taken, under_key
 from bartizan_training.towers import PlannedTower, Towers, TrainedTowers
@@ -39,8 +39,8 @@ class DistilQuery(FromTowers, TrainingStep):
     """`distil_query`"""
     layers: tuple[Annotated[int, Field(ge=0)], ...] | None = None
     """The student is the teacher cut to these layers, counted from 0; give `layers` or `student`."""
-    student: RecipePath | None = None
-    """The student is this tower; a linear head brings it to the document tower's dimension."""
+    student: Start | None = None
+    """The student is this tower, or this published model; a linear head brings it to the document tower's dimension."""
     texts: Annotated[tuple[TextSource, ...], Field(min_length=1)]
     """Query texts, from one or more sources; each different text counts once."""
     loss: Alignment = Alignment()
@@ -54,11 +54,18 @@ class DistilQuery(FromTowers, TrainingStep):
             raise ValueError("give either layers or student")
         return self
 
+    @property
+    def student_folder(self) -> Path | None:
+        """The folder of a student that is there."""
+        if isinstance(self.student, Published):
+            raise WrongUse(f"student = '{self.student.source}' is to be imported before the first step")
+        return self.student
+
     def plan(self, name: str, towers: Mapping[str, PlannedTower]) -> Mapping[str, PlannedTower]:
         """The document tower as it was, and a student of its space."""
         document, teacher = towers["document"], towers["query"]
         teacher.spec.role("query")
-        origin = PlannedTower.read(self.student) if self.student else self._cut(teacher)
+        origin = PlannedTower.read(self.student_folder) if self.student_folder else self._cut(teacher)
         with under_key("student"):
             student = origin.trained_in(name, space=document.space, roles=("query",))
         if self.loss.w_tokens:
@@ -78,14 +85,20 @@ class DistilQuery(FromTowers, TrainingStep):
     def check_data(self, seed: tuple[int, int], processes: int) -> None:
         """Texts that fill a batch."""
         with under_key("texts"):
-            texts = read_texts(self.texts, seed=seed)
+            texts = self.read(seed)
         with under_key("batch_size"):
             Order(len(texts), self.batch_size, seed=seed)
             require_even(self.batch_size, processes)
 
+    def read(self, seed: tuple[int, int]) -> tuple[str, ...]:
+        """The texts; no more than a try-out uses."""
+        texts = read_texts(self.texts, seed=seed)
+        return texts if self.limit is None else texts[: self.limit * self.accumulate * self.batch_size]
+
     def made_from(self) -> dict[str, Any]:
         """The settings, and which tower the student is."""
-        student = {"student_id": TowerSpec.read(self.student).tower_id} if self.student else {}
+        folder = self.student_folder
+        student = {"student_id": TowerSpec.read(folder).tower_id} if folder else {}
         return super().made_from() | student
 
     def stage(self, taken: Taken, place: Place) -> "DistilQueryStage":
@@ -103,7 +116,7 @@ class DistilQueryStage(Stage):
         self._table, self._place, self._document = table, place, document
         self._space = start.document.spec
         self.student = _student(table, start)
-        texts = read_texts(table.texts, seed=place.seed)
+        texts = table.read(place.seed)
         self.fingerprint = hashlib.sha256(json.dumps(texts).encode()).hexdigest()
         self._order = Order(len(texts), table.batch_size, seed=place.seed)
         self.batches_per_epoch = self._order.batches_per_epoch
@@ -151,6 +164,10 @@ class DistilQueryStage(Stage):
         parts = (torch.cat(part).float() for part in zip(*found, strict=True))
         return dict(zip(("student", "teacher", "token_gap"), parts, strict=True))
 
+    def towers_now(self) -> tuple[Tower, Path]:
+        """The student, and where the document tower lies."""
+        return self.student, self._document
+
     def finish(self) -> TrainedTowers:
         """The student joins the document tower's space."""
         spec = self.student.spec.model_copy(update={"name": f"{self._place.name}-query"})
@@ -185,7 +202,8 @@ def _require_same_tokens(student: PlannedTower, teacher: PlannedTower) -> None:
 def _student(table: DistilQuery, start: Towers) -> Tower:
     """A tower for queries alone, with vectors of the document tower's size and similarity."""
     space = start.document.spec
-    origin = Tower.load(table.student) if table.student else start.query.cut(table.layers or ())
+    folder = table.student_folder
+    origin = Tower.load(folder) if folder else start.query.cut(table.layers or ())
     spec = origin.spec
     head = origin.head
     if spec.dim != space.dim:

@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from bartizan_encoders.tower import Tower
 from bartizan_training.data.packing import Packed, TokenTable
 from bartizan_training.data.pairs import read_pairs
 from bartizan_training.data.samplers import PairSampler, share
@@ -89,6 +90,10 @@ class RefineStage(Stage):
         d_ND, known_BN = batch.beside
         q_BD = from_all(embedded["query"], self._place.accelerator)
         return contrast(q_BD, d_ND, known_BN, self._table.loss)
+
+    def towers_now(self) -> tuple[Tower, Path]:
+        """The query tower, and where the document tower lies."""
+        return self.query, self._document
 
     def finish(self) -> TrainedTowers:
         """The query tower stays in the document tower's space."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol, Self
 
 import torch
+from pydantic import model_validator
 from torch import Tensor, nn
 
 from bartizan_connector.space.spec import Role
@@ -86,6 +87,10 @@ class Stage(nn.Module, ABC):
     def finish(self) -> Saved:
         """What was trained, as it shall be saved."""
 
+    def towers_now(self) -> tuple[Tower, Tower | Path] | None:
+        """The query and the document tower as they are at this step, or where a frozen one lies; none: it has none."""
+        return None
+
     def alarms(self, record: Mapping[str, Any]) -> Mapping[str, str]:
         """What a person should hear of a line of the metrics, by the figure that says so."""
         return {}
@@ -97,6 +102,12 @@ class Stage(nn.Module, ABC):
 
 class TrainingStep(Step, Training):
     """A step that trains: its table makes a stage."""
+
+    @model_validator(mode="after")
+    def _towers_to_judge(self) -> Self:
+        if self.early_stop and self.gives != "towers":
+            raise ValueError(f"early_stop judges towers, and a step of kind '{self.kind}' gives none: leave it out")
+        return self
 
     @abstractmethod
     def stage(self, taken: Taken, place: Place) -> Stage:

@@ -174,6 +174,10 @@ class TasBalancedStage(Stage):
             loss = loss + how.w_in_batch * in_batch_margin_mse(student, teacher)
         return loss
 
+    def towers_now(self) -> tuple[Tower, Tower]:
+        """One tower under both roles."""
+        return self.tower, self.tower
+
     def finish(self) -> TrainedTowers:
         """One tower under both roles."""
         return TrainedTowers(self.tower, self.tower)

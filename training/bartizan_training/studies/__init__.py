@@ -1,0 +1,1 @@
+"""Studies: questions that several runs of a recipe answer together."""
