@@ -3,7 +3,7 @@ PYTHON ?= python3
 UV_VERSION = 0.13.8
 VENV = .venv/bin
 
-.PHONY: env demo test check lint bench gpu triton triton-env lock clean
+.PHONY: env demo test check lint bench soak gpu triton triton-env infinity-env lock clean
 
 env: .venv/.stamp
 
@@ -34,6 +34,16 @@ $(TRITON)/.stamp: tests/servers/triton.lock | .tools/bin/uv
 triton: env triton-env
 	$(VENV)/python -m tests.servers.triton $(REPO)
 
+# The server beside which a hop to Triton is measured (benchmarks/infinity.py).
+INFINITY = .venv-infinity
+infinity-env: $(INFINITY)/.stamp
+
+$(INFINITY)/.stamp: | .tools/bin/uv
+	.tools/bin/uv venv --quiet --allow-existing --python $(PYTHON) $(INFINITY)
+	UV_COMPILE_BYTECODE=1 .tools/bin/uv pip install --quiet --python $(INFINITY)/bin/python \
+	  'infinity-emb[server,optimum]==0.0.78' 'optimum-onnx==0.1.0' 'transformers==4.57.6'
+	@touch $@
+
 demo: env
 	$(VENV)/bartizan demo
 
@@ -49,6 +59,10 @@ test: env
 bench: env
 	$(VENV)/python -m benchmarks
 
+# 200,000 requests through the real Triton server, and the memory of both sides.
+soak: env triton-env
+	$(VENV)/python -m benchmarks soak_triton
+
 gpu: env
 	$(VENV)/pytest -m gpu
 	@if $(VENV)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; \
@@ -62,4 +76,4 @@ lock: .tools/bin/uv
 	  --generate-hashes --no-emit-index-url --no-annotate --no-header --quiet --output-file tests/servers/triton.lock
 
 clean:
-	rm -rf .venv $(TRITON) .tools build dist
+	rm -rf .venv $(TRITON) $(INFINITY) .tools build dist

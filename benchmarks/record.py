@@ -29,6 +29,7 @@ _PACKAGES = (
     "tokenizers",
     "torch",
     "transformers",
+    "tritonclient",
 )
 
 Table = Sequence[Mapping[str, str]]
