@@ -1,6 +1,7 @@
 """A soak of the real Triton server: 200,000 requests of random lengths, and the memory of server and client on the way.
 
-The tower is MiniLM's first layer in int8: its vocabulary and its lengths, so that the time goes into requests. It fails when either grows by more than a twentieth after the first fifth of the requests.
+The tower is MiniLM's first layer in int8: its vocabulary and its lengths, so that the time goes into requests. It fails
+when either side grows by more than a twentieth after the first fifth of the requests.
 """
 
 import asyncio
@@ -30,7 +31,7 @@ _SETTLED = 4
 """Parts after which every length has come, and memory is held to what it was then."""
 _GROWTH = 1.05
 _CLIENTS = 32
-_USUAL_WORDS, _MOST_WORDS = 8, 200
+_USUAL_WORDS, _MOST_WORDS, _LONG = 8, 250, 0.01
 TEXT = "how do i make a server answer many people at once with towers that hang on walls"
 
 
@@ -57,7 +58,7 @@ def run() -> None:
 
 
 async def _soaked(server: TritonServer, export: Path) -> list[dict[str, float]]:
-    """Mostly short texts, now and then one as long as the tower takes; MiB after each part."""
+    """Mostly short texts, one in a hundred of any length up to what the tower takes; MiB after each part."""
     spec = TowerSpec.read(export)
     chance, words = random.Random(0), TEXT.split()
     found: list[dict[str, float]] = []
@@ -71,7 +72,8 @@ async def _soaked(server: TritonServer, export: Path) -> list[dict[str, float]]:
             nonlocal done
             while done < until:
                 done += 1
-                count = min(_MOST_WORDS, 1 + int(chance.expovariate(1 / _USUAL_WORDS)))
+                usual = 1 + int(chance.expovariate(1 / _USUAL_WORDS))
+                count = chance.randint(1, _MOST_WORDS) if chance.random() < _LONG else usual
                 came = await encoder.aencode([" ".join(chance.choices(words, k=count))], "query")
                 lengths.append(came.tokens[0])
 
