@@ -1,13 +1,17 @@
 """`bartizan ingest`: brings the configured collection up to what the source says."""
 
-from contextlib import ExitStack, closing
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from threading import Event, current_thread, main_thread
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bartizan_connector.base.console import err, out, progress
+from bartizan_connector.base.errors import WrongUse
 from bartizan_connector.config import Config
 
 if TYPE_CHECKING:
@@ -32,6 +36,12 @@ def ingest(
     reindex: Annotated[
         bool, typer.Option("--reindex", help="First build the indexes anew, as [backend] index asks now.")
     ] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="A topic: go on until told to stop; without either, this is what is done.")
+    ] = False,
+    until_caught_up: Annotated[
+        bool, typer.Option("--until-caught-up", help="A topic: end when what is there now has been read.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Stream the documents of [source] into the collection: read, skip what is there, encode, write.
@@ -40,13 +50,19 @@ def ingest(
     {"_id": "a", "_deleted": true} removes it. Run it again whenever the files change: what is stored already is not
     encoded again, and a run that was killed goes on where it stopped. A line that cannot be stored is set aside in the
     dead-letter file with its position and the reason, and the rest goes on. One run at a time may write a collection.
+
+    A topic ([source] kind = "kafka") is followed: SIGTERM ends the worker once what is in flight is committed. Workers
+    of one group share its partitions.
     """
     from bartizan_connector.stream.sources import open_source
 
+    if follow and until_caught_up:
+        raise WrongUse("--follow goes on and --until-caught-up ends: give one of them")
     settings = Config.load(config)
-    source = open_source(settings)
+    source = open_source(settings, follow=True if follow else False if until_caught_up else None)
     try:
-        report = ingest_all(settings, source, reindex=reindex)
+        with _told_to_stop() as stop:
+            report = ingest_all(settings, source, reindex=reindex, stop=stop)
     except KeyboardInterrupt:
         err.print(
             "interrupted; what was committed is stored. Run the same command again: it completes what was begun, "
@@ -69,8 +85,23 @@ def ingest(
         raise typer.Exit(1)
 
 
-def ingest_all(config: Config, source: "Source", *, reindex: bool = False) -> "Report":
-    """Open what the configuration names, and run the source through it with a progress bar; the source is closed."""
+@contextmanager
+def _told_to_stop() -> Iterator[Event]:
+    """Set by SIGTERM, as an operator's tools send it; what was there before is put back."""
+    stop = Event()
+    if current_thread() is not main_thread():
+        yield stop
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def ingest_all(config: Config, source: "Source", *, reindex: bool = False, stop: Event | None = None) -> "Report":
+    """Open what the configuration names, and run the source through it with a progress bar; the source is closed.
+    When `stop` is set, what is in flight is committed and the run ends."""
     from bartizan_connector.config.towers import collection_of, open_encoders
     from bartizan_connector.search.configured import open_words
     from bartizan_connector.stream.work import run
@@ -89,7 +120,9 @@ def ingest_all(config: Config, source: "Source", *, reindex: bool = False) -> "R
         if words is not None:
             opened.enter_context(closing(words))
         with progress(f"ingesting into {collection.name}", total=source.backlog()) as tick:
-            return run(source, encoders, backend, collection, words=words, on_batch=lambda share: tick(share.read))
+            return run(
+                source, encoders, backend, collection, words=words, on_batch=lambda share: tick(share.read), stop=stop
+            )
 
 
 def _remark(report: "Report", source: "Source") -> None:
