@@ -144,17 +144,27 @@ class Asking:
         head = (
             f"POST /embeddings HTTP/1.1\r\nhost: here\r\ncontent-type: application/json\r\ncontent-length: {len(body)}"
         )
-        reader, writer = (
-            self._idle.pop() if self._idle else await asyncio.open_connection("127.0.0.1", self._port, limit=2**20)
-        )
-        writer.write(head.encode() + b"\r\n\r\n" + body)
-        answered = (await reader.readuntil(b"\r\n\r\n")).decode().lower().split("\r\n")
+        request = head.encode() + b"\r\n\r\n" + body
+        while True:
+            reused = bool(self._idle)
+            reader, writer = self._idle.pop() if reused else await self._connected()
+            writer.write(request)
+            try:
+                answered = (await reader.readuntil(b"\r\n\r\n")).decode().lower().split("\r\n")
+                break
+            except (asyncio.IncompleteReadError, OSError):
+                writer.close()
+                if not reused:  # one that was kept may have been given up by the server meanwhile
+                    raise
         length = next(int(line.split(":")[1]) for line in answered if line.startswith("content-length:"))
         answer = await reader.readexactly(length)
         if " 200 " not in answered[0]:
             raise Stop(f"Infinity answered {answered[0]}: {answer[:200]!r}")
         self._idle.append((reader, writer))
         return np.frombuffer(base64.b64decode(json.loads(answer)["data"][0]["embedding"]), dtype=np.float32)
+
+    async def _connected(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_connection("127.0.0.1", self._port, limit=2**20)
 
     async def close(self) -> None:
         """Let the connections go."""
