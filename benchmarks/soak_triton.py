@@ -31,7 +31,7 @@ _SETTLED = 4
 """Parts after which every length has come, and memory is held to what it was then."""
 _GROWTH = 1.05
 _CLIENTS = 32
-_USUAL_WORDS, _MOST_WORDS, _LONG = 8, 250, 0.01
+_USUAL_WORDS, _MOST_WORDS, _LONG = 8, 250, 0.002
 TEXT = "how do i make a server answer many people at once with towers that hang on walls"
 
 
@@ -58,7 +58,7 @@ def run() -> None:
 
 
 async def _soaked(server: TritonServer, export: Path) -> list[dict[str, float]]:
-    """Mostly short texts, one in a hundred of any length up to what the tower takes; MiB after each part."""
+    """Mostly short texts, one in five hundred of any length up to what the tower takes; MiB after each part."""
     spec = TowerSpec.read(export)
     chance, words = random.Random(0), TEXT.split()
     found: list[dict[str, float]] = []
