@@ -134,6 +134,7 @@ class Reader:
     def _run(self) -> None:
         try:
             while not self._closing:
+                self._go_on_joining()
                 self._regain()
                 self._pace()
                 self._take_in(self._polled())
@@ -152,6 +153,14 @@ class Reader:
             self._consumer.seek_to_beginning(*fresh)
             return {}
         return records
+
+    def _go_on_joining(self) -> None:
+        """A leader that rejoins since the topic's description changed forgets, when a poll ends halfway, that it does
+        (kafka-python 3.0.12): commits would be refused for ever."""
+        coordinator = self._consumer._coordinator
+        halfway = self._consumer.group_metadata().state == kafka.structs.MemberState.REBALANCING
+        if halfway and not coordinator.need_rejoin():
+            coordinator.request_rejoin()
 
     def _regain(self) -> None:
         """A partition that was dropped, and that the group has left with us after all, is read again from its place."""

@@ -19,7 +19,7 @@ from bartizan_connector.stream.kafka.reader import Read, Reader
 from bartizan_connector.stream.source import Batch, Message
 
 _COMMIT_SECONDS = 10.0
-_BEGINNING = 0
+_REBALANCE_SECONDS = 0.05
 
 
 class KafkaSource:
@@ -124,13 +124,18 @@ class KafkaSource:
         last = batch.messages[-1]
         assert isinstance(last, KafkaMessage)
         number, offset, epoch = last.record.partition, last.record.offset + 1, last.record.leader_epoch
-        try:
-            with translating(f"a commit of topic {self._settings.topic}", self._settings):
-                reader.commit(number, offset, -1 if epoch is None else epoch, _COMMIT_SECONDS)
-        except Retry as error:
-            if not isinstance(error.__cause__, errors.CommitFailedError):
-                raise
-            reader.drop(number)
+        deadline = time.monotonic() + _COMMIT_SECONDS
+        while True:
+            try:
+                with translating(f"a commit of topic {self._settings.topic}", self._settings):
+                    reader.commit(number, offset, -1 if epoch is None else epoch, _COMMIT_SECONDS)
+                return
+            except Retry as error:
+                if isinstance(error.__cause__, errors.CommitFailedError):
+                    return reader.drop(number)
+                if not isinstance(error.__cause__, errors.RebalanceInProgressError) or time.monotonic() > deadline:
+                    raise
+                time.sleep(_REBALANCE_SECONDS)  # the reader goes on with it meanwhile
 
     def dead_letter(self, message: Message, reason: str) -> None:
         """Hand it over; durable with the batch's commit."""

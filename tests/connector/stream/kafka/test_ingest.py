@@ -89,7 +89,7 @@ class Project:
     def stored(self) -> Model:
         config = Config.load(self.config)
         with closing(config.backend.open()) as backend, closing(opened(backend, config)) as store:
-            return {row.id: str(row.fields["text"]) for row in store.scan()}
+            return {each.id: str(each.rows[0].fields["text"]) for each in store.scan() if each.rows}
 
 
 def opened(backend: Any, config: Config) -> Store:
