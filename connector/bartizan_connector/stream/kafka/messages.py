@@ -36,8 +36,10 @@ def plain(key: bytes | None, value: bytes | None) -> tuple[str | None, bytes | N
 
 def text_of(key: bytes | None) -> str | None:
     """A key as text."""
+    if key is None:
+        return None
     try:
-        return None if key is None else key.decode()
+        return key.decode()
     except UnicodeDecodeError as error:
         raise Reject((), f"the key is not UTF-8: byte 0x{key[error.start]:02x} at {error.start + 1}") from error
 

@@ -100,7 +100,7 @@ class Reader:
         places = [kafka.TopicPartition(self._topic, number) for number in numbers]
         ends = self._consumer.end_offsets(places)
         behind = [ends[place] - (self._consumer.position(place, timeout_ms=1000) or 0) for place in places]
-        return ready + sum(max(0, each) for each in behind)
+        return ready + sum(max(0, int(each)) for each in behind)
 
     def take(self) -> Read | None:
         """The next records of a partition that is still ours; to be called with `changed` held."""
