@@ -148,9 +148,8 @@ class Reader:
     def _polled(self) -> dict[Any, list[Any]]:
         try:
             records: dict[Any, list[Any]] = self._consumer.poll(_POLL_MS)
-        except errors.NoOffsetForPartitionError:  # a group that was never here begins at the beginning
-            fresh = [place for place in self._consumer.assignment() if self._consumer.committed(place) is None]
-            self._consumer.seek_to_beginning(*fresh)
+        except errors.NoOffsetForPartitionError as error:  # a group that was never here begins at the beginning
+            self._consumer.seek_to_beginning(*error.args[0])
             return {}
         return records
 
