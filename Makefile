@@ -3,7 +3,7 @@ PYTHON ?= python3
 UV_VERSION = 0.13.8
 VENV = .venv/bin
 
-.PHONY: env demo test check lint bench soak gpu triton triton-env lock clean
+.PHONY: env demo test check lint bench soak gpu triton triton-env infinity-env lock clean
 
 env: .venv/.stamp
 
@@ -42,6 +42,16 @@ $(TRITON)/.stamp: tests/servers/triton.lock | .tools/bin/uv
 triton: env triton-env
 	$(VENV)/python -m tests.servers.triton $(REPO)
 
+# The server beside which a hop to Triton is measured (benchmarks/infinity.py).
+INFINITY = .venv-infinity
+infinity-env: $(INFINITY)/.stamp
+
+$(INFINITY)/.stamp: | .tools/bin/uv
+	.tools/bin/uv venv --quiet --allow-existing --python $(PYTHON) $(INFINITY)
+	UV_COMPILE_BYTECODE=1 .tools/bin/uv pip install --quiet --python $(INFINITY)/bin/python \
+	  'infinity-emb[server,optimum]==0.0.78' 'optimum-onnx==0.1.0' 'transformers==4.57.6'
+	@touch $@
+
 demo: env
 	$(VENV)/bartizan demo
 
@@ -57,14 +67,16 @@ test: env
 bench: env
 	$(VENV)/python -m benchmarks
 
-# Kills and rivals by the hundred, which tests try by twos and threes: one file a line.
+# Kills and rivals by the hundred, which tests try by twos and threes (one file a line), and 200,000 requests through the
+# real Triton server with the memory of both sides.
 SOAKS = \
   tests/connector/store/embedded/test_kills.py \
   tests/connector/stream/test_word_kills.py \
   tests/connector/stream/test_two_writers.py
-soak: env
+soak: env triton-env
 	$(VENV)/python -m tests.soak --kills $${BARTIZAN_KILLS:-300}
 	BARTIZAN_KILLS=$${BARTIZAN_KILLS:-120} BARTIZAN_ROUNDS=$${BARTIZAN_ROUNDS:-25} $(VENV)/pytest -s -q --timeout 3000 $(SOAKS)
+	$(VENV)/python -m benchmarks soak_triton
 
 gpu: env
 	$(VENV)/pytest -m gpu
@@ -79,4 +91,4 @@ lock: .tools/bin/uv
 	  --generate-hashes --no-emit-index-url --no-annotate --no-header --quiet --output-file tests/servers/triton.lock
 
 clean:
-	rm -rf .venv $(TRITON) .tools build dist
+	rm -rf .venv $(TRITON) $(INFINITY) .tools build dist

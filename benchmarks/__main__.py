@@ -10,7 +10,15 @@ from typing import Any
 from bartizan_connector.base.console import err
 from bartizan_connector.base.errors import BartizanError
 
-BENCHMARKS = ("query_tower", "collections", "embedded_store", "training_throughput", "recipes", "triton_hop")
+BENCHMARKS = (
+    "query_tower",
+    "collections",
+    "embedded_store",
+    "training_throughput",
+    "recipes",
+    "triton_hop",
+    "soak_triton",
+)
 """Each is a file, read only when it is asked for: what it needs may be missing where another one runs."""
 
 

@@ -31,6 +31,7 @@ _PACKAGES = (
     "tokenizers",
     "torch",
     "transformers",
+    "tritonclient",
 )
 
 Table = Sequence[Mapping[str, str]]

@@ -1,20 +1,20 @@
 """What a hop to Triton costs: MiniLM int8 in process, and on the real server by ids and by texts, for 1 to 32 clients.
 
-Then a soak: many requests of random lengths, and the memory of server and client before, on the way and afterwards.
+Beside it Infinity on the same weights, by texts. All of them take turns in one run.
 """
 
 import asyncio
-import random
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import closing
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bartizan_connector.base.console import err
+from bartizan_connector.base.errors import Stop
 from bartizan_connector.encode.export import Export
 from bartizan_connector.encode.onnx import OnnxEncoder
 from bartizan_connector.encode.triton.calls import Access, Server, service_pb2
@@ -27,17 +27,19 @@ from bartizan_triton.repository.serving import Serving
 from bartizan_triton.repository.text import TextModel
 from bartizan_triton.repository.write import add_version
 from benchmarks.collections import minilm
+from benchmarks.infinity import Asking, rival_model, running, version
 from benchmarks.record import Record, Table
 from tests.servers.triton import TritonServer
 
 CLIENTS = (1, 8, 32)
-ROUNDS = 3
-_SECONDS = 2.0
-_SOAK_REQUESTS = 200_000
-_SOAK_CLIENTS = 32
+ROUNDS = 5
+_SECONDS = 1.2
+_LEAST_AGREEMENT = 0.97
+"""Cosine of the rival's vector to ours: both are int8 of one model, made by two ways."""
 QUERY = "how do i make a server answer many people at once"
-"""Twelve tokens."""
+"""Thirteen tokens."""
 Ask = Callable[[], Awaitable[object]]
+IN_PROCESS, RIVAL = "in process", "Infinity: texts, tokenised by the server"
 
 
 def run() -> None:
@@ -47,30 +49,38 @@ def run() -> None:
         place = Path(scratch)
         minilm(place / "tower")
         export_tower(place / "tower", place / "export", "int8")
-        repository = place / "models"
-        export = Export.read(place / "export")
-        add_version(repository, export, Serving(backend="python"), name="joined", text=True)
-        add_version(repository, export, Serving(backend="python"), name="single")
-        config = repository / "single" / CONFIG_FILE
-        config.write_text(config.read_text().replace("dynamic_batching {\n}\n", ""))
-        server = TritonServer(repository)
-        server.start()
-        try:
-            hop = _hop(server, place / "export")
-            record.write({"hop": hop}, {"Hop": _table(hop)})
-            soak = _soak(server, place / "export")
-        finally:
-            server.stop()
-    record.write({"hop": hop, "soak": soak}, {"Hop": _table(hop), "Soak": _soak_table(soak)})
+        rival_model(place / "rival")
+        with _serving(place) as server, running(place / "rival") as port:
+            hop = _hop(server, place / "export", port)
+    rival = f"infinity-emb {version()}"
+    title = f"One query of thirteen tokens, int8, median of {ROUNDS} rounds, beside {rival}"
+    record.write({"rival": rival, "hop": hop}, {title: _table(hop)})
     record.show()
 
 
-def _hop(server: TritonServer, export: Path) -> dict[str, dict[str, dict[str, float]]]:
+@contextmanager
+def _serving(place: Path) -> Iterator[TritonServer]:
+    """The export as model `joined`, which also takes texts, and as `single`, whose requests are not joined."""
+    repository = place / "models"
+    export = Export.read(place / "export")
+    add_version(repository, export, Serving(backend="python"), name="joined", text=True)
+    add_version(repository, export, Serving(backend="python"), name="single")
+    config = repository / "single" / CONFIG_FILE
+    config.write_text(config.read_text().replace("dynamic_batching {\n}\n", ""))
+    server = TritonServer(repository)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+def _hop(server: TritonServer, export: Path, port: int) -> dict[str, dict[str, dict[str, float]]]:
     times: dict[str, dict[int, list[list[float]]]] = {}
     for turn in range(ROUNDS):
         err.print(f"round {turn + 1} of {ROUNDS} …", markup=False)
         for clients in CLIENTS:
-            for name, found in asyncio.run(_one_round(server, export, clients, turn)).items():
+            for name, found in asyncio.run(_one_round(server, export, port, clients, turn)).items():
                 times.setdefault(name, {}).setdefault(clients, []).append(found)
     return {
         name: {str(clients): _summary(rounds) for clients, rounds in by_clients.items()}
@@ -78,9 +88,10 @@ def _hop(server: TritonServer, export: Path) -> dict[str, dict[str, dict[str, fl
     }
 
 
-async def _one_round(server: TritonServer, export: Path, clients: int, turn: int) -> dict[str, list[float]]:
+async def _one_round(server: TritonServer, export: Path, port: int, clients: int, turn: int) -> dict[str, list[float]]:
     spec = TowerSpec.read(export)
     tokens, access = Tokens.read(export, spec), Access(url=server.url)
+    rival = Asking(port)
     with (
         closing(OnnxEncoder.open(export, threads=1)) as here,
         closing(TritonEncoder.open(access, tokens, spec, model="joined", calls=clients)) as by_server,
@@ -88,15 +99,27 @@ async def _one_round(server: TritonServer, export: Path, clients: int, turn: int
         closing(TritonEncoder.open(access, tokens, spec, model="single", calls=clients)) as single,
         closing(Server(access)) as bare,
     ):
+        _require_agreement(here, await rival.vector(QUERY))
         ways: dict[str, Ask] = {
-            "in process": lambda: here.aencode([QUERY], "query"),
+            IN_PROCESS: lambda: here.aencode([QUERY], "query"),
             "ids, batches joined by the server": lambda: by_server.aencode([QUERY], "query"),
             "ids, joined by the client too": lambda: by_client.aencode([QUERY], "query"),
             "ids, no dynamic batching": lambda: single.aencode([QUERY], "query"),
             "texts, tokenised by the server": lambda: _by_text(bare),
+            RIVAL: lambda: rival.vector(QUERY),
         }
         names = list(ways)[turn % len(ways) :] + list(ways)[: turn % len(ways)]
-        return {name: await _timed(ways[name], clients) for name in names}
+        try:
+            return {name: await _timed(ways[name], clients) for name in names}
+        finally:
+            await rival.close()
+
+
+def _require_agreement(here: OnnxEncoder, came: Any) -> None:
+    ours = np.asarray(here.encode([QUERY], "query").values)[0]
+    cosine = float(ours @ came / np.linalg.norm(ours) / np.linalg.norm(came))
+    if not cosine >= _LEAST_AGREEMENT:
+        raise Stop(f"the rival gives another vector: cosine {cosine:.4f}, expected {_LEAST_AGREEMENT} or more")
 
 
 def _by_text(server: Server) -> Awaitable[Any]:
@@ -132,63 +155,16 @@ def _summary(rounds: list[list[float]]) -> dict[str, float]:
     }
 
 
-def _soak(server: TritonServer, export: Path) -> list[dict[str, float]]:
-    return asyncio.run(_soaked(server, export))
-
-
-async def _soaked(server: TritonServer, export: Path) -> list[dict[str, float]]:
-    """Texts of 1 to 30 words at random; memory in MiB after each tenth."""
-    spec = TowerSpec.read(export)
-    chance = random.Random(0)
-    words = QUERY.split()
-    found: list[dict[str, float]] = []
-    with closing(
-        TritonEncoder.open(Access(url=server.url), Tokens.read(export, spec), spec, model="joined")
-    ) as encoder:
-        done = 0
-
-        async def client(until: int) -> None:
-            nonlocal done
-            while done < until:
-                done += 1
-                await encoder.aencode([" ".join(chance.choices(words, k=chance.randint(1, 30)))], "query")
-
-        for part in range(11):
-            found.append({"requests": done, "server": _memory(server.pid, tree=True), "client": _memory()})
-            if part < 10:
-                await asyncio.gather(*(client((part + 1) * _SOAK_REQUESTS // 10) for _ in range(_SOAK_CLIENTS)))
-                err.print(f"soak: {done:,} requests, {found[-1]}", markup=False)
-    return found
-
-
-def _memory(pid: int | None = None, *, tree: bool = False) -> float:
-    """MiB resident, of a process and, with `tree`, of its children."""
-    folder = Path(f"/proc/{pid or 'self'}")
-    pages = int((folder / "statm").read_text().split()[1])
-    children = (folder / "task" / str(pid) / "children").read_text().split() if tree else []
-    return pages * 4096 / 2**20 + sum(_memory(int(child), tree=True) for child in children)
-
-
 def _table(hop: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Table:
     return [
         {
-            "way": name,
             "clients": clients,
+            "way": name,
             "requests/s": f"{found['per_second']:,.0f}",
             "p50 ms": f"{found['p50_ms']:.2f}",
             "p99 ms": f"{found['p99_ms']:.2f}",
+            "p50 beyond in process": f"{found['p50_ms'] - hop[IN_PROCESS][clients]['p50_ms']:+.2f}",
         }
-        for name, by_clients in hop.items()
-        for clients, found in by_clients.items()
-    ]
-
-
-def _soak_table(soak: list[dict[str, float]]) -> Table:
-    return [
-        {
-            "requests": f"{found['requests']:,}",
-            "server, MiB": f"{found['server']:.0f}",
-            "client, MiB": f"{found['client']:.0f}",
-        }
-        for found in soak
+        for clients in hop[IN_PROCESS]
+        for name, found in ((name, by_clients[clients]) for name, by_clients in hop.items())
     ]

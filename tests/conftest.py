@@ -7,6 +7,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from tests.servers.kafka import KafkaServer
 from tests.servers.milvus import MilvusServer, milvus_server
 
 pytest.register_assert_rewrite("bartizan_connector.testing")
@@ -41,5 +42,14 @@ def milvus_binaries(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def milvus(tmp_path_factory: pytest.TempPathFactory, milvus_binaries: Path) -> Iterator[MilvusServer]:
     """A Milvus server for the whole run; tests take collection names of their own."""
     server = milvus_server(tmp_path_factory.mktemp("milvus"), milvus_binaries)
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def kafka_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
+    """A Kafka broker for the whole run; tests take topics of their own."""
+    server = KafkaServer(tmp_path_factory.mktemp("kafka"))
+    server.start()
     yield server
     server.stop()

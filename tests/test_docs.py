@@ -16,7 +16,8 @@ from pydantic_core import PydanticUndefined
 
 from bartizan_connector.__main__ import main
 from bartizan_connector.config import Config
-from bartizan_connector.config.settings import SpaceSettings
+from bartizan_connector.config.kafka import KafkaSettings
+from bartizan_connector.config.settings import JsonlSettings, SpaceSettings
 from bartizan_connector.config.template import template
 from tests.exports import export_folder, tower_folder
 from tests.test_layout import PACKAGES, ROOT
@@ -34,6 +35,8 @@ def tables() -> dict[str, type[BaseModel]]:
             for point in sorted(entry_points(group="bartizan.encoders"), key=lambda point: point.name != "onnx"):
                 engine = "" if point.name == "onnx" else f' engine = "{point.name}"'
                 found[f"encoders.NAME{engine}"] = point.load()
+        elif name == "source":
+            found |= {"source": JsonlSettings, 'source kind = "kafka"': KafkaSettings}
         else:
             (found[name],) = _tables_in(field.annotation)
     return found

@@ -11,7 +11,7 @@ from bartizan_connector.base.address import without_password
 from bartizan_connector.base.errors import WrongUse
 
 T = TypeVar("T", bound=BaseModel)
-_SECRETS = frozenset({"token"})
+_SECRETS = frozenset({"token", "password"})
 _PLAIN = {
     "int_parsing": "a whole number",
     "int_type": "a whole number",

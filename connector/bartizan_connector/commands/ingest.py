@@ -1,9 +1,11 @@
 """`bartizan ingest`: brings the configured collection up to what the source says."""
 
-from collections.abc import Callable, Collection, Sequence
-from contextlib import ExitStack, closing
+import signal
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from threading import Event, current_thread, main_thread
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,6 +14,7 @@ from bartizan_connector.base.console import counted, err, out
 from bartizan_connector.base.errors import Stop, WrongUse, interruptible
 from bartizan_connector.base.progress import progress
 from bartizan_connector.config import Config
+from bartizan_connector.config.kafka import KafkaSettings
 
 if TYPE_CHECKING:
     from bartizan_connector.stream.report import Report
@@ -46,6 +49,12 @@ def ingest(
     reindex: Annotated[
         bool, typer.Option("--reindex", help="First build the indexes anew, as [backend] index asks now.")
     ] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="A topic: go on until told to stop; without either, this is what is done.")
+    ] = False,
+    until_caught_up: Annotated[
+        bool, typer.Option("--until-caught-up", help="A topic: end when what is there now has been read.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Stream the documents of [source] into the collection: read, skip what is there, encode, write.
@@ -56,13 +65,21 @@ def ingest(
     dead-letter file with its position and the reason, and the rest goes on. One run at a time may write a collection.
 
     `bartizan ingest -` reads standard input, and `--prune` takes what the source holds for all that shall be stored.
+
+    A topic ([source] kind = "kafka") is followed: SIGTERM ends the worker once what is in flight is committed. Workers
+    of one group share its partitions.
     """
     if force and not prune:
         raise WrongUse("--force is about --prune; give both, or none")
-    settings, source = _opened(config, stream)
+    if follow and until_caught_up:
+        raise WrongUse("--follow goes on and --until-caught-up ends: give one of them")
+    settings, source = _opened(
+        config, stream, prune=prune, follow=True if follow else False if until_caught_up else None
+    )
     held: set[str] = set()
-    with interruptible(_WAY_ON):
-        report = ingest_all(settings, source, reindex=reindex, on_ids=held.update if prune else None)
+    with interruptible(_WAY_ON), _told_to_stop() as stop:
+        on_ids = held.update if prune else None
+        report = ingest_all(settings, source, reindex=reindex, on_ids=on_ids, stop=stop)
     pruned, failure = None, None
     if prune:
         try:
@@ -93,7 +110,7 @@ def ingest(
         raise typer.Exit(1)
 
 
-def _opened(config: Path, stream: str | None) -> "tuple[Config, Source]":
+def _opened(config: Path, stream: str | None, *, prune: bool, follow: bool | None) -> "tuple[Config, Source]":
     """The configuration, and its source or standard input; `ingest -` takes the configuration that is here."""
     from bartizan_connector.stream.sources import open_source, open_standard_input
 
@@ -102,7 +119,13 @@ def _opened(config: Path, stream: str | None) -> "tuple[Config, Source]":
     if stream not in (None, "-"):
         raise WrongUse(f"expected - for standard input, but {stream!r:.80} came; files stand under [source] path")
     settings = Config.load(config)
-    return settings, open_source(settings) if stream is None else open_standard_input(settings)
+    if stream is None:
+        if prune and isinstance(settings.source, KafkaSettings):
+            raise WrongUse("--prune is for files, which tell all documents at every reading; a topic tells changes")
+        return settings, open_source(settings, follow=follow)
+    if follow:
+        raise WrongUse("standard input ends by itself: leave --follow out, or read a topic")
+    return settings, open_standard_input(settings)
 
 
 def _tell(report: "Report", pruned: int | None) -> None:
@@ -117,15 +140,31 @@ def _tell(report: "Report", pruned: int | None) -> None:
     out.print(f"{report.read:>12,}  read{took}", markup=False)
 
 
+@contextmanager
+def _told_to_stop() -> Iterator[Event]:
+    """Set by SIGTERM, as an operator's tools send it; what was there before is put back."""
+    stop = Event()
+    if current_thread() is not main_thread():
+        yield stop
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def ingest_all(
     config: Config,
     source: "Source",
     *,
     reindex: bool = False,
     on_ids: Callable[[Sequence[str]], None] | None = None,
+    stop: Event | None = None,
 ) -> "Report":
     """Open what the configuration names, and run the source through it with a progress bar; the source is closed.
-    `on_ids` gets the ids of the documents of each batch once it is committed."""
+    `on_ids` gets the ids of the documents of each batch once it is committed; when `stop` is set, what is in flight is
+    committed and the run ends."""
     from bartizan_connector.config.towers import collection_of, open_encoders
     from bartizan_connector.search.configured import open_words
     from bartizan_connector.stream.work import run
@@ -152,6 +191,7 @@ def ingest_all(
                 words=words,
                 on_batch=lambda share: tick(share.read),
                 on_ids=on_ids,
+                stop=stop,
             )
 
 

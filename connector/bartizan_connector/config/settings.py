@@ -1,11 +1,13 @@
 """The tables of `bartizan.toml` that say what is stored, how it is searched, and where documents come from."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import BeforeValidator, Field, ValidationError, field_validator
 
-from bartizan_connector.base.tables import Table
+from bartizan_connector.base.tables import Table, Unfit
+from bartizan_connector.config.kafka import KafkaSettings
 from bartizan_connector.space.spec import Role
 from bartizan_connector.store.collection import RESERVED_NAMES, FieldSpec, Name
 from bartizan_connector.store.settings import Seconds
@@ -95,6 +97,11 @@ class JsonlSettings(Table):
     """Lines that cannot be written go here with the reason; default: `<path>.dead.jsonl`."""
     batch_size: Annotated[int, Field(ge=1, le=1000)] = 256
 
+    @property
+    def place(self) -> str:
+        """What is read, for people."""
+        return str(self.path)
+
     def beside(self, folder: Path) -> Self:
         """The same with relative paths taken from `folder`."""
         update = {"path": folder / self.path}
@@ -110,5 +117,20 @@ class IngestSettings(Table):
     """The share of the lines that may be stale or dead, once there are many of them; 1: any."""
 
 
-SourceSettings = JsonlSettings
-"""Every kind of source; more than one is told apart by `kind`."""
+def _picked(table: object) -> object:
+    """The table as the settings of the kind that it names."""
+    if not isinstance(table, Mapping):
+        return table
+    kind = table.get("kind", "jsonl")
+    model = _SOURCES.get(kind) if isinstance(kind, str) else None
+    if model is None:
+        raise ValueError(f"unknown kind {kind!r:.80}; known: {', '.join(_SOURCES)}")
+    try:
+        return model.model_validate(dict(table))
+    except ValidationError as error:
+        raise Unfit(model, error) from error
+
+
+_SOURCES: Mapping[str, type[JsonlSettings] | type[KafkaSettings]] = {"jsonl": JsonlSettings, "kafka": KafkaSettings}
+SourceSettings = Annotated[JsonlSettings | KafkaSettings, BeforeValidator(_picked)]
+"""Every kind of source, told apart by `kind`."""

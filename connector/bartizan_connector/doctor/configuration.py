@@ -97,7 +97,7 @@ def _source(config: Config) -> Iterator[Finding]:
     except BartizanError as error:
         yield problem("source", error)
         return
-    yield Finding(area="source", status="ok", what=str(config.source.path))
+    yield Finding(area="source", status="ok", what=config.source.place)
 
 
 def _writable(config: Config) -> Iterator[Finding]:

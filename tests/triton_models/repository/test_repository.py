@@ -1,7 +1,10 @@
 """A repository on disk: versions that are never edited, one that is pinned, and what is refused."""
 
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -49,6 +52,28 @@ def test_each_export_is_a_new_version_and_older_ones_stay_as_they_are(tmp_path: 
     assert config.parameters["bartizan.tower_id"].string_value == model.versions[3].spec.tower_id
 
 
+def test_exports_at_the_same_moment_become_versions_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill = write._fill
+
+    def slowly(*what: Any) -> None:
+        time.sleep(0.05)  # long enough for the others to take the same number, if they could
+        fill(*what)
+
+    monkeypatch.setattr(write, "_fill", slowly)
+    repository = tmp_path / "models"
+    exports = [export_folder("bert", "fp32"), export_folder("bert", "int8")] * 3
+    with ThreadPoolExecutor(len(exports)) as several:
+        versions = list(several.map(lambda export: added(repository, export, "model"), exports))
+    assert sorted(version.number for version in versions) == [1, 2, 3, 4, 5, 6]
+    model = model_in(repository, "model")
+    assert model.pinned == 1
+    for version, export in zip(versions, exports, strict=True):
+        assert model.versions[version.number].spec == TowerSpec.read(export)
+        OnnxEncoder.open(version.folder).close()
+
+
 def test_prune_keeps_what_is_pinned_what_is_newer_and_a_way_back(tmp_path: Path) -> None:
     for _ in range(5):
         added(tmp_path, export_folder("bert", "fp32"), "model")
@@ -56,16 +81,16 @@ def test_prune_keeps_what_is_pinned_what_is_newer_and_a_way_back(tmp_path: Path)
     assert [version.number for _, version in prune(tmp_path, 1)] == [1, 2]
     assert list(model_in(tmp_path, "model").versions) == [3, 4, 5]
     assert [version.number for _, version in prune(tmp_path, 0)] == [3]
-    assert list(prune(tmp_path, 0)) == []
+    assert prune(tmp_path, 0) == []
     with pytest.raises(WrongUse, match="keep = -1"):
-        list(prune(tmp_path, -1))
+        prune(tmp_path, -1)
 
 
 def test_the_number_of_a_pruned_version_is_not_given_again(tmp_path: Path) -> None:
     added(tmp_path, export_folder("bert", "fp32"), "model")
     added(tmp_path, export_folder("bert", "fp32"), "model")
     pin(tmp_path, "model", 2)
-    list(prune(tmp_path, 0))
+    prune(tmp_path, 0)
     assert added(tmp_path, export_folder("bert", "fp32"), "model").number == 3
 
 

@@ -72,9 +72,8 @@ def remove_old(
     require_installed(_NEEDED, "triton")
     from bartizan_triton.repository.prune import prune
 
-    gone = 0
-    for name, version in prune(repository, keep):
-        gone += 1
+    gone = prune(repository, keep)
+    for name, version in gone:
         out.print(f"removed {name} {version.number} ({version.spec.tower_id})", markup=False, soft_wrap=True)
     if not gone:
         out.print("nothing to remove", markup=False)

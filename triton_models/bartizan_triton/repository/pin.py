@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from bartizan_connector.base.alone import alone_in
 from bartizan_connector.base.aside import write_aside
 from bartizan_connector.base.errors import WrongUse
 from bartizan_triton.repository.config import CONFIG_FILE, as_text, model_config
@@ -11,6 +12,14 @@ from bartizan_triton.repository.text import pin_text_models
 
 def pin(repository: Path, name: str, number: int) -> None:
     """The version that a server loads from now on, in the model's configuration."""
+    if not repository.is_dir():
+        raise WrongUse(f"{repository} is no folder; expected a model repository (bartizan export --format triton)")
+    with alone_in(repository):
+        write_pin(repository, name, number)
+
+
+def write_pin(repository: Path, name: str, number: int) -> None:
+    """The same, for who is alone in the repository already."""
     version = model_in(repository, name).versions.get(number)
     if version is None:
         have = ", ".join(map(str, model_in(repository, name).versions)) or "none"

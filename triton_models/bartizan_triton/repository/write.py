@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
+from bartizan_connector.base.alone import alone_in
 from bartizan_connector.base.aside import folder_aside
 from bartizan_connector.base.errors import Stop, WrongUse
 from bartizan_connector.encode.batches import padded
@@ -25,7 +26,7 @@ from bartizan_connector.space.tokens import Tokens
 from bartizan_triton.golden import golden_texts
 from bartizan_triton.repository.config import CODE_FILE, terms_of
 from bartizan_triton.repository.engine import BUILD_FILE, build_script
-from bartizan_triton.repository.pin import pin
+from bartizan_triton.repository.pin import write_pin
 from bartizan_triton.repository.serving import Serving
 from bartizan_triton.repository.shelf import Version, model_in
 from bartizan_triton.repository.stamp import for_serving
@@ -39,18 +40,25 @@ _CODE = Path(__file__).with_name("served_by_python.py")
 
 def require_name(name: str) -> None:
     """Refuse a name that no model of a server can have."""
-    if not _NAME.fullmatch(name):
-        raise WrongUse(f"model name {name!r}: expected letters, digits, _, - and ., beginning with a letter or digit")
+    require_name(name)
 
 
 def add_version(
     repository: Path, export: Export, serving: Serving, *, name: str | None = None, text: bool = False
 ) -> Version:
     """The export as a new version of model `name` (by default the tower's own name); with `text`, there are models that
-    take texts too."""
+    take texts too. Several may export into one repository at once: one waits for the other."""
+    name = name or model_name(export.spec)
+    if not _NAME.fullmatch(name):
+        raise WrongUse(f"model name {name!r}: expected letters, digits, _, - and ., beginning with a letter or digit")
+    repository.mkdir(parents=True, exist_ok=True)
+    with alone_in(repository):
+        return _add(repository, export, serving, name, text=text)
+
+
+def _add(repository: Path, export: Export, serving: Serving, name: str, *, text: bool) -> Version:
+    """The next number, which nobody else takes meanwhile."""
     spec = export.spec
-    name = name or model_name(spec)
-    require_name(name)
     model = model_in(repository, name)
     if model.newest:
         require_replacement(f"tower '{spec.name}' ({spec.tower_id})", before=model.newest.spec, after=spec)
@@ -68,7 +76,7 @@ def add_version(
     if text:
         add_text_models(repository, name, folder, spec, serving)
     if model.pinned is None or text:
-        pin(repository, name, model.pinned or number)
+        write_pin(repository, name, model.pinned or number)
     return added
 
 

@@ -9,15 +9,11 @@ from pathlib import Path
 from threading import Lock, RLock
 from urllib.parse import quote
 
+from bartizan_connector.base.alone import alone_in
 from bartizan_connector.base.aside import sync_folder
 from bartizan_connector.base.errors import Stop, WrongUse
 from bartizan_connector.store.embedded.failures import APPLICATION, calling, damaged, require_possible, require_whole
 from bartizan_connector.store.embedded.layout import FILE_FORMAT, SCHEMA
-
-try:
-    import fcntl
-except ImportError:  # no such locks on this system
-    fcntl = None  # type: ignore[assignment]
 
 _PAGE = 8192
 """Five vectors of 384 fit into one."""
@@ -55,7 +51,7 @@ class Place:
             return
         with calling(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with _alone(self.path.parent):
+            with alone_in(self.path.parent):
                 self._create()
 
     def _create(self) -> None:
@@ -242,17 +238,3 @@ class Place:
         except OSError:
             return False
         return self._opened == (os.getpid(), stat.st_dev, stat.st_ino)
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Of all processes that make a file in this folder one at a time."""
-    if fcntl is None:
-        yield
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)

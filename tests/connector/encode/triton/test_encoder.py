@@ -91,6 +91,10 @@ def sparse(encoder: Encoder, texts: Sequence[str]) -> tuple[SparseVector, ...]:
     return came
 
 
+def heaviest(vector: SparseVector, count: int) -> set[int]:
+    return set(vector.indices[np.argsort(-vector.weights, kind="stable")[:count]].tolist())
+
+
 def scores(vectors: Sequence[SparseVector], dim: int) -> np.ndarray:
     rows = np.zeros((len(vectors), dim))
     for row, vector in zip(rows, vectors, strict=True):
@@ -107,6 +111,8 @@ def test_a_sparse_tower_is_served_with_its_terms_and_scores(server: TritonServer
     for one, other in zip(exported, came, strict=True):
         np.testing.assert_array_equal(one.indices, other.indices)
         np.testing.assert_allclose(one.weights, other.weights, atol=1e-5)
+    for one, other in zip(trained, came, strict=True):
+        assert heaviest(one, 10) == heaviest(other, 10)
     largest = scores(trained, dim).max()
     assert np.abs(scores(trained, dim) - scores(came, dim)).max() / largest < 1e-3
     served.close()

@@ -1,0 +1,260 @@
+"""The member of the group: a thread that polls without a pause, whatever the pipeline does meanwhile.
+
+It keeps a few batches ahead; when there are enough, it pauses all partitions and goes on polling. When a partition is
+to be given up, the group waits in `on_partitions_revoked` until whoever reads the batches has settled it (`request`),
+while heartbeats go on.
+"""
+
+import logging
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from threading import Condition, Thread
+from typing import Any
+
+from bartizan_connector.stream.kafka.client import errors, kafka
+
+log = logging.getLogger(__name__)
+_POLL_MS = 100
+_AHEAD = 2
+"""Batches that are kept ready."""
+_LOOK_SECONDS = 0.02
+_LONELY_SECONDS = 3.0
+"""After so long in a stable group without a partition, none is expected any more."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Assigned:
+    """A partition that is ours."""
+
+    generation: int
+    end: int | None = None
+    """Where it ended when it became ours; None: not known yet."""
+    reached: bool = False
+    """Whether everything before that end has been read."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Read:
+    """Records of one partition, as they came."""
+
+    number: int
+    generation: int
+    records: list[Any]
+
+
+@dataclass(slots=True, kw_only=True)
+class Request:
+    """Partitions that the group waits for."""
+
+    numbers: list[int] = field(default_factory=list)
+    done: bool = False
+
+
+class Reader:
+    """Owns the consumer; made anew after a failure. `generations` numbers assignments across readers."""
+
+    def __init__(self, consumer: Any, topic: str, generations: Iterator[int], *, yields: bool) -> None:
+        self._consumer = consumer
+        self._topic = topic
+        self._generations = generations
+        self.changed = Condition()
+        """Guards what follows, and is notified when some of it changes."""
+        self.assigned: dict[int, Assigned] = {}
+        self.ready: deque[Read] = deque()
+        self.requests: deque[Request] = deque()
+        self.failure: Exception | None = None
+        self.joined = False
+        """Whether the group has given us what we get, if anything."""
+        self._yields = yields
+        self._stable_since: float | None = None
+        self._closing = False
+        self._thread = Thread(target=self._run, name="bartizan-kafka", daemon=True)
+
+    def start(self) -> None:
+        """Join the group and read."""
+        self._consumer.subscribe([self._topic], listener=_Listener(self))
+        self._thread.start()
+
+    def close(self) -> None:
+        """Leave the group, and give up what is ours without settling it."""
+        with self.changed:
+            self._closing = True
+            self.changed.notify_all()
+        if self._thread.ident is not None:
+            self._thread.join()
+        self._consumer.close(autocommit=False, timeout_ms=2000)
+
+    def commit(self, number: int, offset: int, leader_epoch: int, timeout: float) -> None:
+        """Move the group's place in a partition; may be called from another thread."""
+        place = kafka.structs.OffsetAndMetadata(offset, "", leader_epoch)
+        self._consumer.commit({kafka.TopicPartition(self._topic, number): place}, timeout_ms=int(timeout * 1000))
+
+    def backlog(self) -> int | None:
+        """Records between our places and the ends, those that are ready included; None before anything is ours."""
+        with self.changed:
+            numbers, ready = list(self.assigned), sum(len(read.records) for read in self.ready)
+        if not numbers:
+            return None
+        places = [kafka.TopicPartition(self._topic, number) for number in numbers]
+        ends = self._consumer.end_offsets(places)
+        behind = [ends[place] - (self._consumer.position(place, timeout_ms=1000) or 0) for place in places]
+        return ready + sum(max(0, int(each)) for each in behind)
+
+    def take(self) -> Read | None:
+        """The next records of a partition that is still ours; to be called with `changed` held."""
+        while self.ready:
+            read = self.ready.popleft()
+            self.changed.notify_all()
+            if self.is_ours(read.number, read.generation):
+                return read
+        return None
+
+    def is_ours(self, number: int, generation: int) -> bool:
+        """Whether the partition is ours under that very assignment."""
+        assigned = self.assigned.get(number)
+        return assigned is not None and assigned.generation == generation and not self._closing
+
+    def drop(self, number: int) -> None:
+        """The brokers say that the partition is not ours any more."""
+        with self.changed:
+            self.assigned.pop(number, None)
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether everything that was there when it became ours was handed out; to be called with `changed` held."""
+        if self.ready or self.requests or not self.joined:
+            return False
+        if self.assigned:
+            return all(each.reached for each in self.assigned.values())
+        since = self._stable_since
+        return since is not None and time.monotonic() - since > _LONELY_SECONDS
+
+    def _run(self) -> None:
+        try:
+            while not self._closing:
+                self._go_on_joining()
+                self._regain()
+                self._pace()
+                self._take_in(self._polled())
+                self._look_at_ends()
+        except Exception as error:  # noqa: BLE001  told by whoever reads the batches
+            with self.changed:
+                self.failure = error
+                self.assigned.clear()
+                self.changed.notify_all()
+
+    def _polled(self) -> dict[Any, list[Any]]:
+        try:
+            records: dict[Any, list[Any]] = self._consumer.poll(_POLL_MS)
+        except errors.NoOffsetForPartitionError as error:  # a group that was never here begins at the beginning
+            self._consumer.seek_to_beginning(*error.args[0])
+            return {}
+        return records
+
+    def _go_on_joining(self) -> None:
+        """A leader that rejoins since the topic's description changed forgets, when a poll ends halfway, that it does
+        (kafka-python 3.0.12): commits would be refused for ever."""
+        coordinator = self._consumer._coordinator
+        halfway = self._consumer.group_metadata().state == kafka.structs.MemberState.REBALANCING
+        if halfway and not coordinator.need_rejoin():
+            coordinator.request_rejoin()
+
+    def _regain(self) -> None:
+        """A partition that was dropped, and that the group has left with us after all, is read again from its place."""
+        with self.changed:
+            dropped = [place for place in self._consumer.assignment() if place.partition not in self.assigned]
+        for place in dropped:
+            committed = self._consumer.committed(place)
+            if committed is None:
+                self._consumer.seek_to_beginning(place)
+            else:
+                self._consumer.seek(place, committed)
+        self.gain([place.partition for place in dropped])
+
+    def _pace(self) -> None:
+        """Enough is ready: partitions rest, and polling goes on."""
+        ours = self._consumer.assignment()
+        if len(self.ready) >= _AHEAD:
+            self._consumer.pause(*(ours - self._consumer.paused()))
+        else:
+            self._consumer.resume(*self._consumer.paused())
+
+    def _take_in(self, came: dict[Any, list[Any]]) -> None:
+        with self.changed:
+            for place, records in came.items():
+                assigned = self.assigned.get(place.partition)
+                if assigned is not None and records:
+                    self.ready.append(Read(number=place.partition, generation=assigned.generation, records=records))
+            stable = self._consumer.group_metadata().state == kafka.structs.MemberState.STABLE
+            self.joined = self.joined or stable
+            if not stable or self.assigned:
+                self._stable_since = None
+            elif self._stable_since is None:
+                self._stable_since = time.monotonic()
+            self.changed.notify_all()
+
+    def _look_at_ends(self) -> None:
+        """Which partitions were read up to where they ended."""
+        with self.changed:
+            unknown = [number for number, each in self.assigned.items() if each.end is None]
+            open_ends = {number: each.end for number, each in self.assigned.items() if not each.reached}
+        if unknown:
+            ends = self._consumer.end_offsets([kafka.TopicPartition(self._topic, number) for number in unknown])
+            with self.changed:
+                for place, end in ends.items():
+                    if place.partition in self.assigned:
+                        self.assigned[place.partition].end = end
+        for number, end in open_ends.items():
+            place = kafka.TopicPartition(self._topic, number)
+            if end is None or place not in self._consumer.assignment():
+                continue
+            position = 0 if end == 0 else self._consumer.position(place, timeout_ms=_POLL_MS)
+            with self.changed:
+                if number in self.assigned and position is not None and position >= end:
+                    self.assigned[number].reached = True
+                    self.changed.notify_all()
+
+    async def yield_up(self, numbers: list[int]) -> None:
+        """The group wants these partitions: wait until they are settled, then they are not ours."""
+        request = Request(numbers=numbers)
+        with self.changed:
+            if self._yields:
+                self.requests.append(request)
+            self.changed.notify_all()
+        while self._yields and not (request.done or self._closing):
+            await self._consumer._net.sleep(_LOOK_SECONDS)
+        self.lose(numbers)
+
+    def lose(self, numbers: list[int]) -> None:
+        """These partitions are not ours."""
+        with self.changed:
+            for number in numbers:
+                self.assigned.pop(number, None)
+            self.changed.notify_all()
+
+    def gain(self, numbers: list[int]) -> None:
+        """These partitions are ours."""
+        with self.changed:
+            for number in numbers:
+                self.assigned[number] = Assigned(generation=next(self._generations))
+            self.changed.notify_all()
+
+
+class _Listener(kafka.AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the library has no types
+    """What the group tells; called in the library's own thread, while `poll` waits."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+
+    async def on_partitions_revoked(self, revoked: Any) -> None:
+        if revoked:
+            await self._reader.yield_up([place.partition for place in revoked])
+
+    async def on_partitions_assigned(self, assigned: Any) -> None:
+        self._reader.gain([place.partition for place in assigned])
+
+    async def on_partitions_lost(self, lost: Any) -> None:
+        log.warning("the group gave partitions %s to others", sorted(place.partition for place in lost))
+        self._reader.lose([place.partition for place in lost])
