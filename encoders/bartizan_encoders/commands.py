@@ -45,6 +45,10 @@ def import_(
     layers: Annotated[
         str | None, typer.Option(metavar="0-5,11", help="Keep only these layers, counted from 0.")
     ] = None,
+    dim: Annotated[
+        int | None, typer.Option(min=1, help="A new linear head to so many dimensions, to be trained (GTR: 768).")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="For the new head.")] = 0,
     attention: Annotated[
         str | None, typer.Option(help="published, or bidirectional: a decoder's tokens see all of the text.")
     ] = None,
@@ -72,6 +76,8 @@ def import_(
         echo=echo,
         layers=None if layers is None else _numbers("--layers", layers),
         precision=_one_of("--precision", precision, ("fp32", "bf16")),
+        dim=dim,
+        seed=seed,
     )
     err.print(f"importing {source} …", markup=False)
     imported = import_tower(source, wishes)

@@ -9,7 +9,11 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 from transformers import PreTrainedTokenizerFast
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_MASKED_LM_MAPPING,
+    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
+)
 
 from bartizan_encoders import backbone as backbones
 from tests.encoders import tiny
@@ -28,9 +32,9 @@ def hugging_face(
     torch.manual_seed(7)
     config = backbones.configuration(tiny.architecture(kind) | facts)
     with backbones.quiet_transformers():
-        masked = type(config) in MODEL_FOR_MASKED_LM_MAPPING
-        language_models = MODEL_FOR_MASKED_LM_MAPPING if masked else MODEL_FOR_CAUSAL_LM_MAPPING
-        model = language_models[type(config)](config) if head else backbones.build(config.to_dict())
+        mappings = MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING
+        language_model = next(mapping[type(config)] for mapping in mappings if type(config) in mapping)
+        model = language_model(config) if head else backbones.build(config.to_dict())
         model.to(dtype).save_pretrained(folder)
     text = tiny.bytes_tokenizer() if kind in tiny.DECODERS else tiny.words_tokenizer()
     (folder / "given.json").write_text(text)
