@@ -70,7 +70,7 @@ def _require_places(shipped: Path, tower: str | None, data: Path | None) -> None
     """Refuse a shipped recipe without data, or without a tower where it starts from none that can be imported."""
     from bartizan_connector.base.tables import read_toml
 
-    own = read_toml(shipped, "recipe")["tower"] != "tower"
+    own = read_toml(shipped, "recipe").get("tower") != "tower"
     if data is None or (tower is None and not own):
         raise WrongUse(
             f"the shipped recipe {shipped.stem} names no {'' if own else 'tower and no '}data of its own; give "

@@ -77,6 +77,12 @@ class BeirData:
         return digest_of({"corpus": self.corpus, "queries": queries, "qrels": qrels}, domain=_HASH_DOMAIN)
 
 
+def documents_of(folder: Path) -> Iterator[tuple[str, str]]:
+    """Title and text of each document, one at a time; a document without a title has an empty one."""
+    for _, record, where in _records(folder / "corpus.jsonl"):
+        yield str(record.get("title") or "").strip(), _string(record, "text", where).strip()
+
+
 def write_collection(
     folder: Path,
     documents: Iterable[Mapping[str, Any]],

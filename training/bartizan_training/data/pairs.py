@@ -4,12 +4,14 @@ import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from bartizan_connector.base.errors import WrongUse
 from bartizan_training.data.collections import BeirData
 from bartizan_training.data.held_out import HeldOut
 from bartizan_training.data.negatives import read_negatives
-from bartizan_training.settings import PairsTable
+from bartizan_training.data.weak import weak_pairs
+from bartizan_training.settings import PairsTable, Weak
 
 _TEST = "test"
 """Queries that this split judges are never learned from, under their own id or as an equal text."""
@@ -35,13 +37,17 @@ class Pairs:
 
 def read_pairs(table: PairsTable) -> Pairs:
     """The queries of a split that have a positive document (score 1 or more), with their hard negatives if asked."""
+    if table.weak:
+        return _of_documents(table.path, table.weak)
     data = BeirData.read(table.path)
     mined = read_negatives(table.negatives) if table.negatives else None
     queries, documents = _Texts(), _Texts()
     positives: list[dict[int, None]] = []
     negatives: list[dict[int, None]] = []
     held_out, left_out = HeldOut.read(table.path, _TEST) if table.split != _TEST else HeldOut(), 0
-    for query_id, grades in data.qrels(table.split).items():
+    judged = data.qrels(table.split)
+    for query_id in _share(judged, table.fraction):
+        grades = judged[query_id]
         good = [document_id for document_id, grade in grades.items() if grade >= 1]
         if not good:
             continue
@@ -72,6 +78,37 @@ def read_pairs(table: PairsTable) -> Pairs:
         documents=tuple(documents.texts),
         positives=tuple(tuple(good) for good in positives),
         negatives=kept if mined is not None else None,
+    )
+
+
+def _share(queries: Iterable[str], fraction: float) -> list[str]:
+    """So many of the queries, in their order. Which ones is decided by their ids alone."""
+    kept = list(queries)
+    if fraction == 1:
+        return kept
+    ranked = sorted(kept, key=lambda id: hashlib.sha256(id.encode()).digest())
+    chosen = set(ranked[: max(1, round(fraction * len(ranked)))])
+    return [id for id in kept if id in chosen]
+
+
+def _of_documents(folder: Path, table: Weak) -> Pairs:
+    """Titles and sentences in the place of judged queries."""
+    queries, documents = _Texts(), _Texts()
+    positives: list[dict[int, None]] = []
+    held_out = HeldOut.read(folder, _TEST)
+    for asked, answer in weak_pairs(folder, table):
+        if held_out.holds(asked):
+            continue
+        if (query := queries.index(asked)) == len(positives):
+            positives.append({})
+        positives[query].setdefault(documents.index(answer))
+    if not positives:
+        raise WrongUse(f"no document of {folder} has a title beside its text, or a second sentence, to make a pair of")
+    return Pairs(
+        queries=tuple(queries.texts),
+        documents=tuple(documents.texts),
+        positives=tuple(tuple(good) for good in positives),
+        negatives=None,
     )
 
 

@@ -36,6 +36,8 @@ class OnJudged(FromTowers, TrainingStep):
             raise ValueError(
                 f"negatives = '{self.negatives}' and data.negatives = '{self.data.negatives}': give one of them"
             )
+        if self.negatives and self.data.weak:
+            raise ValueError(f"negatives = '{self.negatives}': weak pairs have in-batch negatives alone")
         return self
 
 
