@@ -178,6 +178,7 @@ def test_a_run_that_broke_off_anywhere_ends_with_the_same_weights(
         with pytest.raises(KeyboardInterrupt):
             train(table, tmp_path / "run", resume=True)
         assert not (tmp_path / "run/steps" / name / "done.json").exists()
+    place = "", 0
     train(table, tmp_path / "run", resume=True)
     whole, resumed = (read_weights(tmp_path / name / "towers/query") for name in ("whole", "run"))
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
