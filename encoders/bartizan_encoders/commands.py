@@ -18,6 +18,11 @@ _WEIGHTS_FILE = "model.safetensors"
 tower = typer.Typer(no_args_is_help=True, help="Import a published model as a tower; show what a tower is.")
 
 
+_Layers = Annotated[str | None, typer.Option(metavar="0-5,11", help="Keep only these layers, counted from 0.")]
+_Dim = Annotated[int | None, typer.Option(min=1, help="A new linear head to so many dimensions (GTR: 768), to train.")]
+_Seed = Annotated[int, typer.Option(min=0, help="For the new head.")]
+
+
 @tower.command("import")
 def import_(
     source: Annotated[
@@ -42,13 +47,9 @@ def import_(
     special_tokens: Annotated[
         str | None, typer.Option(help="template, or none: the bare text, without a first token <s>.")
     ] = None,
-    layers: Annotated[
-        str | None, typer.Option(metavar="0-5,11", help="Keep only these layers, counted from 0.")
-    ] = None,
-    dim: Annotated[
-        int | None, typer.Option(min=1, help="A new linear head to so many dimensions, to be trained (GTR: 768).")
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="For the new head.")] = 0,
+    layers: _Layers = None,
+    dim: _Dim = None,
+    seed: _Seed = 0,
     attention: Annotated[
         str | None, typer.Option(help="published, or bidirectional: a decoder's tokens see all of the text.")
     ] = None,

@@ -29,8 +29,8 @@ AnyStep = Annotated[
     Adapt
     | Contrastive
     | DistilQuery
-    | Pretrain
     | Refine
+    | Pretrain
     | Splade
     | Mine
     | Cluster
