@@ -50,10 +50,7 @@ def import_(
     special_tokens: Annotated[
         str | None, typer.Option(help="template, or none: the bare text, without a first token <s>.")
     ] = None,
-    layers: _Attention = Annotated[
-    str | None, typer.Option(help="published, or bidirectional: a decoder's tokens see all of the text.")
-]
-_Layers = None,
+    layers: _Layers = None,
     dim: _Dim = None,
     seed: _Seed = 0,
     attention: _Attention = None,
