@@ -3,7 +3,9 @@
 import json
 import math
 import random
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -111,6 +113,22 @@ def test_the_loss_is_the_mean_over_the_targets(bench: Path, family: str) -> None
     again = made.batch(3)
     assert len(again.texts[0].pieces) == 8
     assert made(again).item() == pytest.approx(np.mean(losses), rel=1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_two_processes_are_asked_what_one_is_asked(bench: Path, family: str) -> None:
+    made = stage(bench, family)
+    whole = made.batch(5)
+    halves = []
+    for rank in range(2):
+        beside = SimpleNamespace(process_index=rank, num_processes=2, device=torch.device("cpu"))
+        made._place = replace(made._place, accelerator=beside)  # type: ignore[arg-type]
+        halves.append(made.batch(5))
+    seen = [torch.cat([ids for ids, _ in batch.texts[0].pieces]) for batch in (whole, *halves)]
+    said = [batch.beside[0] for batch in (whole, *halves)]
+    for one, *two in (seen, said):
+        assert torch.equal(torch.cat(two), one)
+    assert sum(made(half).item() for half in halves) / 2 == pytest.approx(made(whole).item(), rel=1e-5)
 
 
 def test_a_new_t5_begins_near_chance(bench: Path) -> None:
