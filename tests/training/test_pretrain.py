@@ -151,6 +151,20 @@ def test_it_learns_and_gives_a_tower_that_later_steps_take(bench: Path, tmp_path
     assert last.weights_hash != first.spec.weights_hash
 
 
+def test_bf16_is_the_arithmetic_and_fp32_what_is_kept(bench: Path) -> None:
+    losses = {}
+    for precision in ("fp32", "bf16"):
+        made = stage(bench, "t5")
+        made._table = made._table.model_copy(update={"precision": precision})
+        losses[precision] = made(made.batch(0))
+        losses[precision].backward()
+        assert {parameter.dtype for parameter in made.parameters()} == {torch.float32}
+        assert all(parameter.grad is None or parameter.grad.isfinite().all() for parameter in made.parameters())
+    assert losses["bf16"].dtype == torch.float32
+    assert losses["bf16"].item() == pytest.approx(losses["fp32"].item(), rel=0.02)
+    assert losses["bf16"].item() != losses["fp32"].item()
+
+
 def test_the_model_is_published_whole_beside_its_tower(bench: Path, tmp_path: Path) -> None:
     train(recipe(bench, step(tower={"dim": 12, "max_tokens": 20}, steps=2)), tmp_path / "run")
     made = toy.towers_of(tmp_path / "run", "pretrain")
