@@ -12,7 +12,11 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
-from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING, MODEL_MAPPING
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
+    MODEL_FOR_TEXT_ENCODING_MAPPING,
+    MODEL_MAPPING,
+)
 from transformers.utils import logging as transformers_logging
 
 from bartizan_connector.base.errors import Stop, WrongUse
@@ -160,8 +164,10 @@ def quiet_transformers() -> Iterator[None]:
 
 
 def _model_class(config: PreTrainedConfig) -> tuple[type[PreTrainedModel], dict[str, Any]]:
-    """The bare text encoder or decoder of that type, without the pooler that a tower never uses."""
-    mapping = MODEL_FOR_TEXT_ENCODING_MAPPING if config.is_encoder_decoder else MODEL_MAPPING
+    """The bare text encoder or decoder of that type, without the pooler that a tower never uses. Of an encoder-decoder
+    the encoder is taken; the type says that it is one, since a published encoder alone (GTR) says it is none."""
+    both = config.is_encoder_decoder or type(config) in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING
+    mapping = MODEL_FOR_TEXT_ENCODING_MAPPING if both else MODEL_MAPPING
     if type(config) not in mapping:
         raise WrongUse(f"a model of type {config.model_type!r} has no text encoder that can become a tower")
     model_class: Any = mapping[type(config)]

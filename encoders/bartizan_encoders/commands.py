@@ -20,6 +20,14 @@ _MOST_LAYERS = 10_000
 tower = typer.Typer(no_args_is_help=True, help="Import a published model as a tower; show what a tower is.")
 
 
+_Attention = Annotated[
+    str | None, typer.Option(help="published, or bidirectional: a decoder's tokens see all of the text.")
+]
+_Layers = Annotated[str | None, typer.Option(metavar="0-5,11", help="Keep only these layers, counted from 0.")]
+_Dim = Annotated[int | None, typer.Option(min=1, help="A new linear head to so many dimensions (GTR: 768), to train.")]
+_Seed = Annotated[int, typer.Option(min=0, help="For the new head.")]
+
+
 @tower.command("import")
 @interruptible("nothing was written; run it again")
 def import_(
@@ -45,12 +53,10 @@ def import_(
     special_tokens: Annotated[
         str | None, typer.Option(help="template, or none: the bare text, without a first token `<s>`.")
     ] = None,
-    layers: Annotated[
-        str | None, typer.Option(metavar="0-5,11", help="Keep only these layers, counted from 0.")
-    ] = None,
-    attention: Annotated[
-        str | None, typer.Option(help="published, or bidirectional: a decoder's tokens see all of the text.")
-    ] = None,
+    layers: _Layers = None,
+    dim: _Dim = None,
+    seed: _Seed = 0,
+    attention: _Attention = None,
     echo: Annotated[bool, typer.Option("--echo", help="Read each text twice, and pool over the second copy.")] = False,
     precision: Annotated[str, typer.Option(help="How weights are kept: fp32, or bf16 in half the memory.")] = "fp32",
     name: Annotated[str | None, typer.Option(help="What to call the tower; default: the model's name.")] = None,
@@ -75,6 +81,8 @@ def import_(
         echo=echo,
         layers=None if layers is None else _numbers("--layers", layers),
         precision=_one_of("--precision", precision, ("fp32", "bf16")),
+        dim=dim,
+        seed=seed,
     )
     err.print(f"importing {source} …", markup=False)
     imported = import_tower(source, wishes)

@@ -28,6 +28,8 @@ from bartizan_encoders.weights import read_weights
 
 _DEFAULT_MOST_TOKENS = 512
 """For a model that could take more and whose publisher says nothing: attention grows with the square."""
+_SHARE_WITHIN_TWO = 0.87962566103423978
+"""Deviation of standard normal numbers that are cut at −2 and 2."""
 _PROBES = ("", "Hello, world!", "Ünïcödé ÄÖÜ ß 東京 🙂", "A [SEP] b </s> c <pad>", "  two\n\tlines  ", "x" * 40)
 
 
@@ -49,6 +51,10 @@ class Wishes:
     echo: bool | None = None
     layers: Sequence[int] | None = None
     """Only these layers of the backbone, counted from 0."""
+    dim: int | None = None
+    """A dense tower gets a new linear head without bias to so many dimensions, as GTR has it; it is to be trained."""
+    seed: int = 0
+    """For the new head."""
 
 
 def import_tower(source: str, wishes: Wishes = Wishes()) -> Tower:
@@ -78,7 +84,7 @@ def _import(source: str, folder: Path, wishes: Wishes, name: str) -> Tower:
     except FileNotFoundError as error:
         raise WrongUse(f"{layout.transformer} has no {CONFIG_FILE}: it holds no Hugging Face model") from error
     kind = _kind(layout, wishes, source)
-    backbone, head = _parts(layout, kind, architecture, DTYPES[wishes.precision])
+    backbone, head = _parts(layout, kind, architecture, wishes)
     tokenizer = _tokenizer(layout.transformer)
     special_tokens = wishes.special_tokens or "template"
     similarity = wishes.similarity or layout.similarity or ("dot" if kind == "sparse" else "cosine")
@@ -114,12 +120,31 @@ def _kind(layout: Layout, wishes: Wishes, source: str) -> Kind:
 
 
 def _parts(
-    layout: Layout, kind: Kind, architecture: Architecture, dtype: torch.dtype
+    layout: Layout, kind: Kind, architecture: Architecture, wishes: Wishes
 ) -> tuple[PreTrainedModel, Head | None]:
+    dtype = DTYPES[wishes.precision]
     if kind == "sparse":
+        if wishes.dim is not None:
+            raise WrongUse(f"a sparse tower is as wide as its vocabulary: leave dim = {wishes.dim} out")
         return language_model.pretrained(layout.transformer, architecture, dtype)
     backbone = backbones.pretrained(layout.transformer, architecture, dtype)
-    return backbone, _dense(layout.dense) if layout.dense else None
+    head = _dense(layout.dense) if layout.dense else None
+    if wishes.dim is None:
+        return backbone, head
+    if head is not None and head.out_features != wishes.dim:
+        raise WrongUse(
+            f"{layout.transformer} has a trained head to {head.out_features} dimensions: leave dim = {wishes.dim} out"
+        )
+    return backbone, head or _bottleneck(backbone.config.hidden_size, wishes.dim, wishes.seed)
+
+
+def _bottleneck(width: int, dim: int, seed: int) -> nn.Linear:
+    """GTR's fixed bottleneck before training: normal numbers cut at two deviations, of variance 1 / width."""
+    head = nn.Linear(width, dim, bias=False)
+    deviation = width**-0.5 / _SHARE_WITHIN_TWO
+    source = torch.Generator().manual_seed(seed)
+    nn.init.trunc_normal_(head.weight, std=deviation, a=-2 * deviation, b=2 * deviation, generator=source)
+    return head
 
 
 def _roles(layout: Layout, wishes: Wishes, most: int) -> dict[Role, RoleSpec]:

@@ -8,8 +8,12 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from transformers import PreTrainedTokenizerFast
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
+from transformers import PreTrainedTokenizerFast, T5Tokenizer
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_MASKED_LM_MAPPING,
+    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
+)
 
 from bartizan_encoders import backbone as backbones
 from tests.encoders import tiny
@@ -28,10 +32,13 @@ def hugging_face(
     torch.manual_seed(7)
     config = backbones.configuration(tiny.architecture(kind) | facts)
     with backbones.quiet_transformers():
-        masked = type(config) in MODEL_FOR_MASKED_LM_MAPPING
-        language_models = MODEL_FOR_MASKED_LM_MAPPING if masked else MODEL_FOR_CAUSAL_LM_MAPPING
-        model = language_models[type(config)](config) if head else backbones.build(config.to_dict())
+        mappings = MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING
+        language_model = next(mapping[type(config)] for mapping in mappings if type(config) in mapping)
+        model = language_model(config) if head else backbones.build(config.to_dict())
         model.to(dtype).save_pretrained(folder)
+    if kind == "t5":
+        T5Tokenizer(vocab=_t5_pieces(), model_max_length=most).save_pretrained(folder)
+        return folder
     text = tiny.bytes_tokenizer() if kind in tiny.DECODERS else tiny.words_tokenizer()
     (folder / "given.json").write_text(text)
     special = {} if kind in tiny.DECODERS else {"unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
@@ -44,6 +51,13 @@ def hugging_face(
     tokenizer.save_pretrained(folder)
     (folder / "given.json").unlink()
     return folder
+
+
+def _t5_pieces() -> list[tuple[str, float]]:
+    """What a sentencepiece model of T5 holds: pieces that begin a word with a mark, and how likely each is."""
+    special = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
+    words = [(f"\u2581{word}", -1.0 - number / 10) for number, word in enumerate(tiny.WORDS[4:])]
+    return [*special, ("\u2581", -2.0), *words, *((letter, -4.0) for letter in tiny.LETTERS)]
 
 
 def sentence_transformers(

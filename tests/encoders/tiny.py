@@ -43,13 +43,20 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
             "max_position_embeddings": 64, "word_embed_proj_dim": 16},
     "gpt2": {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 64, "bos_token_id": 0, "eos_token_id": 0},
 }  # fmt: skip
-DECODERS = ("llama", "qwen3", "qwen2", "mistral", "gemma2", "gpt_neox", "opt", "gpt2")
+BESIDE: dict[str, dict[str, Any]] = {
+    "mpnet": {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32,
+              "max_position_embeddings": 66},
+    "gemma": {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1,
+              "head_dim": 8, "intermediate_size": 32, "max_position_embeddings": 64},
+}  # fmt: skip
+"""Families that only the import is tested with."""
+DECODERS = ("llama", "qwen3", "qwen2", "mistral", "gemma2", "gpt_neox", "opt", "gpt2", "gemma")
 LANGUAGE_MODELS = tuple(sorted(ARCHITECTURES.keys() - {"t5"}))
 
 
 def architecture(kind: str) -> dict[str, Any]:
     """The configuration of a tiny model of that type."""
-    return {"model_type": kind, "vocab_size": VOCABULARY, **ARCHITECTURES[kind]}
+    return {"model_type": kind, "vocab_size": VOCABULARY, **(ARCHITECTURES | BESIDE)[kind]}
 
 
 def tower(

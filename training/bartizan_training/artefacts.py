@@ -20,7 +20,7 @@ from accelerate import Accelerator
 from bartizan_connector.base.aside import folder_aside, sync_folder, sync_tree
 from bartizan_connector.space.canonical import digest_of
 
-Kind = Literal["towers", "negatives", "vectors", "clusters", "cross_encoder", "late_interaction", "scores"]
+Kind = Literal["towers", "negatives", "vectors", "clusters", "cross_encoder", "late_interaction", "scores", "tokenizer"]
 
 PARTS: Mapping[Kind, tuple[str, ...]] = {
     "towers": ("document", "query"),
@@ -30,6 +30,7 @@ PARTS: Mapping[Kind, tuple[str, ...]] = {
     "cross_encoder": (),
     "late_interaction": (),
     "scores": (),
+    "tokenizer": (),
 }
 """What an artefact of each kind holds that can be taken by itself: a folder of that name inside."""
 MADE_FROM = "made_from.json"

@@ -28,6 +28,7 @@ from bartizan_training.stages.adapt import Adapt
 from bartizan_training.stages.contrast import OnJudged
 from bartizan_training.stages.contrastive import OnPairs
 from bartizan_training.stages.distil_query import DistilQuery
+from bartizan_training.stages.pretrain import Pretrain
 from bartizan_training.stages.refine import Refine
 from bartizan_training.stages.triples import FromTriples
 from bartizan_training.starting import import_into, with_folders
@@ -36,6 +37,10 @@ from bartizan_training.towers import ROLES, PlannedTower
 
 _SAMPLE = 400
 """Texts whose lengths are taken for those of all."""
+
+
+_CHARACTERS = 4
+"""Of a token, about: what a tokenizer that is not there yet will make of a text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +83,7 @@ def forecast(recipe: Recipe) -> tuple[Forecast, ...]:
         def folder_of(published: Published) -> Path:
             folder = Path(aside) / str(abs(hash(published.model_dump_json())))
             if not folder.exists():
-                import_into(folder, published)
+                import_into(folder, published, seed=recipe.seed)
             return folder / "document"
 
         ready = with_folders(recipe, folder_of)
@@ -106,6 +111,10 @@ def _forecast(
     if isinstance(step, Training) and step.early_stop and gives:
         parts = [*parts, *_judging(step, gives, steps or 0)]
     tokens, seconds, memory = 0.0, 0.0, 0.0
+    if isinstance(step, Pretrain):
+        tokens = float((steps or 0) * step.accumulate * step.batch_size * step.block)
+    if any(part.tower.folder is None for part in parts):  # their model is made by a step before
+        parts = []
     counted: set[str] = set()
     for part in parts:
         folder = part.tower.folder
@@ -173,6 +182,9 @@ def _work(
             return len(triples.queries), [once], None
         case Score():
             return len(read_triples(step.data)), [], None
+        case Pretrain():
+            blocks = max(1, sum(map(len, read_texts(step.texts, seed=seed))) // (_CHARACTERS * step.block))
+            return blocks, [], step.length(max(1, blocks // step.batch_size))
 
 
 def _judged(step: OnJudged, towers: Mapping[str, PlannedTower]) -> tuple[int, list[Part], int]:

@@ -186,7 +186,8 @@ def _warn(alarms: Mapping[str, str], before: Mapping[str, str], step: int, place
 
 
 def _optimizer(stage: Stage, table: Training) -> torch.optim.Optimizer:
-    """AdamW over what is not frozen; no decay of biases and norms."""
+    """AdamW or Adafactor over what is not frozen; no decay of biases and norms. Its state lives for one step of the
+    recipe: the next one begins with a new one, as GTR's second stage does."""
     if table.lora:
         adapters.adapt_with(stage, table.lora)
     if table.freeze_embeddings:
@@ -198,6 +199,8 @@ def _optimizer(stage: Stage, table: Training) -> torch.optim.Optimizer:
         {"params": [parameter for parameter in trained if parameter.ndim > 1], "weight_decay": table.weight_decay},
         {"params": [parameter for parameter in trained if parameter.ndim <= 1], "weight_decay": 0.0},
     ]
+    if table.optimizer == "adafactor":
+        return torch.optim.Adafactor(groups, lr=table.learning_rate)
     return torch.optim.AdamW(groups, lr=table.learning_rate, fused=True)
 
 

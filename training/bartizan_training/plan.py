@@ -28,7 +28,7 @@ Sources = Mapping[str, Source]
 
 def sources(recipe: Recipe) -> tuple[Sources, ...]:
     """For each step, where it takes what it takes; a name that no step before has, or of another kind, is refused."""
-    given: dict[str, Kind] = {START: "towers"}
+    given: dict[str, Kind] = {START: "towers"} if recipe.tower else {}
     found: list[Sources] = []
     for number, (name, step) in enumerate(zip(recipe.step_names, recipe.steps, strict=True), start=1):
         with _blamed(number, name):
@@ -39,10 +39,10 @@ def sources(recipe: Recipe) -> tuple[Sources, ...]:
 
 def check_towers(recipe: Recipe, taken: Sequence[Sources]) -> Mapping[str, Mapping[str, PlannedTower]]:
     """Refuse a step whose towers will not do, as far as their form can be known now; what each step will give."""
-    start = recipe.start_towers
-    require_one_space(start["document"], start["query"])
-    document, query = PlannedTower.read(start["document"]), PlannedTower.read(start["query"])
-    given: dict[str, Mapping[str, PlannedTower]] = {START: {"document": document, "query": query}}
+    given: dict[str, Mapping[str, PlannedTower]] = {}
+    if start := recipe.start_towers:
+        require_one_space(start["document"], start["query"])
+        given[START] = {str(role): PlannedTower.read(folder) for role, folder in start.items()}
     for number, (name, step) in enumerate(zip(recipe.step_names, recipe.steps, strict=True), start=1):
         towers = {
             key: given[source.step][source.part]
@@ -71,8 +71,12 @@ def _sources_of(step: AnyStep, given: Mapping[str, Kind]) -> Iterator[tuple[str,
         reference: str | None = getattr(step, key)
         if reference is None:
             if kind == "towers":
-                newest = [name for name, gives in given.items() if gives == kind][-1]
-                yield key, Source(newest, key)
+                newest = [name for name, gives in given.items() if gives == kind]
+                if not newest:
+                    raise WrongUse(
+                        "there is no tower to start from: give `tower`, or let a `pretrain` step come before"
+                    )
+                yield key, Source(newest[-1], key)
             continue
         name, _, part = reference.partition(".")
         if name not in given:

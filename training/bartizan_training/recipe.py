@@ -20,6 +20,7 @@ from bartizan_training.stages.contrastive import Contrastive
 from bartizan_training.stages.cross_encoder import CrossEncoding
 from bartizan_training.stages.distil_query import DistilQuery
 from bartizan_training.stages.late_interaction import LateInteracting
+from bartizan_training.stages.pretrain import Pretrain
 from bartizan_training.stages.refine import Refine
 from bartizan_training.stages.splade import Splade
 from bartizan_training.stages.tas_balanced import TasBalanced
@@ -30,6 +31,7 @@ AnyStep = Annotated[
     | Contrastive
     | DistilQuery
     | Refine
+    | Pretrain
     | Splade
     | Mine
     | Cluster
@@ -51,8 +53,8 @@ class Recipe(Table):
     """Names the towers."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Same seed, same towers."""
-    tower: Start
-    """What the first step starts from, as `start.document` and `start.query`; a published model is imported first."""
+    tower: Start | None = None
+    """What the first step starts from, as `start.document` and `start.query`; none: a `pretrain` step makes a start."""
     query_tower: RecipePath | None = None
     """What the first step starts from for queries, when `tower` is for documents alone."""
     identities: dict[str, str] | None = None
@@ -83,7 +85,9 @@ class Recipe(Table):
 
     @property
     def start_towers(self) -> dict[Role, Path]:
-        """The towers of the step `start`, which are there."""
+        """The towers of the step `start`, which are there; none for a recipe that makes its own."""
+        if self.tower is None:
+            return {}
         if isinstance(self.tower, Published):
             raise WrongUse(f"tower = '{self.tower.source}' is to be imported before the first step")
         return {"document": self.tower, "query": self.query_tower or self.tower}
@@ -91,7 +95,7 @@ class Recipe(Table):
     @property
     def starts(self) -> dict[str, Path]:
         """Every tower that the run starts from, by its key; one that is to be imported is none yet."""
-        starts = {} if isinstance(self.tower, Published) else {"tower": self.tower}
+        starts = {"tower": self.tower} if isinstance(self.tower, Path) else {}
         starts |= {"query_tower": self.query_tower} if self.query_tower else {}
         for name, step in zip(self.step_names, self.steps, strict=True):
             if isinstance(step, DistilQuery) and isinstance(step.student, Path):
@@ -114,6 +118,8 @@ class Recipe(Table):
         path = as_path(path, "the recipe")
         tables = read_toml(path, "recipe")
         if tower is not None:
+            if "tower" not in tables and any(_makes_its_own(step) for step in tables.get("steps", [])):
+                raise WrongUse(f"{path} makes the tower that it starts from: leave --tower {tower} out")
             tables = {key: value for key, value in tables.items() if key != "query_tower"}
             tables["tower"] = _start(tower, tables.get("tower"))
             if isinstance(tables.get("identities"), dict):
@@ -210,6 +216,10 @@ def _start(tower: Path | str, instead_of: Any) -> Any:
     if isinstance(tower, Path) or Path(tower).is_dir():
         return str(Path(tower).absolute())
     return instead_of | {"source": tower} if isinstance(instead_of, dict) else {"source": tower}
+
+
+def _makes_its_own(step: Any) -> bool:
+    return isinstance(step, dict) and step.get("kind") == "pretrain"
 
 
 def _put_data(tables: dict[str, Any], folder: str) -> None:

@@ -56,11 +56,9 @@ class Lora(Table):
     """Last parts of the names of the layers that get one, as `q_proj`; none: every linear layer."""
 
 
-class Published(Table):
-    """A published model that the run imports as its start, as `bartizan tower import` does; none: as published."""
+class Imported(Table):
+    """How a model becomes a tower, as `bartizan tower import` does it; none: as published."""
 
-    source: Annotated[str, Field(min_length=1)]
-    """`minilm`, `smollm2`, the folder of a model, a GGUF file, or a name on the hub."""
     kind: Literal["dense", "sparse"] | None = None
     """What it becomes; a sparse tower weighs the terms of its language model's vocabulary."""
     pooling: Literal["cls", "mean", "last", "max", "sum"] | None = None
@@ -77,6 +75,15 @@ class Published(Table):
     """`none`: the bare text, without a first token."""
     layers: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] | None = None
     """Only these layers, counted from 0."""
+    dim: Positive | None = None
+    """A dense tower gets a new linear head without bias to so many dimensions (GTR: 768), to be trained."""
+
+
+class Published(Imported):
+    """A published model that the run imports as its start."""
+
+    source: Annotated[str, Field(min_length=1)]
+    """`minilm`, `smollm2`, the folder of a model, a GGUF file, or a name on the hub."""
 
 
 Start = Annotated[RecipePath | Published, BeforeValidator(_by_name)]
@@ -110,7 +117,9 @@ class Training(Table):
     accumulate: Positive = 1
     """Batches that make one optimiser step."""
     learning_rate: Annotated[float, Field(gt=0)]
-    """Peak learning rate of AdamW."""
+    """Peak learning rate."""
+    optimizer: Literal["adamw", "adafactor"] = "adamw"
+    """`adafactor`: a row and a column of squares in the place of two moments; the rate counts relative to a weight."""
     warmup: Share = 0.1
     """Share of the steps over which the rate rises from 0; then it falls linearly to 0."""
     weight_decay: Weight = 0.01
@@ -154,6 +163,27 @@ class Training(Table):
         return asked if self.limit is None else min(asked, self.limit)
 
 
+class Weak(Table):
+    """Pairs that are made of documents alone."""
+
+    titles: bool = True
+    """Whether a document's title is paired with its text."""
+    sentences: Annotated[int, Field(ge=0)] = 1
+    """Sentences of each document, each paired with the rest of it (inverse cloze)."""
+    min_words: Positive = 4
+    """Shortest sentence that is drawn."""
+    kept: Share = 0.1
+    """Share of the sentences that stay in their document too, so that equal words count."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """For what is drawn."""
+
+    @model_validator(mode="after")
+    def _some_pair(self) -> Self:
+        if not self.titles and not self.sentences:
+            raise ValueError("titles = false and sentences = 0 make no pair at all")
+        return self
+
+
 class PairsTable(Table):
     """Judged queries of a BEIR folder with their positive documents."""
 
@@ -161,8 +191,6 @@ class PairsTable(Table):
     """The BEIR folder."""
     split: str = "train"
     """Judgements to learn from: `qrels/<split>.tsv`."""
-    titles: bool = False
-    """Learn that each document's title is to find its text, instead of judgements: as many weak pairs as documents."""
     share: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Learn from this share of the queries alone; a smaller share is part of a larger one."""
     sampler: Literal["pairs", "queries"] = "pairs"
@@ -171,11 +199,13 @@ class PairsTable(Table):
     """A file of hard negatives, a line a query: `{"query": id, "negatives": [document ids]}`."""
     negatives_per_query: Positive = 1
     """Hard negatives drawn for each query of a batch, when there are any."""
+    weak: Weak | None = None
+    """Learn from pairs made of the folder's documents, in the place of judgements."""
 
     @model_validator(mode="after")
-    def _titles_have_no_negatives(self) -> Self:
-        if self.titles and self.negatives:
-            raise ValueError("titles = true learns from no judged queries: leave negatives out")
+    def _weak_alone(self) -> Self:
+        if self.weak and self.negatives:
+            raise ValueError("weak pairs are made of documents alone: leave negatives out")
         return self
 
 

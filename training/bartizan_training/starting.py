@@ -1,18 +1,17 @@
 """Where a run starts: towers that are there, or published models that it first imports."""
 
 from collections.abc import Callable
-from dataclasses import fields
 from pathlib import Path
 
 from accelerate import Accelerator
 
 from bartizan_connector.base.console import err
-from bartizan_encoders.importing import Wishes, import_tower
+from bartizan_encoders.importing import import_tower
 from bartizan_training.recipe import START, AnyStep, Recipe
 from bartizan_training.run import Run
 from bartizan_training.settings import Published
 from bartizan_training.stages.distil_query import DistilQuery
-from bartizan_training.towers import TrainedTowers
+from bartizan_training.towers import TrainedTowers, wishes
 
 
 def imported(recipe: Recipe, run: Run, accelerator: Accelerator) -> Recipe:
@@ -21,11 +20,13 @@ def imported(recipe: Recipe, run: Run, accelerator: Accelerator) -> Recipe:
     accelerator.wait_for_everyone()
 
     def into_the_run(published: Published) -> Path:
-        made_from = {"published": published.model_dump(mode="json", exclude_none=True)}
+        made_from: dict[str, object] = {"published": published.model_dump(mode="json", exclude_none=True)}
+        if published.dim is not None:
+            made_from["seed"] = recipe.seed
         artefact = run.artefacts.of(START, "towers", made_from)
         if accelerator.is_main_process and not artefact.exists:
             with artefact.written() as folder:
-                import_into(folder, published)
+                import_into(folder, published, seed=recipe.seed)
         return (artefact.folder / "document").absolute()
 
     ready = with_folders(recipe, into_the_run)
@@ -33,10 +34,10 @@ def imported(recipe: Recipe, run: Run, accelerator: Accelerator) -> Recipe:
     return ready
 
 
-def import_into(folder: Path, published: Published) -> None:
+def import_into(folder: Path, published: Published, *, seed: int) -> None:
     """Import the model as both towers of the folder."""
     err.print(f"importing {published.source} …", markup=False)
-    tower = import_tower(published.source, _wishes(published))
+    tower = import_tower(published.source, wishes(published, seed=seed))
     TrainedTowers(tower, tower).save(folder)
 
 
@@ -50,8 +51,3 @@ def with_folders(recipe: Recipe, folder_of: Callable[[Published], Path]) -> Reci
 
     tower = folder_of(recipe.tower) if isinstance(recipe.tower, Published) else recipe.tower
     return recipe.model_copy(update={"tower": tower, "steps": tuple(ready(step) for step in recipe.steps)})
-
-
-def _wishes(published: Published) -> Wishes:
-    known = {field.name for field in fields(Wishes)}
-    return Wishes(**{key: value for key, value in published if key in known and value is not None})

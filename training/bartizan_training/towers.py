@@ -3,7 +3,7 @@
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Literal, Self
 
@@ -11,9 +11,11 @@ from bartizan_connector.base.errors import WrongUse
 from bartizan_connector.space.spec import Role, RoleSpec, TowerSpec, require_same_space
 from bartizan_encoders.backbone import CONFIG_FILE, configuration, parse
 from bartizan_encoders.design import Design
+from bartizan_encoders.importing import Wishes
 from bartizan_encoders.language_model import is_causal
 from bartizan_encoders.pooling import Pooling
 from bartizan_encoders.tower import Head, Tower
+from bartizan_training.settings import Imported
 
 ROLES: tuple[Role, Role] = ("document", "query")
 
@@ -73,6 +75,12 @@ def link(tower: Path, folder: Path) -> None:
             shutil.copyfile(source, target)
 
     shutil.copytree(tower, folder, copy_function=link_or_copy)
+
+
+def wishes(wanted: Imported, *, seed: int) -> Wishes:
+    """What a recipe wants of a model that becomes a tower."""
+    known = {field.name for field in fields(Wishes)}
+    return Wishes(**{key: value for key, value in wanted if key in known and value is not None}, seed=seed)
 
 
 def redesigned(

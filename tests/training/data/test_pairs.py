@@ -11,6 +11,8 @@ from bartizan_training.settings import PairsTable
 from tests.training import toy
 from tests.training.data.conftest import QUERIES, write
 
+TITLES = {"sentences": 0}
+
 
 def pairs_table(folder: Path, **keys: object) -> PairsTable:
     return PairsTable.model_validate({"path": folder, **keys})
@@ -85,7 +87,7 @@ def test_a_title_is_to_find_its_text(folder: Path) -> None:
     rows.append(("Copy", "Suspend."))
     lines = [json.dumps({"_id": str(i), "title": title, "text": text}) for i, (title, text) in enumerate(rows)]
     write(folder / "corpus.jsonl", lines)
-    pairs = read_pairs(pairs_table(folder, titles=True))
+    pairs = read_pairs(pairs_table(folder, weak=TITLES))
     assert pairs.queries == ("Sleep", "Copy")
     assert pairs.documents == ("Suspend.", "Pause.")
     assert pairs.positives == ((0, 1), (0,))
@@ -96,15 +98,15 @@ def test_a_title_that_is_a_test_query_is_left_out(folder: Path) -> None:
     rows = [{"_id": "a", "title": " PAUSE", "text": "x"}, {"_id": "b", "title": "copy", "text": "y"}]
     write(folder / "corpus.jsonl", [json.dumps(row) for row in rows])
     write(folder / "qrels" / "test.tsv", ["query-id\tcorpus-id\tscore", "q1\ta\t1"])
-    assert read_pairs(pairs_table(folder, titles=True)).queries == ("copy",)
+    assert read_pairs(pairs_table(folder, weak=TITLES)).queries == ("copy",)
 
 
 def test_documents_without_titles_give_no_weak_pairs(folder: Path) -> None:
     write(folder / "corpus.jsonl", [json.dumps({"_id": "a", "title": "", "text": "x"})])
-    with pytest.raises(WrongUse, match=r"no document of .* has both a title and a text"):
-        read_pairs(pairs_table(folder, titles=True))
+    with pytest.raises(WrongUse, match=r"no document of .* has a title beside its text"):
+        read_pairs(pairs_table(folder, weak=TITLES))
     with pytest.raises(ValueError, match="leave negatives out"):
-        pairs_table(folder, titles=True, negatives="n.jsonl")
+        pairs_table(folder, weak=TITLES, negatives="n.jsonl")
 
 
 def test_a_smaller_share_of_the_queries_is_part_of_a_larger_one(tmp_path: Path) -> None:

@@ -43,7 +43,8 @@ def train(
     query and document tower on judged pairs, `distil_query` makes a small query tower out of the large one, `refine`
     trains it further against the frozen documents, `mine` looks for hard negatives; `adapt` and `splade` make sparse
     towers of a causal language model; `tas_balanced` learns from the teachers that `cross_encoder`, `score` and
-    `late_interaction` make, by the topics of `cluster`. Each step takes the newest towers, or what it names of an
+    `late_interaction` make, by the topics of `cluster`; `pretrain` makes a small language model where there is none,
+    and a recipe that begins with it needs no tower. Each step takes the newest towers, or what it names of an
     earlier step. Every key of every kind, with its default, stands in docs/recipes.md; relative paths are relative to
     the recipe's file.
 

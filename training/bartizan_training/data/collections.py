@@ -79,13 +79,10 @@ class BeirData:
         return digest_of({"corpus": self.corpus, "queries": queries, "qrels": qrels}, domain=_HASH_DOMAIN)
 
 
-def read_titles(folder: Path) -> Iterator[tuple[str, str]]:
-    """Title and text of each document that has both."""
+def documents_of(folder: Path) -> Iterator[tuple[str, str]]:
+    """Title and text of each document, one at a time; a document without a title has an empty one."""
     for _, record, where in _records(folder / "corpus.jsonl"):
-        title = _string(record, "title", where) if record.get("title") else ""
-        text = _string(record, "text", where)
-        if title.strip() and text.strip():
-            yield title, text
+        yield str(record.get("title") or "").strip(), _string(record, "text", where).strip()
 
 
 def write_collection(

@@ -4,12 +4,14 @@ import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from bartizan_connector.base.errors import WrongUse
-from bartizan_training.data.collections import BeirData, read_titles
+from bartizan_training.data.collections import BeirData
 from bartizan_training.data.held_out import HeldOut
 from bartizan_training.data.negatives import read_negatives
-from bartizan_training.settings import PairsTable
+from bartizan_training.data.weak import weak_pairs
+from bartizan_training.settings import PairsTable, Weak
 
 _TEST = "test"
 """Queries that this split judges are never learned from, under their own id or as an equal text."""
@@ -35,45 +37,9 @@ class Pairs:
 
 def read_pairs(table: PairsTable) -> Pairs:
     """The queries of a split that have a positive document (score 1 or more), with their hard negatives if asked; or
-    titles with the texts below them."""
-    pairs = _from_titles(table) if table.titles else _judged(table)
+    weak pairs, which are made of the documents alone."""
+    pairs = _of_documents(table.path, table.weak) if table.weak else _judged(table)
     return pairs if table.share == 1 else _share_of(pairs, table.share)
-
-
-def _from_titles(table: PairsTable) -> Pairs:
-    held_out = HeldOut.read(table.path, _TEST)
-    queries, documents = _Texts(), _Texts()
-    positives: list[dict[int, None]] = []
-    for title, text in read_titles(table.path):
-        if not held_out.holds(title):
-            query = queries.index(title)
-            if query == len(positives):
-                positives.append({})
-            positives[query][documents.index(text)] = None
-    if not positives:
-        raise WrongUse(f"no document of {table.path} has both a title and a text; there is nothing to learn")
-    return Pairs(
-        queries=tuple(queries.texts),
-        documents=tuple(documents.texts),
-        positives=tuple(tuple(good) for good in positives),
-        negatives=None,
-    )
-
-
-def _share_of(pairs: Pairs, share: float) -> Pairs:
-    """The queries whose text has the lowest digests: so a smaller share is part of a larger one."""
-    digests = [hashlib.sha256(text.encode()).digest() for text in pairs.queries]
-    lowest = sorted(range(len(digests)), key=lambda query: digests[query])
-    kept = sorted(lowest[: max(1, round(share * len(digests)))])
-    documents = _Texts()
-
-    def renumbered(rows: Iterable[tuple[int, ...]]) -> tuple[tuple[int, ...], ...]:
-        return tuple(tuple(documents.index(pairs.documents[n]) for n in row) for row in rows)
-
-    positives = renumbered(pairs.positives[query] for query in kept)
-    negatives = None if pairs.negatives is None else renumbered(pairs.negatives[query] for query in kept)
-    queries = tuple(pairs.queries[query] for query in kept)
-    return Pairs(queries=queries, documents=tuple(documents.texts), positives=positives, negatives=negatives)
 
 
 def _judged(table: PairsTable) -> Pairs:
@@ -114,6 +80,43 @@ def _judged(table: PairsTable) -> Pairs:
         documents=tuple(documents.texts),
         positives=tuple(tuple(good) for good in positives),
         negatives=kept if mined is not None else None,
+    )
+
+
+def _share_of(pairs: Pairs, share: float) -> Pairs:
+    """The queries whose text has the lowest digests: so a smaller share is part of a larger one."""
+    digests = [hashlib.sha256(text.encode()).digest() for text in pairs.queries]
+    lowest = sorted(range(len(digests)), key=lambda query: digests[query])
+    kept = sorted(lowest[: max(1, round(share * len(digests)))])
+    documents = _Texts()
+
+    def renumbered(rows: Iterable[tuple[int, ...]]) -> tuple[tuple[int, ...], ...]:
+        return tuple(tuple(documents.index(pairs.documents[n]) for n in row) for row in rows)
+
+    positives = renumbered(pairs.positives[query] for query in kept)
+    negatives = None if pairs.negatives is None else renumbered(pairs.negatives[query] for query in kept)
+    queries = tuple(pairs.queries[query] for query in kept)
+    return Pairs(queries=queries, documents=tuple(documents.texts), positives=positives, negatives=negatives)
+
+
+def _of_documents(folder: Path, table: Weak) -> Pairs:
+    """Titles and sentences in the place of judged queries."""
+    queries, documents = _Texts(), _Texts()
+    positives: list[dict[int, None]] = []
+    held_out = HeldOut.read(folder, _TEST)
+    for asked, answer in weak_pairs(folder, table):
+        if held_out.holds(asked):
+            continue
+        if (query := queries.index(asked)) == len(positives):
+            positives.append({})
+        positives[query].setdefault(documents.index(answer))
+    if not positives:
+        raise WrongUse(f"no document of {folder} has a title beside its text, or a second sentence, to make a pair of")
+    return Pairs(
+        queries=tuple(queries.texts),
+        documents=tuple(documents.texts),
+        positives=tuple(tuple(good) for good in positives),
+        negatives=None,
     )
 
 

@@ -1,15 +1,13 @@
 """Bare query texts to distil with: query logs, queries of a collection, and short spans of its documents."""
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
 from bartizan_connector.base.errors import WrongUse
 from bartizan_training.data.collections import BeirData, read_lines
+from bartizan_training.data.weak import SENTENCE_END
 from bartizan_training.settings import CorpusSentences, Documents, Lines, Queries, TextSource
-
-_SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
 
 
 def read_texts(sources: Sequence[TextSource], *, seed: Sequence[int]) -> tuple[str, ...]:
@@ -52,4 +50,4 @@ def _draw_sentences(documents: Sequence[str], source: CorpusSentences, seed: lis
 
 
 def _sentences(text: str, min_words: int) -> list[list[str]]:
-    return [words for part in _SENTENCE_END.split(text) if len(words := part.split()) >= min_words]
+    return [words for part in SENTENCE_END.split(text) if len(words := part.split()) >= min_words]

@@ -6,30 +6,26 @@ recover. The documents are packed: one after the other, cut into blocks of equal
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from bartizan_connector.base.errors import WrongUse
-from bartizan_connector.space.spec import RoleSpec
-from bartizan_encoders.sparse_head import LOGITS_AT_ONCE
 from bartizan_encoders.tower import Tower
 from bartizan_training.artefacts import Kind
-from bartizan_training.data.packing import Ids, Packed, TokenIds, TokenTable
+from bartizan_training.data.packing import Ids, Packed, TokenIds
 from bartizan_training.data.samplers import Order, require_even, share
 from bartizan_training.data.texts import read_texts
 from bartizan_training.embedding import arithmetic
+from bartizan_training.pretraining.predicting import UNLIMITED, cut_into_blocks, summed
 from bartizan_training.settings import Table, TextSource, Weight
 from bartizan_training.sparse_losses import next_token_losses
 from bartizan_training.stages.stage import Batch, Embedded, Stage, TrainingStep
 from bartizan_training.step import FromTowers, Place, Taken, under_key
 from bartizan_training.towers import PlannedTower, Towers, TrainedTowers
-
-_UNLIMITED = 1 << 30
 
 
 class NextToken(Table):
@@ -135,34 +131,20 @@ class AdaptStage(Stage):
 
 
 def blocks(tower: Tower, texts: Sequence[str], size: int) -> Ids:
-    """The texts as the tower tokenises them, without prefix, one after the other, each followed by the model's own end
-    of a text where it has one; cut into rows of `size`. What does not fill a row at the end is left out."""
-    tokens = tower.tokens.serving({"document": RoleSpec(max_tokens=_UNLIMITED)}, tower.spec.special_tokens)
-    table = TokenTable(tokens, "document", texts)
-    picked = table.pick(np.arange(len(table)))
+    """Rows of `size` tokens as the tower reads them, each text followed by the model's own end where it has one."""
     end = tower.architecture.get("eos_token_id")
-    ends = [] if end is None else [end[0] if isinstance(end, list) else end]
-    flat = np.concatenate([np.concatenate([text, np.array(ends, dtype=np.int32)]) for text in picked])
-    if len(flat) < size:
-        raise WrongUse(f"the texts are {len(flat)} tokens in all, fewer than one block of {size}: lower block")
-    cut: Ids = flat[: len(flat) // size * size].reshape(-1, size).astype(np.int32)
-    return cut
+    tokens = tower.tokens.serving(UNLIMITED, tower.spec.special_tokens)
+    return cut_into_blocks(tokens, texts, size, end[0] if isinstance(end, list) else end)
 
 
 def _losses(tower: Tower, hidden_TD: Tensor, next_T: Tensor) -> Tensor:
-    """Sums of both losses and the mean share of logits that are not above 0, some tokens' logits at a time."""
+    """Sums of both losses and the mean share of logits that are not above 0."""
     head = tower.head
     assert isinstance(head, nn.Module)
-    step = max(1, LOGITS_AT_ONCE // tower.spec.dim)
 
     def of_some(hidden: Tensor, following: Tensor) -> Tensor:
         logits: Tensor = head(hidden).float()
         idle = (logits.detach() <= 0).float().mean(dim=1).sum()
         return torch.stack([*next_token_losses(logits, following), idle])
 
-    parts: list[Any] = [
-        checkpoint(of_some, hidden_TD[start : start + step], next_T[start : start + step], use_reentrant=False)
-        for start in range(0, len(hidden_TD), step)
-    ]
-    total: Tensor = torch.stack(parts).sum(dim=0)
-    return total
+    return summed(of_some, hidden_TD, next_T, vocabulary=tower.spec.dim)

@@ -37,12 +37,14 @@ class OnJudged(FromTowers, TrainingStep):
             raise ValueError(
                 f"negatives = '{self.negatives}' and data.negatives = '{self.data.negatives}': give one of them"
             )
+        if self.negatives and self.data.weak:
+            raise ValueError(f"negatives = '{self.negatives}': weak pairs have in-batch negatives alone")
         return self
 
     @model_validator(mode="after")
     def _others_to_judge_by(self) -> Self:
         rule, learned = self.early_stop, self.data
-        if rule and not learned.titles and (rule.data, rule.split) == (learned.path, learned.split):
+        if rule and not learned.weak and (rule.data, rule.split) == (learned.path, learned.split):
             raise ValueError(f"early_stop.split = '{rule.split}' has the queries that are learned from: name another")
         return self
 

@@ -112,7 +112,7 @@ class Scaling:
         def folder_of(published: Published) -> Path:
             folder = self.out / "towers" / "whole"
             if not folder.exists():
-                import_into(folder, published.model_copy(update={"layers": None}))
+                import_into(folder, published.model_copy(update={"layers": None}), seed=self.recipe.seed)
             return folder / "document"
 
         ready = with_folders(self.recipe.model_copy(update={"steps": self._steps()}), folder_of)
