@@ -80,7 +80,8 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(bench: Pat
 def test_two_processes_train_what_one_trains(bench: Path) -> None:
     loss = "loss = { temperature = 0.05, bidirectional = true }"
     stages = (
-        with_keys(CONTRASTIVE, steps=3, tied=False) + f"\n{loss}",
+        with_keys(CONTRASTIVE, steps=2, name="cached", grad_cache=5),
+        with_keys(CONTRASTIVE, steps=3, tied=False, document="start.document", query="start.query") + f"\n{loss}",
         with_keys(DISTIL, steps=3, epochs=None, accumulate=2) + "\nloss = { w_tokens = 1 }",
         with_keys(REFINE, steps=3) + f"\n{loss}",
     )

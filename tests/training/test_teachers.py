@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from bartizan_connector.base.errors import Stop, WrongUse
 from bartizan_encoders.tower import Tower
-from bartizan_training.data.packing import Packed, TokenIds
+from bartizan_training.data.packing import Budget, Packed, TokenIds
 from bartizan_training.teachers.cross_encoder import CrossEncoder, PairTable, opening
 from bartizan_training.teachers.late_interaction import LateInteraction, max_sim, max_sim_of_pairs
 from tests.training import toy
@@ -55,7 +55,7 @@ def test_a_score_is_the_same_alone_and_in_any_batch_and_the_backbone_is_told_bot
     table = PairTable(model.tower.tokens, QUERIES, DOCUMENTS)
     queries, documents = np.array([0, 1, 2, 0, 1]), np.array([1, 0, 3, 2, 1])
     ids, lengths = table.pick(queries, documents)
-    together = model(Packed.of(ids, budget=24), lengths, "fp32")
+    together = model(Packed.of(ids, Budget(tokens=24)), lengths, "fp32")
     expected = []
     for row, first in zip(ids, lengths, strict=True):
         one = torch.from_numpy(row.astype(np.int64))[None]
@@ -107,7 +107,7 @@ def test_documents_may_be_taken_in_blocks(monkeypatch: pytest.MonkeyPatch) -> No
 def test_each_token_has_its_vector_in_the_texts_order(tower: Path, dim: int | None) -> None:
     model = late_interaction(tower, dim)
     ids = model.documents(DOCUMENTS).pick(np.array([2, 1, 0, 3]))
-    vectors, mask = model(Packed.of(ids, budget=8), "fp32")
+    vectors, mask = model(Packed.of(ids, Budget(tokens=8)), "fp32")
     assert vectors.shape == (4, 6, dim or 32)
     assert mask.sum(dim=1).tolist() == ids.lengths.tolist() == [3, 6, 4, 5]
     for row, found, length in zip(ids, vectors, ids.lengths, strict=True):
@@ -140,7 +140,7 @@ def test_what_is_saved_scores_as_before(tower: Path, tmp_path: Path) -> None:
     model.save(tmp_path)
     late.save(tmp_path)
     ids, lengths = PairTable(model.tower.tokens, QUERIES, DOCUMENTS).pick(np.array([0, 1]), np.array([0, 1]))
-    packed = Packed.of(ids, 99)
+    packed = Packed.of(ids, Budget(tokens=99))
     with torch.no_grad():
         assert torch.equal(CrossEncoder.load(tmp_path).eval()(packed, lengths, "fp32"), model(packed, lengths, "fp32"))
         assert torch.equal(LateInteraction.load(tmp_path).eval()(packed, "fp32")[0], late(packed, "fp32")[0])

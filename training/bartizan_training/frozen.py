@@ -17,7 +17,7 @@ from bartizan_training.data.packing import Packed, TokenTable
 from bartizan_training.data.ragged import Indices
 from bartizan_training.embedding import encode
 from bartizan_training.progress import progress
-from bartizan_training.step import Place, padded_tokens
+from bartizan_training.step import Place, suited
 
 _FILE = "vectors.npy"
 _BLOCK = 512
@@ -75,7 +75,7 @@ def freeze(frozen: Frozen, place: Place) -> FrozenVectors:
 def _fill(values: Floats, frozen: Frozen, place: Place) -> None:
     """Each process computes every so many-th text."""
     accelerator, texts = place.accelerator, frozen.texts
-    budget = padded_tokens(accelerator.device)
+    budget = suited(accelerator.device)
     tower = frozen.tower.to(accelerator.device).eval()
     with progress(accelerator, f"{frozen.role} vectors of the frozen tower", total=len(texts)) as tick:
         for start in range(0, len(texts), _BLOCK):

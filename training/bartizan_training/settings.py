@@ -110,6 +110,9 @@ class Training(Table):
     """Train small matrices beside the backbone's own, which stay as they are; merged into them at the end."""
     gradient_checkpointing: bool = False
     """Compute each layer again for its gradient: less memory, a third more time."""
+    grad_cache: Positive | None = None
+    """Take so many texts at once and keep only their vectors, which are computed again for the gradient (GradCache): a
+    batch of any size takes the memory of these texts, and a third more time."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Arithmetic inside the towers; losses and weights are fp32 always."""
     max_tokens: Positive | None = None

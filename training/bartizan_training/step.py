@@ -13,6 +13,7 @@ from pydantic import Field
 
 from bartizan_connector.base.errors import WrongUse
 from bartizan_training.artefacts import Artefacts, Kind
+from bartizan_training.data.packing import Budget
 from bartizan_training.settings import Table, Training
 from bartizan_training.towers import PlannedTower
 
@@ -75,9 +76,10 @@ class Place:
         """Differs from step to step."""
         return self.recipe_seed, self.number
 
-    def budget(self, table: Training) -> int:
-        """Tokens, padding included, that go through a tower at once: as the recipe says, or as suits the device."""
-        return table.padded_tokens or padded_tokens(self.accelerator.device)
+    def budget(self, table: Training) -> Budget:
+        """How much goes through a tower at once in training: as the recipe says, or as suits the device."""
+        tokens = table.padded_tokens or suited(self.accelerator.device).tokens
+        return Budget(tokens=tokens, texts=table.grad_cache, anew=table.grad_cache is not None)
 
 
 class FromTowers(Step):
@@ -99,12 +101,12 @@ class MakingStep(Step):
         """Fill the artefact's folder; every process is in here, the main one writes what is not shared out."""
 
 
-def padded_tokens(device: torch.device) -> int:
+def suited(device: torch.device) -> Budget:
     """What suits the device where a recipe does not say."""
     if device.type != "cuda":
-        return _ON_A_CPU
+        return Budget(tokens=_ON_A_CPU)
     gib = torch.cuda.get_device_properties(device).total_memory / 2**30
-    return min(_MOST_ON_A_GPU, max(_LEAST_ON_A_GPU, round(gib) * _TOKENS_PER_GIB))
+    return Budget(tokens=min(_MOST_ON_A_GPU, max(_LEAST_ON_A_GPU, round(gib) * _TOKENS_PER_GIB)))
 
 
 @contextmanager

@@ -6,7 +6,7 @@ object stands for a token.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Self
 
@@ -20,6 +20,23 @@ from bartizan_connector.space.tokens import PADDING_ID, Tokens
 from bartizan_training.data.ragged import Indices, joined_ranges
 
 _BLOCK = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """How much of a batch goes through a tower at once."""
+
+    tokens: int
+    """Padding included; one text may have more."""
+    texts: int | None = None
+    """None: as many as there are tokens for."""
+    anew: bool = False
+    """Whether a piece leaves nothing but its vectors, and is encoded again when their gradient is there (GradCache)."""
+
+    def most(self, longest: int) -> int:
+        """Texts of one piece whose longest has so many tokens."""
+        return max(1, min(self.tokens // longest, self.texts or self.tokens))
+
 
 Ids = npt.NDArray[np.int32]
 
@@ -84,33 +101,35 @@ class Packed:
     """Where each text went."""
     tokens: int
     """Without padding."""
+    anew: bool = False
+    """As the budget says."""
 
     @classmethod
-    def of(cls, texts: TokenIds, budget: int) -> Self:
-        """Pack the texts into pieces of at most `budget` tokens with padding, or of one text; the longest come first,
-        so that memory peaks at once."""
+    def of(cls, texts: TokenIds, budget: Budget) -> Self:
+        """Pack the texts into pieces within the budget; the longest come first, so that memory peaks at once."""
         order = np.argsort(-texts.lengths, kind="stable")
         starts = np.cumsum(texts.lengths) - texts.lengths
         pieces = []
         begin = 0
         while begin < len(order):
             longest = max(1, int(texts.lengths[order[begin]]))
-            piece = order[begin : begin + max(1, budget // longest)]
+            piece = order[begin : begin + budget.most(longest)]
             pieces.append(_padded(texts.flat, starts[piece], texts.lengths[piece], longest))
             begin += len(piece)
-        return cls(pieces=tuple(pieces), back=torch.from_numpy(np.argsort(order)), tokens=len(texts.flat))
+        back = torch.from_numpy(np.argsort(order))
+        return cls(pieces=tuple(pieces), back=back, tokens=len(texts.flat), anew=budget.anew)
 
     def to(self, device: torch.device) -> Self:
         """The same on that device."""
         pieces = tuple(
             (ids.to(device, non_blocking=True), mask.to(device, non_blocking=True)) for ids, mask in self.pieces
         )
-        return type(self)(pieces, self.back.to(device, non_blocking=True), self.tokens)
+        return replace(self, pieces=pieces, back=self.back.to(device, non_blocking=True))
 
     def pinned(self) -> Self:
         """The same in pinned memory."""
         pieces = tuple((ids.pin_memory(), mask.pin_memory()) for ids, mask in self.pieces)
-        return type(self)(pieces, self.back.pin_memory(), self.tokens)
+        return replace(self, pieces=pieces, back=self.back.pin_memory())
 
 
 def _padded(flat: Ids, starts: Indices, lengths: Indices, width: int) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from bartizan_encoders.pooling import Pooling
 from bartizan_encoders.tower import Tower
 from bartizan_training.artefacts import Kind
-from bartizan_training.data.packing import Packed, TokenIds, TokenTable
+from bartizan_training.data.packing import Budget, Packed, TokenIds, TokenTable
 from bartizan_training.data.ragged import Indices
 from bartizan_training.data.samplers import require_even, share
 from bartizan_training.data.topics import MarginBins, TopicSampler
@@ -191,7 +191,7 @@ class _InBatch:
         model = LateInteraction.load(taken["in_batch_teacher"]).to(place.accelerator.device).eval()
         return cls(model.requires_grad_(False), triples, place)
 
-    def texts(self, triples: Triples, rows: Indices, budget: int) -> list[Packed]:
+    def texts(self, triples: Triples, rows: Indices, budget: Budget) -> list[Packed]:
         """This process's queries, and their positives before their negatives."""
         documents = np.concatenate([triples.positive[rows], triples.negative[rows]])
         picked = (self._queries.pick(triples.query[rows]), self._documents.pick(documents))

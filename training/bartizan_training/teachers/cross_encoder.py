@@ -14,7 +14,7 @@ from bartizan_encoders.pooling import Pooling
 from bartizan_encoders.tower import Tower
 from bartizan_training.data.packing import Packed, TokenIds, TokenTable
 from bartizan_training.data.ragged import Indices, joined_ranges
-from bartizan_training.embedding import arithmetic
+from bartizan_training.embedding import arithmetic, by_piece
 from bartizan_training.towers import redesigned
 
 _FOLDER = "cross-encoder"
@@ -52,8 +52,7 @@ class CrossEncoder(nn.Module):
         that has two segments is told so."""
         lengths = torch.split(query_lengths[torch.argsort(packed.back)], [len(ids) for ids, _ in packed.pieces])
         with arithmetic(packed, precision):
-            pieces = zip(packed.pieces, lengths, strict=True)
-            scores = [self._scores(ids, mask, length) for (ids, mask), length in pieces]
+            scores = by_piece(packed, self._scores, lengths)
         return torch.cat(scores).float()[packed.back]
 
     def _scores(self, ids: Tensor, mask: Tensor, lengths: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from bartizan_connector.space.spec import Role
 from bartizan_encoders.tower import Tower
 from bartizan_training.data.packing import Ids, Packed, TokenIds, TokenTable
 from bartizan_training.data.ragged import Indices
-from bartizan_training.embedding import arithmetic
+from bartizan_training.embedding import arithmetic, by_piece
 from bartizan_training.towers import redesigned
 
 _FOLDER, _FACTS = "late-interaction", "late_interaction.json"
@@ -66,14 +66,15 @@ class LateInteraction(nn.Module):
         longest = max(ids.shape[1] for ids, _ in packed.pieces)
         vectors, masks = [], []
         with arithmetic(packed, precision):
-            for ids, mask in packed.pieces:
-                hidden_BLD = self.tower.hidden(ids, mask).float()
-                if self.tower.head is not None:
-                    hidden_BLD = self.tower.head(hidden_BLD)
+            for hidden_BLD, (ids, mask) in zip(by_piece(packed, self._of_tokens), packed.pieces, strict=True):
                 room = longest - ids.shape[1]
                 vectors.append(F.pad(hidden_BLD.float(), (0, 0, 0, room)))
                 masks.append(F.pad(mask, (0, room)))
         return torch.cat(vectors)[packed.back], torch.cat(masks)[packed.back]
+
+    def _of_tokens(self, ids: Tensor, mask: Tensor) -> Tensor:
+        hidden_BLD = self.tower.hidden(ids, mask).float()
+        return self.tower.head(hidden_BLD) if self.tower.head is not None else hidden_BLD
 
     def queries(self, texts: Sequence[str]) -> "QueryTable":
         """The token ids of queries."""

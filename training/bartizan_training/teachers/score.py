@@ -18,7 +18,7 @@ from bartizan_training.data.triple_rows import Triples
 from bartizan_training.data.triple_tables import Judged, TripleSource
 from bartizan_training.data.triples import Source, identity_of, read_triples
 from bartizan_training.progress import progress
-from bartizan_training.step import MakingStep, Place, Reference, Taken, padded_tokens, under_key
+from bartizan_training.step import MakingStep, Place, Reference, Taken, suited, under_key
 from bartizan_training.teachers.cross_encoder import CrossEncoder, PairTable
 from bartizan_training.towers import PlannedTower
 
@@ -86,7 +86,7 @@ class Score(MakingStep):
     ) -> None:
         """Each process scores every so many-th pair."""
         accelerator = place.accelerator
-        budget = padded_tokens(accelerator.device)
+        budget = suited(accelerator.device)
         teacher.to(accelerator.device).eval()
         table = PairTable(teacher.tower.tokens, triples.queries, triples.documents)
         with progress(accelerator, "scores of the cross-encoder", total=len(scores)) as tick:
