@@ -10,7 +10,6 @@ from torch.utils.checkpoint import checkpoint
 from bartizan_connector.space.tokens import Tokens
 from bartizan_encoders.tower import Tower
 from bartizan_training.data.packing import Packed
-from bartizan_training.settings import Training
 
 T = TypeVar("T")
 
@@ -41,10 +40,10 @@ def arithmetic(packed: Packed, precision: str) -> torch.autocast:
     return torch.autocast(packed.back.device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
 
 
-def capped(tower: Tower, table: Training) -> Tokens:
-    """The tower's tokenizer as it is used in training: with the shorter of both limits."""
+def capped(tower: Tower, max_tokens: int | None) -> Tokens:
+    """The tower's tokenizer with the shorter of both limits."""
     roles = {
-        role: spec.model_copy(update={"max_tokens": min(spec.max_tokens, table.max_tokens or spec.max_tokens)})
+        role: spec.model_copy(update={"max_tokens": min(spec.max_tokens, max_tokens or spec.max_tokens)})
         for role, spec in tower.spec.roles.items()
     }
     return tower.tokens.serving(roles, tower.spec.special_tokens)

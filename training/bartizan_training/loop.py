@@ -17,6 +17,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,10 +28,9 @@ from bartizan_connector.base.console import err
 from bartizan_connector.base.errors import Stop
 from bartizan_connector.space.spec import TowerSpec
 from bartizan_encoders import cuda
-from bartizan_encoders.tower import Tower
-from bartizan_training import adapters, checkpoint, plan
+from bartizan_training import adapters, checkpoint, plan, sharding
 from bartizan_training.artefacts import Artefact
-from bartizan_training.checkpoint import State
+from bartizan_training.checkpoint import Kept, State
 from bartizan_training.metrics import Metrics
 from bartizan_training.plan import Sources
 from bartizan_training.prefetch import Prefetcher
@@ -44,9 +44,10 @@ from bartizan_training.step import MakingStep, Place, Taken
 from bartizan_training.towers import ROLES, link
 
 
-def train(recipe: Recipe, out: Path, *, resume: bool = False) -> None:
-    """Run every step that is not done yet."""
+def train(recipe: Recipe, out: Path, *, resume: bool = False, shard: bool = False) -> None:
+    """Run every step that is not done yet; `shard`: with the weights of what is trained shared out (see sharding)."""
     accelerator, run = Accelerator(), Run(out)
+    sharded = sharding.wanted(accelerator, shard=shard)
     cuda.settle(accelerator.device)
     taken = plan.sources(recipe)
     if accelerator.is_main_process:
@@ -64,6 +65,7 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False) -> None:
             name=recipe.name,
             number=number,
             recipe_seed=recipe.seed,
+            sharded=sharded,
         )
         done = run.done(number, name)
         accelerator.wait_for_everyone()
@@ -90,9 +92,9 @@ def _perform(table: AnyStep, taken: Taken, place: Place, artefact: Artefact, run
         torch.manual_seed(_seed(place, step=0))
         stage = table.stage(taken, place)
         fit(stage, table, place, run.metrics)
-        if table.lora:
-            adapters.merge(stage)
         if accelerator.is_main_process:
+            if table.lora:
+                adapters.merge(stage)
             with artefact.written() as folder:
                 stage.finish().save(folder)
     if accelerator.is_main_process:
@@ -105,14 +107,10 @@ def fit(stage: Stage, table: TrainingStep, place: Place, metrics_path: Path) -> 
     """Train the stage's parameters: go on where the last checkpoint was made, step, log, save."""
     accelerator = place.accelerator
     steps = table.length(stage.batches_per_epoch)
-    optimizer = _optimizer(stage, table)
-    adapters.save_what_is_trained(stage)
-    if table.gradient_checkpointing:
-        adapters.compute_anew(stage)
-    model, optimizer = accelerator.prepare(stage.train(table.dropout), optimizer)
+    model, optimizer, kept = _prepared(stage, table, place)
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    state = State(step=0, processes=accelerator.num_processes, examples=stage.fingerprint)
-    done = checkpoint.load(accelerator, place.folder / "checkpoints", state)
+    state = State(step=0, processes=accelerator.num_processes, examples=stage.fingerprint, sharded=place.sharded)
+    done = checkpoint.load(kept, place.folder / "checkpoints", state)
     metrics = Metrics(metrics_path, accelerator, stage=place.number, kind=table.kind)
     metrics.forget_after(done)
     numbers = range(done * table.accumulate, steps * table.accumulate)
@@ -139,7 +137,7 @@ def fit(stage: Stage, table: TrainingStep, place: Place, metrics_path: Path) -> 
                     part_loss = model(batch) / table.accumulate
                     accelerator.backward(part_loss)
                 loss, tokens = loss + part_loss.detach(), tokens + batch.tokens
-            norm = accelerator.clip_grad_norm_(parameters, table.clip)
+            norm = sharding.whole(accelerator.clip_grad_norm_(parameters, table.clip))
             optimizer.step()
             optimizer.zero_grad()
             done += 1
@@ -148,9 +146,26 @@ def fit(stage: Stage, table: TrainingStep, place: Place, metrics_path: Path) -> 
             if stage.noting:
                 alarms = _warn(stage.alarms(metrics.write(done, rate)), alarms, done, place)
             if save:
-                checkpoint.save(accelerator, place.folder / "checkpoints", replace(state, step=done))
+                checkpoint.save(accelerator, kept, place.folder / "checkpoints", replace(state, step=done))
     accelerator.free_memory()
     adapters.as_they_were(stage)
+    if place.sharded:
+        sharding.bring_together(stage, keep=accelerator.is_main_process)
+
+
+def _prepared(stage: Stage, table: TrainingStep, place: Place) -> tuple[Any, torch.optim.Optimizer, Kept]:
+    """The stage as it is called, the optimiser of what is not frozen, and what a checkpoint holds of both."""
+    adapters.freeze(stage, table)
+    if table.gradient_checkpointing:
+        adapters.compute_anew(stage)
+    stage.train(table.dropout)
+    if place.sharded:
+        sharding.share_out(stage, place.accelerator)
+        optimizer = _optimizer(stage, table)
+        return stage, optimizer, sharding.Shards(stage, optimizer)
+    adapters.save_what_is_trained(stage)
+    model, optimizer = place.accelerator.prepare(stage, _optimizer(stage, table))
+    return model, optimizer, place.accelerator
 
 
 def _warn(alarms: Mapping[str, str], before: Mapping[str, str], step: int, place: Place) -> Mapping[str, str]:
@@ -166,12 +181,6 @@ def _warn(alarms: Mapping[str, str], before: Mapping[str, str], step: int, place
 
 def _optimizer(stage: Stage, table: Training) -> torch.optim.Optimizer:
     """AdamW over what is not frozen; no decay of biases and norms."""
-    if table.lora:
-        adapters.adapt_with(stage, table.lora)
-    if table.freeze_embeddings:
-        for module in stage.modules():
-            if isinstance(module, Tower):
-                module.backbone.get_input_embeddings().requires_grad_(False)
     trained = [parameter for parameter in stage.parameters() if parameter.requires_grad]
     groups = [
         {"params": [parameter for parameter in trained if parameter.ndim > 1], "weight_decay": table.weight_decay},

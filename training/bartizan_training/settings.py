@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -216,6 +217,26 @@ class InfoNce(Table):
     """Whether a document that is judged positive for a query, or has the text of one, is never its negative."""
     mask_margin: Weight | None = None
     """Drop a negative that scores more than this above the query's own document."""
+    matryoshka: Annotated[tuple[Positive, ...], Field(min_length=1)] | None = None
+    """Add the loss of vectors cut to so many first components and normalised anew, which can be used by themselves
+    then; none: whole vectors alone."""
+    matryoshka_weights: Annotated[tuple[Weight, ...], Field(min_length=1)] | None = None
+    """Weight of each, beside 1 for whole vectors; none: 1 each."""
+
+    @model_validator(mode="after")
+    def _one_weight_each(self) -> Self:
+        if self.matryoshka_weights and len(self.matryoshka_weights) != len(self.matryoshka or ()):
+            raise ValueError(
+                f"matryoshka_weights has {len(self.matryoshka_weights)} weights for {len(self.matryoshka or ())} sizes "
+                "in matryoshka: give one for each"
+            )
+        return self
+
+    @property
+    def sizes(self) -> Mapping[int, float]:
+        """The weight of the loss of each smaller size."""
+        sizes = self.matryoshka or ()
+        return dict(zip(sizes, self.matryoshka_weights or [1.0] * len(sizes), strict=True))
 
 
 class Flops(Table):

@@ -70,6 +70,8 @@ class Place:
     number: int
     """The step's own, counted from 1."""
     recipe_seed: int
+    sharded: bool = False
+    """Whether the weights of what is trained are shared out over the processes."""
 
     @property
     def seed(self) -> tuple[int, int]:

@@ -22,6 +22,9 @@ def train(
     ] = None,
     data: Annotated[Path | None, typer.Option(help="Use this BEIR folder instead of the recipe's.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a RUN that was interrupted.")] = False,
+    shard: Annotated[
+        bool, typer.Option("--shard", help="Share out the weights over the processes (FSDP), for a large model.")
+    ] = False,
     threads: Annotated[int, typer.Option(min=0, help="Threads of each process on CPU; 0: torch's choice.")] = 0,
 ) -> None:
     """Train two towers and distil a small query tower, as a recipe says.
@@ -43,6 +46,7 @@ def train(
     the same weights as if it had not been (on CPU, to the last bit). The same seed gives the same towers.
 
     A GPU is used when there is one. Several: accelerate launch --num_processes 4 -m bartizan_connector train …
+    With --shard each holds only its part of the weights, the gradients and the optimiser's state.
     """
     require_installed((*NEEDED, "accelerate"), "train")
     import torch
@@ -61,7 +65,7 @@ def train(
         _require_places(path, tower, data)
     if threads:
         torch.set_num_threads(threads)
-    run(Recipe.load(path, tower=tower, data=data), out, resume=resume)
+    run(Recipe.load(path, tower=tower, data=data), out, resume=resume, shard=shard)
     if PartialState().is_main_process:
         _show(out)
 

@@ -30,6 +30,8 @@ class Mine(FromTowers, MakingStep):
     """Nearest documents that are left out: many of them answer the query though nobody judged them."""
     depth: Positive = 50
     """Rank of the last document that is taken; positives have no rank."""
+    max_tokens: Positive | None = None
+    """Cut texts here to rank them, where the tower's own limit is higher."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Arithmetic inside the towers."""
 
@@ -64,11 +66,10 @@ class Mine(FromTowers, MakingStep):
         first_ids: dict[str, str] = {}
         for id in sorted(data.corpus):
             first_ids.setdefault(data.corpus[id], id)  # equal texts are one document
-        documents = freeze(
-            Frozen(tower=start.document, role="document", texts=tuple(first_ids), precision=self.precision), place
-        )
         asked = tuple(data.queries[query] for query in positives)
-        queries = freeze(Frozen(tower=start.query, role="query", texts=asked, precision=self.precision), place)
+        how = {"precision": self.precision, "max_tokens": self.max_tokens}
+        documents = freeze(Frozen(tower=start.document, role="document", texts=tuple(first_ids), **how), place)
+        queries = freeze(Frozen(tower=start.query, role="query", texts=asked, **how), place)
         if place.accelerator.is_main_process:
             most = max(map(len, positives.values()))
             ranked, _ = exact.top_k(queries.values, documents.values, self.depth + most)

@@ -9,14 +9,16 @@ from accelerate import Accelerator
 from pydantic import model_validator
 from torch import Tensor
 
+from bartizan_connector.base.errors import WrongUse
 from bartizan_training.artefacts import Kind
 from bartizan_training.data.negatives import NEGATIVES_FILE
 from bartizan_training.data.pairs import Pairs, read_pairs
 from bartizan_training.data.samplers import PairSampler, require_even
-from bartizan_training.losses import info_nce
+from bartizan_training.losses import cut, info_nce
 from bartizan_training.settings import InfoNce, PairsTable, Training
 from bartizan_training.stages.stage import TrainingStep
 from bartizan_training.step import FromTowers, Reference, Taken, under_key
+from bartizan_training.towers import PlannedTower
 
 
 class OnJudged(FromTowers, TrainingStep):
@@ -40,15 +42,37 @@ class OnJudged(FromTowers, TrainingStep):
 
 
 def contrast(q_BD: Tensor, d_ND: Tensor, known_BN: Tensor, table: InfoNce) -> Tensor:
-    """InfoNCE as the recipe sets it."""
-    return info_nce(
-        q_BD,
-        d_ND,
-        temperature=table.temperature,
-        known_BN=known_BN if table.mask_known else None,
-        margin=table.mask_margin,
-        bidirectional=table.bidirectional,
-    )
+    """InfoNCE as the recipe sets it, of whole vectors and of their first components."""
+
+    def of(q_BD: Tensor, d_ND: Tensor) -> Tensor:
+        return info_nce(
+            q_BD,
+            d_ND,
+            temperature=table.temperature,
+            known_BN=known_BN if table.mask_known else None,
+            margin=table.mask_margin,
+            bidirectional=table.bidirectional,
+        )
+
+    loss = of(q_BD, d_ND)
+    for size, weight in table.sizes.items():
+        loss = loss + weight * of(cut(q_BD, size), cut(d_ND, size))
+    return loss
+
+
+def require_sizes(table: InfoNce, tower: PlannedTower) -> None:
+    """Refuse sizes that no vector of the tower can be cut to."""
+    if not table.sizes:
+        return
+    if tower.spec.similarity != "cosine":
+        raise WrongUse(
+            f"loss.matryoshka is for towers that are compared by cosine, and '{tower.spec.name}' is {tower.spec.kind} "
+            f"and compared by {tower.spec.similarity}: leave it out"
+        )
+    if max(table.sizes) >= tower.spec.dim:
+        raise WrongUse(
+            f"loss.matryoshka = {list(table.sizes)}: each must be smaller than the tower's {tower.spec.dim} dimensions"
+        )
 
 
 def pairs_with(data: PairsTable, negatives: Path | None) -> PairsTable:

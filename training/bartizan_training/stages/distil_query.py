@@ -107,7 +107,7 @@ class DistilQueryStage(Stage):
         self.fingerprint = hashlib.sha256(json.dumps(texts).encode()).hexdigest()
         self._order = Order(len(texts), table.batch_size, seed=place.seed)
         self.batches_per_epoch = self._order.batches_per_epoch
-        self._tokens = TokenTable(capped(self.student, table), "query", texts)
+        self._tokens = TokenTable(capped(self.student, table.max_tokens), "query", texts)
         if table.loss.w_tokens:
             _require_same_tokens(_form(self.student), _form(start.query))
             self._beside = (start.query.to(place.accelerator.device).eval(),)  # in a tuple it is no part of the stage

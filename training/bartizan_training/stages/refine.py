@@ -20,6 +20,7 @@ from bartizan_training.stages.contrast import (
     from_all,
     mined,
     pairs_with,
+    require_sizes,
 )
 from bartizan_training.stages.stage import Batch, Embedded, Stage, playing_only
 from bartizan_training.step import Place, Taken
@@ -38,6 +39,7 @@ class Refine(OnJudged):
         """The document tower as it was, and a query tower of its space."""
         document = towers["document"]
         document.spec.role("document")
+        require_sizes(self.loss, document)
         return {
             "document": document,
             "query": towers["query"].trained_in(name, space=document.space, roles=("query",)),
@@ -69,7 +71,7 @@ class RefineStage(Stage):
         self.batches_per_epoch = self._sampler.batches_per_epoch
         frozen = Frozen(tower=start.document, role="document", texts=pairs.documents, precision=table.precision)
         self._documents = freeze(frozen, place)
-        self._queries = TokenTable(capped(start.query, table), "query", pairs.queries)
+        self._queries = TokenTable(capped(start.query, table.max_tokens), "query", pairs.queries)
         self.query = start.query
 
     def batch(self, number: int) -> Batch:

@@ -139,7 +139,7 @@ class TasBalancedStage(Stage):
             lengths={"query": table.query_tokens, "document": table.document_tokens},
             together=max(table.query_tokens, table.document_tokens),
         )
-        tokens = capped(self.tower, table)
+        tokens = capped(self.tower, table.max_tokens)
         self._queries = TokenTable(tokens, "query", triples.queries)
         self._documents = TokenTable(tokens, "document", triples.documents)
         self._teacher = _InBatch.read(taken, triples, place) if table.loss.w_in_batch else None
