@@ -41,7 +41,7 @@ class Frozen:
     def made_from(self) -> Mapping[str, Any]:
         """What the vectors depend on."""
         texts = hashlib.sha256(json.dumps(list(self.texts)).encode()).hexdigest()
-        facts = {"tower": self.tower.spec.tower_id, "role": self.role, "texts": texts}
+        facts: dict[str, Any] = {"tower": self.tower.spec.tower_id, "role": self.role, "texts": texts}
         facts |= {"raw": self.raw, "precision": self.precision}
         return facts if self.max_tokens is None else facts | {"max_tokens": self.max_tokens}
 
