@@ -13,6 +13,7 @@ from bartizan_encoders.tower import Tower
 from bartizan_training.data.packing import Budget, Packed, TokenIds
 from bartizan_training.teachers.cross_encoder import CrossEncoder, PairTable, opening
 from bartizan_training.teachers.late_interaction import LateInteraction, max_sim, max_sim_of_pairs
+from bartizan_training.teachers.scoring import Pairs, scores_of
 from tests.training import toy
 
 QUERIES = ("ask1 ask2 ask3", "ask9", "ask4 ask5")
@@ -147,3 +148,34 @@ def test_what_is_saved_scores_as_before(tower: Path, tmp_path: Path) -> None:
     (tmp_path / "late_interaction.json").write_text("{")
     with pytest.raises(Stop, match=r"late_interaction.json is damaged"):
         LateInteraction.load(tmp_path)
+
+
+@torch.no_grad()
+def test_a_head_by_scale_leaves_the_start_what_it_is_and_shrinks_its_scores(tower: Path) -> None:
+    plain = late_interaction(tower)
+    options = {"name": "x", "query_tokens": 8, "document_tokens": 8, "query_masks": 0}
+    scaled = LateInteraction.over(Tower.load(tower), dim=None, scale=0.2, **options).eval()  # type: ignore[arg-type]
+    ids = plain.documents(DOCUMENTS).pick(np.arange(4))
+    packed = Packed.of(ids, Budget(tokens=99))
+    torch.testing.assert_close(scaled(packed, "fp32")[0], 0.2 * plain(packed, "fp32")[0])
+
+
+def test_scoring_goes_on_behind_what_was_scored_and_knows_pairs_and_teacher(tower: Path, tmp_path: Path) -> None:
+    for seed in (0, 1):
+        cross_encoder(tower, seed).save(tmp_path / f"teacher-{seed}")
+    place = toy.toy_place(tmp_path)
+    pairs = Pairs(queries=QUERIES, documents=DOCUMENTS, query=np.array([0, 1, 2, 2]), document=np.array([1, 0, 3, 2]))
+    whole = scores_of(pairs, tmp_path / "teacher-0", place, precision="fp32")
+    (kept,) = place.folder.glob("checkpoints/scores-*.npy")
+    killed = whole.copy()
+    killed[0], killed[2] = 42.0, np.nan
+    np.save(kept, killed)
+    again = scores_of(pairs, tmp_path / "teacher-0", place, precision="fp32")
+    assert again[0] == 42.0  # was there: not scored again
+    np.testing.assert_allclose(again[1:], whole[1:], rtol=1e-6)
+    others = scores_of(pairs, tmp_path / "teacher-1", place, precision="fp32")
+    assert not np.allclose(others, whole)
+    turned = Pairs(queries=QUERIES, documents=DOCUMENTS, query=pairs.query[::-1], document=pairs.document[::-1])
+    np.testing.assert_allclose(
+        scores_of(turned, tmp_path / "teacher-0", place, precision="fp32"), whole[::-1], rtol=1e-5
+    )

@@ -1,7 +1,5 @@
 """Vectors of a tower that does not change: computed once by all processes together, kept as an artefact of the run."""
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,8 +11,9 @@ from torch import Tensor
 from bartizan_connector.space.spec import Role
 from bartizan_connector.space.vectors import Floats
 from bartizan_encoders.tower import Tower
-from bartizan_training.data.packing import Packed, TokenTable
+from bartizan_training.data.packing import Packed
 from bartizan_training.data.ragged import Indices
+from bartizan_training.data.token_table import TokenTable, identity_of
 from bartizan_training.embedding import capped, encode
 from bartizan_training.progress import progress
 from bartizan_training.step import Place, suited
@@ -40,8 +39,7 @@ class Frozen:
     @property
     def made_from(self) -> Mapping[str, Any]:
         """What the vectors depend on."""
-        texts = hashlib.sha256(json.dumps(list(self.texts)).encode()).hexdigest()
-        facts: dict[str, Any] = {"tower": self.tower.spec.tower_id, "role": self.role, "texts": texts}
+        facts: dict[str, Any] = {"tower": self.tower.spec.tower_id, "role": self.role, "texts": identity_of(self.texts)}
         facts |= {"raw": self.raw, "precision": self.precision}
         return facts if self.max_tokens is None else facts | {"max_tokens": self.max_tokens}
 

@@ -5,6 +5,7 @@ RUN/metrics.jsonl                       a line every few optimiser steps
 RUN/artefacts/<name>-<kind>/<key>/      what the steps made: towers/{document,query}, negatives; see artefacts.py
 RUN/artefacts/start-towers/<key>/       the towers to start from, when they were imported from a published model
 RUN/artefacts/<role>-vectors/<key>/     vectors of towers that stay as they are; until the run is done
+RUN/artefacts/<role>-tokens/<key>/      tokenised texts; until the run is done
 RUN/steps/<n>-<name>/checkpoints/       the last checkpoint, while the step trains
 RUN/steps/<n>-<name>/done.json          the step is done, and where its artefact lies
 RUN/towers/{document,query}             the newest towers; there when the run is done
@@ -29,7 +30,7 @@ from bartizan_connector.base.errors import Stop
 from bartizan_connector.space.spec import TowerSpec
 from bartizan_encoders import cuda
 from bartizan_training import adapters, checkpoint, plan, sharding
-from bartizan_training.artefacts import Artefact
+from bartizan_training.artefacts import KEPT_FOR_THE_RUN, Artefact
 from bartizan_training.checkpoint import Kept, State
 from bartizan_training.metrics import Metrics
 from bartizan_training.plan import Sources
@@ -229,7 +230,8 @@ def _finish(recipe: Recipe, run: Run, made: dict[str, Artefact]) -> None:
         with folder_aside(run.towers, marker="query") as fresh:
             for role in ROLES:
                 link(newest[-1].folder / role, fresh / role)
-    run.artefacts.drop("vectors")
+    for kind in KEPT_FOR_THE_RUN:
+        run.artefacts.drop(kind)
 
 
 def _are_there(towers: Path, folder: Path) -> bool:

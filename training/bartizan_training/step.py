@@ -1,7 +1,7 @@
 """The seam between recipe and loop: a step takes artefacts, checks itself before the run, and gives one artefact."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +12,11 @@ from accelerate import Accelerator
 from pydantic import Field
 
 from bartizan_connector.base.errors import WrongUse
+from bartizan_connector.space.spec import Role
+from bartizan_connector.space.tokens import Tokens
 from bartizan_training.artefacts import Artefacts, Kind
 from bartizan_training.data.packing import Budget
+from bartizan_training.data.token_table import StoredTokens, TokenTable, made_from, write_tokens
 from bartizan_training.settings import Table, Training
 from bartizan_training.towers import PlannedTower
 
@@ -77,6 +80,16 @@ class Place:
     def seed(self) -> tuple[int, int]:
         """Differs from step to step."""
         return self.recipe_seed, self.number
+
+    def tokens(self, tokens: Tokens, role: Role, texts: Sequence[str]) -> TokenTable:
+        """The token ids of the texts, in files of the run that all processes share."""
+        artefact = self.artefacts.of(role, "tokens", made_from(tokens, role, texts))
+        self.accelerator.wait_for_everyone()
+        if self.accelerator.is_main_process and not artefact.exists:
+            with artefact.written() as folder:
+                write_tokens(folder, tokens, role, texts)
+        self.accelerator.wait_for_everyone()
+        return StoredTokens(artefact.folder)
 
     def budget(self, table: Training) -> Budget:
         """How much goes through a tower at once in training: as the recipe says, or as suits the device."""

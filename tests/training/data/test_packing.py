@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bartizan_encoders.tower import Tower
-from bartizan_training.data.packing import Budget, Packed, TokenTable
+from bartizan_training.data.packing import Budget, Packed
+from bartizan_training.data.token_table import TokenTable
 from bartizan_training.embedding import encode
 from tests.training import toy
 

@@ -1,4 +1,4 @@
-"""Texts tokenised once, and packed so that little of a batch is padding.
+"""Tokenised texts packed so that little of a batch is padding.
 
 Sorting a batch by length and cutting it into pieces that are padded to their own longest text takes the padding of a
 batch of passages from about 2.1 times the tokens to about 1.2 times. Everything is done on flat arrays: no Python
@@ -7,7 +7,6 @@ object stands for a token.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
 from typing import Self
 
 import numpy as np
@@ -15,11 +14,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from bartizan_connector.space.spec import Role
-from bartizan_connector.space.tokens import PADDING_ID, Tokens
+from bartizan_connector.space.tokens import PADDING_ID
 from bartizan_training.data.ragged import Indices, joined_ranges
-
-_BLOCK = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +48,7 @@ class TokenIds:
         return len(self.lengths)
 
     def __iter__(self) -> Iterator[Ids]:
-        return iter(np.split(self.flat, np.cumsum(self.lengths)[:-1]))
+        return iter(np.split(self.flat, np.cumsum(self.lengths)[:-1]) if len(self) else ())
 
     @classmethod
     def joined(cls, parts: Sequence[Self]) -> Self:
@@ -61,34 +57,6 @@ class TokenIds:
             np.concatenate([part.flat for part in parts]),
             np.concatenate([part.lengths for part in parts]),
         )
-
-
-class TokenTable:
-    """The token ids of many texts, four bytes a token."""
-
-    def __init__(self, tokens: Tokens, role: Role, texts: Sequence[str]) -> None:
-        pieces: list[Ids] = [np.zeros(0, dtype=np.int32)]
-        lengths: list[int] = []
-        for start in range(0, len(texts), _BLOCK):
-            block = [text.ids for text in tokens.encode(texts[start : start + _BLOCK], role)]
-            lengths.extend(map(len, block))
-            pieces.append(np.fromiter(chain.from_iterable(block), dtype=np.int32))
-        self._ids = np.concatenate(pieces)
-        self._lengths = np.array(lengths, dtype=np.int64)
-        self._starts = np.cumsum(self._lengths) - self._lengths
-
-    def __len__(self) -> int:
-        return len(self._lengths)
-
-    @property
-    def tokens(self) -> int:
-        """Of all texts."""
-        return len(self._ids)
-
-    def pick(self, indices: Indices) -> TokenIds:
-        """The texts of these numbers."""
-        lengths = self._lengths[indices]
-        return TokenIds(self._ids[joined_ranges(self._starts[indices], lengths)], lengths)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -19,9 +19,10 @@ from bartizan_connector.space.spec import RoleSpec
 from bartizan_encoders.sparse_head import LOGITS_AT_ONCE
 from bartizan_encoders.tower import Tower
 from bartizan_training.artefacts import Kind
-from bartizan_training.data.packing import Ids, Packed, TokenIds, TokenTable
+from bartizan_training.data.packing import Ids, Packed, TokenIds
 from bartizan_training.data.samplers import Order, require_even, share
 from bartizan_training.data.texts import read_texts
+from bartizan_training.data.token_table import TokenTable
 from bartizan_training.embedding import arithmetic, by_piece
 from bartizan_training.settings import Table, TextSource, Weight
 from bartizan_training.sparse_losses import next_token_losses

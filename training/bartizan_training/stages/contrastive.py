@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from bartizan_connector.base.errors import WrongUse
 from bartizan_encoders.tower import Tower
-from bartizan_training.data.packing import Packed, TokenIds, TokenTable
+from bartizan_training.data.packing import Packed, TokenIds
 from bartizan_training.data.pairs import read_pairs
 from bartizan_training.data.samplers import PairSampler, share
 from bartizan_training.embedding import capped, encode
@@ -78,8 +78,8 @@ class ContrastiveStage(Stage):
         self.fingerprint = pairs.fingerprint
         self._sampler = PairSampler(pairs, data, table.batch_size, seed=place.seed)
         self.batches_per_epoch = self._sampler.batches_per_epoch
-        self._queries = TokenTable(capped(start.query, table.max_tokens), "query", pairs.queries)
-        self._documents = TokenTable(capped(start.document, table.max_tokens), "document", pairs.documents)
+        self._queries = place.tokens(capped(start.query, table.max_tokens), "query", pairs.queries)
+        self._documents = place.tokens(capped(start.document, table.max_tokens), "document", pairs.documents)
         self._towers = (_tied(start),) if table.tied else (_apart(start), start.document)
         self.towers = nn.ModuleList(self._towers)
 

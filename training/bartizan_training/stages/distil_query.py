@@ -20,7 +20,7 @@ from bartizan_connector.space.spec import TowerSpec
 from bartizan_encoders.design import Design
 from bartizan_encoders.tower import Tower
 from bartizan_training.artefacts import Kind
-from bartizan_training.data.packing import Packed, TokenTable
+from bartizan_training.data.packing import Packed
 from bartizan_training.data.samplers import Order, require_even, share
 from bartizan_training.data.texts import read_texts
 from bartizan_training.embedding import arithmetic, by_piece, capped, encode
@@ -107,7 +107,7 @@ class DistilQueryStage(Stage):
         self.fingerprint = hashlib.sha256(json.dumps(texts).encode()).hexdigest()
         self._order = Order(len(texts), table.batch_size, seed=place.seed)
         self.batches_per_epoch = self._order.batches_per_epoch
-        self._tokens = TokenTable(capped(self.student, table.max_tokens), "query", texts)
+        self._tokens = place.tokens(capped(self.student, table.max_tokens), "query", texts)
         if table.loss.w_tokens:
             _require_same_tokens(_form(self.student), _form(start.query))
             self._beside = (start.query.to(place.accelerator.device).eval(),)  # in a tuple it is no part of the stage

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from bartizan_training.data.packing import Packed, TokenTable
+from bartizan_training.data.packing import Packed
 from bartizan_training.data.pairs import read_pairs
 from bartizan_training.data.samplers import PairSampler, share
 from bartizan_training.embedding import capped, encode
@@ -71,7 +71,7 @@ class RefineStage(Stage):
         self.batches_per_epoch = self._sampler.batches_per_epoch
         frozen = Frozen(tower=start.document, role="document", texts=pairs.documents, precision=table.precision)
         self._documents = freeze(frozen, place)
-        self._queries = TokenTable(capped(start.query, table.max_tokens), "query", pairs.queries)
+        self._queries = place.tokens(capped(start.query, table.max_tokens), "query", pairs.queries)
         self.query = start.query
 
     def batch(self, number: int) -> Batch:

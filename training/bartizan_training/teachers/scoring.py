@@ -64,7 +64,7 @@ def _fill(scores: Scores, pairs: Pairs, model: CrossEncoder, place: Place, preci
     accelerator = place.accelerator
     budget = suited(accelerator.device)
     model.to(accelerator.device).eval()
-    table = PairTable(model.tower.tokens, pairs.queries, pairs.documents)
+    table = PairTable(model.tower.tokens, pairs.queries, pairs.documents, make=place.tokens)
     with progress(accelerator, "scores of the cross-encoder", total=len(scores)) as tick:
         for start in range(0, len(scores), _BLOCK):
             end = min(start + _BLOCK, len(scores))
