@@ -88,5 +88,5 @@ def _read_state(checkpoint: Path) -> State:
         raise _damaged(checkpoint, error) from error
 
 
-def _damaged(checkpoint: Path, error: Exception) -> Stop:
+def _damaged(checkpoint: Path, error: BaseException) -> Stop:
     return Stop(f"the checkpoint {checkpoint} is damaged: {error}; train again into another --out")

@@ -162,15 +162,23 @@ class Queries(Table):
     """The BEIR folder."""
     split: str = "all"
     """Only queries judged in this split; `all`: every query, judged or not."""
+    held_out_split: str = "test"
+    """Queries that this split judges are left out, by id and by text, unless it is the one that is asked for."""
 
 
 class Lines(Table):
-    """A plain text file, one query a line: a query log."""
+    """A query log: a plain text file, one query a line; or records, in a `.jsonl`, `.parquet` or `.arrow` file."""
 
     kind: Literal["lines"]
     """`lines`"""
     path: RecipePath
-    """The file, UTF-8."""
+    """The file; text is UTF-8."""
+    column: str = "query"
+    """Of records: the column of the query."""
+    held_out: RecipePath | None = None
+    """A BEIR folder whose test queries are left out, by text."""
+    held_out_split: str = "test"
+    """Which of its splits is for testing."""
 
 
 class Documents(Table):

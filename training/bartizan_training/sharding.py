@@ -9,11 +9,12 @@ not shared out: each process holds all of it.
 from typing import Any
 
 import torch
-import torch.distributed.checkpoint as distributed_checkpoint
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
 from torch import Tensor, distributed, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
@@ -83,12 +84,12 @@ class Shards:
 
     def save_state(self, folder: str) -> None:
         """Write into the folder."""
-        distributed_checkpoint.save(self._state(), checkpoint_id=folder)
+        save(self._state(), checkpoint_id=folder)
 
     def load_state(self, folder: str) -> None:
         """Take back what `save_state` wrote."""
         state = self._state()
-        distributed_checkpoint.load(state, checkpoint_id=folder)
+        load(state, checkpoint_id=folder)
         set_state_dict(
             self._stage,
             self._optimizer,

@@ -56,7 +56,13 @@ def mine(
     if threads:
         torch.set_num_threads(threads)
     with TemporaryDirectory() as scratch:
-        keys = {"skip": skip, "depth": depth, "below": below, "count": count, "max_tokens": max_tokens}
+        keys: dict[str, object] = {
+            "skip": skip,
+            "depth": depth,
+            "below": below,
+            "count": count,
+            "max_tokens": max_tokens,
+        }
         keys |= {"split": split, "teacher_margin": teacher_margin, "precision": precision}
         found = _mined(data, keys, (tower, query_tower or tower), teacher, keep or Path(scratch))
     if found is None:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from bartizan_connector.base.aside import write_aside
 from bartizan_connector.base.errors import WrongUse
-from bartizan_training.data.collections import read_lines
 from bartizan_training.data.lines import lines_of
 
 NEGATIVES_FILE = "negatives.jsonl"
@@ -23,7 +22,7 @@ def read_negatives(path: Path) -> dict[str, list[str]]:
                 raise WrongUse(f"{where}: expected query id ⇥ document id, got {line[:80]!r}")
             mined.setdefault(query, []).append(document)
         return mined
-    for number, line in enumerate(read_lines(path), start=1):
+    for where, line in lines_of(path):
         try:
             record = json.loads(line)
             query, negatives = record["query"], record["negatives"]
@@ -31,7 +30,7 @@ def read_negatives(path: Path) -> dict[str, list[str]]:
                 raise TypeError("ids must be strings")
         except (ValueError, KeyError, TypeError) as error:
             form = '{"query": id, "negatives": [document ids]}'
-            raise WrongUse(f"{path}:{number}: expected {form}: {type(error).__name__} {error}") from error
+            raise WrongUse(f"{where}: expected {form}: {type(error).__name__} {error}") from error
         mined[query] = negatives
     return mined
 

@@ -12,10 +12,11 @@ from torch import Tensor
 from bartizan_connector.base.errors import WrongUse
 from bartizan_training.artefacts import Kind
 from bartizan_training.data.negatives import NEGATIVES_FILE
+from bartizan_training.data.pair_tables import PairRecords, PairSource
 from bartizan_training.data.pairs import Pairs, read_pairs
 from bartizan_training.data.samplers import PairSampler, require_even
 from bartizan_training.losses import cut, info_nce
-from bartizan_training.settings import InfoNce, PairsTable, Training
+from bartizan_training.settings import InfoNce, Training
 from bartizan_training.stages.stage import TrainingStep
 from bartizan_training.step import FromTowers, Reference, Taken, under_key
 from bartizan_training.towers import PlannedTower
@@ -24,7 +25,7 @@ from bartizan_training.towers import PlannedTower
 class OnJudged(FromTowers, TrainingStep):
     """The keys of every step that learns from judged pairs."""
 
-    data: PairsTable
+    data: PairSource
     """Judged queries and their documents."""
     negatives: Reference | None = None
     """Hard negatives that a `mine` step before has found, by its name, in place of a file in `data`."""
@@ -34,6 +35,8 @@ class OnJudged(FromTowers, TrainingStep):
 
     @model_validator(mode="after")
     def _one_source_of_negatives(self) -> Self:
+        if self.negatives and isinstance(self.data, PairRecords):
+            raise ValueError(f"negatives = '{self.negatives}' is for a BEIR folder; records bring their own, by column")
         if self.negatives and self.data.negatives:
             raise ValueError(
                 f"negatives = '{self.negatives}' and data.negatives = '{self.data.negatives}': give one of them"
@@ -75,7 +78,7 @@ def require_sizes(table: InfoNce, tower: PlannedTower) -> None:
         )
 
 
-def pairs_with(data: PairsTable, negatives: Path | None) -> PairsTable:
+def pairs_with(data: PairSource, negatives: Path | None) -> PairSource:
     """The table with the hard negatives that a step before has mined."""
     return data if negatives is None else data.model_copy(update={"negatives": negatives})
 
@@ -85,7 +88,7 @@ def mined(taken: Taken) -> Path | None:
     return taken["negatives"] / NEGATIVES_FILE if "negatives" in taken else None
 
 
-def check_pairs(table: Training, data: PairsTable, seed: tuple[int, int], processes: int) -> Pairs:
+def check_pairs(table: Training, data: PairSource, seed: tuple[int, int], processes: int) -> Pairs:
     """Refuse pairs that cannot be read, or that do not fill a batch."""
     with under_key("data"):
         pairs = read_pairs(data)
