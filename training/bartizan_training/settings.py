@@ -112,8 +112,7 @@ class Training(Table):
     gradient_checkpointing: bool = False
     """Compute each layer again for its gradient: less memory, a third more time."""
     grad_cache: Positive | None = None
-    """Take so many texts at once and keep only their vectors, which are computed again for the gradient (GradCache): a
-    batch of any size takes the memory of these texts, and a third more time."""
+    """GradCache: a batch of any size takes the memory of so many of its texts, and a third more time."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Arithmetic inside the towers; losses and weights are fp32 always."""
     max_tokens: Positive | None = None
@@ -226,8 +225,7 @@ class InfoNce(Table):
     mask_margin: Weight | None = None
     """Drop a negative that scores more than this above the query's own document."""
     matryoshka: Annotated[tuple[Positive, ...], Field(min_length=1)] | None = None
-    """Add the loss of vectors cut to so many first components and normalised anew, which can be used by themselves
-    then; none: whole vectors alone."""
+    """Add the loss of vectors cut to each of these sizes, which can be used by themselves then."""
     matryoshka_weights: Annotated[tuple[Weight, ...], Field(min_length=1)] | None = None
     """Weight of each, beside 1 for whole vectors; none: 1 each."""
 

@@ -34,8 +34,7 @@ class Mine(FromTowers, MakingStep):
     depth: Positive = 50
     """Rank of the last document that is taken; positives have no rank."""
     below: Annotated[float, Field(gt=0)] | None = None
-    """Drop what scores above so many times the query's positive, of several the one that scores least; 0.95 in
-    NV-Retriever, and less for small collections."""
+    """Drop what scores above so many times the query's (least similar) positive; 0.95 in NV-Retriever."""
     teacher: Reference | None = None
     """A `cross_encoder` step before, by its name: drop what it scores above the query's positive."""
     teacher_margin: float = 0.0
