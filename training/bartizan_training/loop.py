@@ -14,11 +14,12 @@ A step's effects, in order: 1 checkpoints 2 the artefact, whole and on disk 3 do
 """
 
 import contextlib
+import math
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -127,7 +128,7 @@ def fit(stage: Stage, table: TrainingStep, place: Place, metrics_path: Path) -> 
                 torch.manual_seed(_seed(place, step=done))
             save = (done + 1) % table.checkpoint_every == 0 or done + 1 == steps
             stage.noting = save or (done + 1) % table.log_every == 0
-            rate = table.learning_rate * _slope(done, steps, table.warmup)
+            rate = table.learning_rate * slope(done, steps, table.warmup, table.schedule)
             for group in optimizer.param_groups:
                 group["lr"] = rate
             loss, tokens = torch.zeros((), device=accelerator.device), 0
@@ -190,10 +191,13 @@ def _optimizer(stage: Stage, table: Training) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, lr=table.learning_rate, fused=True)
 
 
-def _slope(step: int, steps: int, warmup: float) -> float:
-    """Share of the peak rate: a linear rise, then a linear fall that would reach 0 one step after the last."""
+def slope(step: int, steps: int, warmup: float, schedule: Literal["linear", "cosine"]) -> float:
+    """Share of the peak rate: a linear rise, then a fall that would reach 0 one step after the last."""
     rise = round(warmup * steps)
-    return (step + 1) / (rise + 1) if step < rise else (steps - step) / (steps - rise)
+    if step < rise:
+        return (step + 1) / (rise + 1)
+    left = (steps - step) / (steps - rise)
+    return left if schedule == "linear" else (1 - math.cos(math.pi * left)) / 2
 
 
 def _seed(place: Place, step: int) -> int:

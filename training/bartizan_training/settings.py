@@ -98,7 +98,9 @@ class Training(Table):
     learning_rate: Annotated[float, Field(gt=0)]
     """Peak learning rate of AdamW."""
     warmup: Share = 0.1
-    """Share of the steps over which the rate rises from 0; then it falls linearly to 0."""
+    """Share of the steps over which the rate rises from 0."""
+    schedule: Literal["linear", "cosine"] = "linear"
+    """How it falls to 0 then: in a line, or as half a cosine, slowly at both ends."""
     weight_decay: Weight = 0.01
     """Decay of the weight matrices; biases and norms have none."""
     clip: Annotated[float, Field(gt=0)] = 1.0
