@@ -45,12 +45,7 @@ def mine(
     the collection's vectors.
     """
     require_installed((*NEEDED, "accelerate"), "train")
-    if out.suffix not in (".jsonl", ".tsv"):
-        raise WrongUse(f"--out {out}: expected a name that ends in .jsonl or .tsv")
-    if not out.parent.is_dir():
-        raise WrongUse(f"--out {out}: the folder {out.parent} is not there")
-    if teacher is not None and not teacher.is_dir():
-        raise WrongUse(f"--teacher {teacher} is not a folder; give what a cross_encoder step has made")
+    _check(out, teacher)
     import torch
 
     if threads:
@@ -65,8 +60,12 @@ def mine(
         }
         keys |= {"split": split, "teacher_margin": teacher_margin, "precision": precision}
         found = _mined(data, keys, (tower, query_tower or tower), teacher, keep or Path(scratch))
-    if found is None:
-        return
+    if found is not None:
+        _write(out, found)
+
+
+def _write(out: Path, found: dict[str, list[str]]) -> None:
+    """Save, and say how many there are."""
     from bartizan_training.data.negatives import write_negatives
 
     write_negatives(out, found)
@@ -75,6 +74,16 @@ def mine(
         f"{sum(map(len, found.values())):,} negatives for {some:,} of {len(found):,} queries, written to {out}",
         markup=False,
     )
+
+
+def _check(out: Path, teacher: Path | None) -> None:
+    """Refuse what nothing can be written to or read from."""
+    if out.suffix not in (".jsonl", ".tsv"):
+        raise WrongUse(f"--out {out}: expected a name that ends in .jsonl or .tsv")
+    if not out.parent.is_dir():
+        raise WrongUse(f"--out {out}: the folder {out.parent} is not there")
+    if teacher is not None and not teacher.is_dir():
+        raise WrongUse(f"--teacher {teacher} is not a folder; give what a cross_encoder step has made")
 
 
 def _mined(
