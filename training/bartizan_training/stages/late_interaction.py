@@ -27,7 +27,7 @@ class LateInteracting(FromScores):
     dim: Positive | None = None
     """A linear head brings each token's vector to this size; none: no head."""
     scale: Annotated[float, Field(gt=0)] | None = None
-    """In place of `dim`: a head of the same size that begins as so many times the identity; 0.2 suits MiniLM."""
+    """In place of `dim`: a head of the same size that begins as so many times the identity; 0.15 suits MiniLM."""
     query_masks: Annotated[int, Field(ge=0)] = 8
     """Mask tokens behind each query, which look for what the query does not say."""
 
