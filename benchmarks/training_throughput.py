@@ -25,7 +25,7 @@ from bartizan_connector.space.spec import RoleSpec
 from bartizan_encoders.backbone import quiet_transformers
 from bartizan_encoders.tower import Design, Tower
 from bartizan_training.data.collections import write_collection
-from bartizan_training.data.packing import TokenTable
+from bartizan_training.data.token_table import TokenTable
 from bartizan_training.loop import train
 from bartizan_training.recipe import Recipe
 from benchmarks.record import Record

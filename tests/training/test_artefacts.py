@@ -71,7 +71,7 @@ def test_vectors_of_several_towers_roles_and_texts_lie_side_by_side(tmp_path: Pa
 
 @pytest.mark.parametrize(("gib", "expected"), [(2, 4096), (24, 24576), (80, 65536), (139, 65536)])
 def test_a_piece_is_as_large_as_suits_the_device(monkeypatch: pytest.MonkeyPatch, gib: int, expected: int) -> None:
-    assert step.padded_tokens(torch.device("cpu")) == 384
+    assert step.suited(torch.device("cpu")).tokens == 384
     memory = SimpleNamespace(total_memory=gib * 2**30)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: memory)
-    assert step.padded_tokens(torch.device("cuda")) == expected
+    assert step.suited(torch.device("cuda")).tokens == expected

@@ -1,6 +1,7 @@
 """The loop: killed and resumed, or shared by processes, it ends with the same weights; and what it refuses."""
 
 import json
+import math
 import resource
 import shutil
 import signal
@@ -11,7 +12,7 @@ import torch
 
 from bartizan_connector.base.errors import Stop, WrongUse
 from bartizan_encoders.weights import read_weights
-from bartizan_training.loop import train
+from bartizan_training.loop import slope, train
 from bartizan_training.recipe import Recipe
 from tests.training import toy
 from tests.training.toy import CONTRASTIVE, DISTIL, REFINE, with_keys
@@ -80,7 +81,8 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(bench: Pat
 def test_two_processes_train_what_one_trains(bench: Path) -> None:
     loss = "loss = { temperature = 0.05, bidirectional = true }"
     stages = (
-        with_keys(CONTRASTIVE, steps=3, tied=False) + f"\n{loss}",
+        with_keys(CONTRASTIVE, steps=2, name="cached", grad_cache=5),
+        with_keys(CONTRASTIVE, steps=3, tied=False, document="start.document", query="start.query") + f"\n{loss}",
         with_keys(DISTIL, steps=3, epochs=None, accumulate=2) + "\nloss = { w_tokens = 1 }",
         with_keys(REFINE, steps=3) + f"\n{loss}",
     )
@@ -212,3 +214,14 @@ def test_a_finished_run_keeps_no_scratch(bench: Path) -> None:
     assert kept == towers | numbered | {f"artefacts/{step}-towers" for step in steps}
     assert {path.name for path in whole.glob("steps/*/*")} == {"done.json"}
     assert all(len(list((whole / f"artefacts/{step}-towers").iterdir())) == 1 for step in steps)
+
+
+def test_the_rate_rises_in_a_line_and_falls_in_a_line_or_as_half_a_cosine() -> None:
+    for schedule, expected in (
+        ("linear", lambda left: left),
+        ("cosine", lambda left: math.sin(math.pi * left / 2) ** 2),
+    ):
+        rates = [slope(step, 12, 0.25, schedule) for step in range(12)]  # type: ignore[arg-type]
+        assert rates[:3] == pytest.approx([1 / 4, 2 / 4, 3 / 4])
+        assert rates[3:] == pytest.approx([expected((12 - step) / 9) for step in range(3, 12)])
+        assert rates[3] == 1.0

@@ -7,6 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bartizan_training.losses import alignment, info_nce, token_gap
+from bartizan_training.settings import InfoNce
+from bartizan_training.stages.contrast import contrast
 
 B, N, D = 5, 12, 7
 
@@ -39,6 +41,20 @@ def test_info_nce_equals_the_oracle(temperature: float, both: bool) -> None:
     loss = info_nce(q, d, temperature=temperature, known_BN=known, bidirectional=both)
     expected = info_nce_oracle(q.numpy(), d.numpy(), temperature, known.numpy(), both)
     assert loss.item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_matryoshka_adds_the_loss_of_the_first_components_normalised_anew() -> None:
+    q, d = vectors(B, D, seed=1), vectors(N, D, seed=2)
+    known = torch.rand(B, N, generator=torch.Generator().manual_seed(3)) < 0.3
+    table = InfoNce(temperature=0.1, matryoshka=(2, 5), matryoshka_weights=(0.5, 2.0))
+    expected = 0.0
+    for size, weight in ((2, 0.5), (5, 2.0), (D, 1.0)):
+        short = [v.numpy()[:, :size] / np.linalg.norm(v.numpy()[:, :size], axis=1, keepdims=True) for v in (q, d)]
+        expected += weight * info_nce_oracle(short[0], short[1], 0.1, known.numpy())
+    assert contrast(q, d, known, table).item() == pytest.approx(expected, rel=1e-12)
+    assert InfoNce(matryoshka=(2, 5)).sizes == {2: 1.0, 5: 1.0}
+    with pytest.raises(ValueError, match=r"matryoshka_weights has 1 weights for 2 sizes in matryoshka: give one for"):
+        InfoNce(matryoshka=(2, 5), matryoshka_weights=(1.0,))
 
 
 def test_a_negative_above_the_margin_is_dropped() -> None:

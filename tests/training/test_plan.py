@@ -55,6 +55,10 @@ def test_a_step_takes_the_newest_towers_unless_it_names_others(bench: Path) -> N
         ),
         ((CONTRASTIVE, with_keys(DISTIL, layers=[0, 3])), r"step 2 \('distil_query'\): layers = \[0, 3\]: .* 0 to 2"),
         ((DISTIL, with_keys(DISTIL, layers=[1])), r"step 2 \('distil_query-2'\): layers = \[1\]: .* has 1: .* 0 to 0"),
+        (
+            (CONTRASTIVE + "loss = { matryoshka = [8, 32] }",),
+            r"loss.matryoshka = \[8, 32\]: each must be smaller than the tower's 32 dimensions",
+        ),
         ((DISTIL, CONTRASTIVE), r"step 2 \('contrastive'\): tied = true needs one tower"),
         ((DISTIL, with_keys(MINE, document="distil_query.query")), r"step 2 \('mine'\): .*query only"),
         (

@@ -37,26 +37,10 @@ SCORE = 'kind = "score"\nteacher = "cross_encoder"\n' + JUDGED
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Tower, data, scores as the authors publish them, and a run of both stages on them in `run`."""
     folder = toy.bench(tmp_path_factory.mktemp("bench"))
-    write_scores(folder)
+    toy.write_scores(folder)
     torch.set_num_threads(1)
     train(Recipe.load(toy.recipe(folder, LATE, TOPICS, TAS)), folder / "run")
     return folder
-
-
-def write_scores(folder: Path) -> None:
-    """A teacher who knows: a document is worth as much as it has of what the query asks for."""
-    data, random = BeirData.read(folder / "data"), np.random.default_rng(0)
-    lines = []
-    for query, grades in data.qrels("train").items():
-        asked = {word.removeprefix("ask") for word in data.queries[query].split()}
-        worth = {
-            id: 2.0 * len(asked & {word.removeprefix("thing") for word in text.split()})
-            for id, text in data.corpus.items()
-        }
-        (good,) = grades
-        for bad in random.choice([id for id in data.corpus if id != good], size=8, replace=False):
-            lines.append(f"{worth[good]}\t{worth[bad]}\t{query}\t{good}\t{bad}")
-    (folder / "scores.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def losses(run: Path, kind: str) -> list[float]:

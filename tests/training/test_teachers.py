@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from bartizan_connector.base.errors import Stop, WrongUse
 from bartizan_encoders.tower import Tower
-from bartizan_training.data.packing import Packed, TokenIds
+from bartizan_training.data.packing import Budget, Packed, TokenIds
 from bartizan_training.teachers.cross_encoder import CrossEncoder, PairTable, opening
 from bartizan_training.teachers.late_interaction import LateInteraction, max_sim, max_sim_of_pairs
+from bartizan_training.teachers.scoring import Pairs, scores_of
 from tests.training import toy
 
 QUERIES = ("ask1 ask2 ask3", "ask9", "ask4 ask5")
@@ -55,7 +56,7 @@ def test_a_score_is_the_same_alone_and_in_any_batch_and_the_backbone_is_told_bot
     table = PairTable(model.tower.tokens, QUERIES, DOCUMENTS)
     queries, documents = np.array([0, 1, 2, 0, 1]), np.array([1, 0, 3, 2, 1])
     ids, lengths = table.pick(queries, documents)
-    together = model(Packed.of(ids, budget=24), lengths, "fp32")
+    together = model(Packed.of(ids, Budget(tokens=24)), lengths, "fp32")
     expected = []
     for row, first in zip(ids, lengths, strict=True):
         one = torch.from_numpy(row.astype(np.int64))[None]
@@ -107,7 +108,7 @@ def test_documents_may_be_taken_in_blocks(monkeypatch: pytest.MonkeyPatch) -> No
 def test_each_token_has_its_vector_in_the_texts_order(tower: Path, dim: int | None) -> None:
     model = late_interaction(tower, dim)
     ids = model.documents(DOCUMENTS).pick(np.array([2, 1, 0, 3]))
-    vectors, mask = model(Packed.of(ids, budget=8), "fp32")
+    vectors, mask = model(Packed.of(ids, Budget(tokens=8)), "fp32")
     assert vectors.shape == (4, 6, dim or 32)
     assert mask.sum(dim=1).tolist() == ids.lengths.tolist() == [3, 6, 4, 5]
     for row, found, length in zip(ids, vectors, ids.lengths, strict=True):
@@ -140,10 +141,41 @@ def test_what_is_saved_scores_as_before(tower: Path, tmp_path: Path) -> None:
     model.save(tmp_path)
     late.save(tmp_path)
     ids, lengths = PairTable(model.tower.tokens, QUERIES, DOCUMENTS).pick(np.array([0, 1]), np.array([0, 1]))
-    packed = Packed.of(ids, 99)
+    packed = Packed.of(ids, Budget(tokens=99))
     with torch.no_grad():
         assert torch.equal(CrossEncoder.load(tmp_path).eval()(packed, lengths, "fp32"), model(packed, lengths, "fp32"))
         assert torch.equal(LateInteraction.load(tmp_path).eval()(packed, "fp32")[0], late(packed, "fp32")[0])
     (tmp_path / "late_interaction.json").write_text("{")
     with pytest.raises(Stop, match=r"late_interaction.json is damaged"):
         LateInteraction.load(tmp_path)
+
+
+@torch.no_grad()
+def test_a_head_by_scale_leaves_the_start_what_it_is_and_shrinks_its_scores(tower: Path) -> None:
+    plain = late_interaction(tower)
+    options = {"name": "x", "query_tokens": 8, "document_tokens": 8, "query_masks": 0}
+    scaled = LateInteraction.over(Tower.load(tower), dim=None, scale=0.2, **options).eval()  # type: ignore[arg-type]
+    ids = plain.documents(DOCUMENTS).pick(np.arange(4))
+    packed = Packed.of(ids, Budget(tokens=99))
+    torch.testing.assert_close(scaled(packed, "fp32")[0], 0.2 * plain(packed, "fp32")[0])
+
+
+def test_scoring_goes_on_behind_what_was_scored_and_knows_pairs_and_teacher(tower: Path, tmp_path: Path) -> None:
+    for seed in (0, 1):
+        cross_encoder(tower, seed).save(tmp_path / f"teacher-{seed}")
+    place = toy.toy_place(tmp_path)
+    pairs = Pairs(queries=QUERIES, documents=DOCUMENTS, query=np.array([0, 1, 2, 2]), document=np.array([1, 0, 3, 2]))
+    whole = scores_of(pairs, tmp_path / "teacher-0", place, precision="fp32")
+    (kept,) = place.folder.glob("checkpoints/scores-*.npy")
+    killed = whole.copy()
+    killed[0], killed[2] = 42.0, np.nan
+    np.save(kept, killed)
+    again = scores_of(pairs, tmp_path / "teacher-0", place, precision="fp32")
+    assert again[0] == 42.0  # was there: not scored again
+    np.testing.assert_allclose(again[1:], whole[1:], rtol=1e-6)
+    others = scores_of(pairs, tmp_path / "teacher-1", place, precision="fp32")
+    assert not np.allclose(others, whole)
+    turned = Pairs(queries=QUERIES, documents=DOCUMENTS, query=pairs.query[::-1], document=pairs.document[::-1])
+    np.testing.assert_allclose(
+        scores_of(turned, tmp_path / "teacher-0", place, precision="fp32"), whole[::-1], rtol=1e-5
+    )

@@ -12,6 +12,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from bartizan_training import settings
+from bartizan_training.data.pair_tables import PairRecords
 from bartizan_training.mine.exact import Mine
 from bartizan_training.recipe import Recipe
 from bartizan_training.settings import Training
@@ -34,6 +35,7 @@ TABLES: dict[str, type[BaseModel]] = {
     "adapt": Adapt,
     "splade": Splade,
     "data": settings.PairsTable,
+    "data: records": PairRecords,
     "texts: queries": settings.Queries,
     "texts: documents": settings.Documents,
     "texts: lines": settings.Lines,
@@ -101,7 +103,10 @@ def test_every_key_has_a_meaning() -> None:
 
 
 def test_the_example_is_a_recipe(tmp_path: Path) -> None:
-    (example,) = re.findall(r"```toml\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL)
+    example, *steps = re.findall(r"```toml\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL)
+    for step in steps:
+        (tmp_path / "step.toml").write_text(f'name = "x"\ntower = "tower"\n{step}', encoding="utf-8")
+        assert Recipe.load(tmp_path / "step.toml").steps
     (tmp_path / "recipe.toml").write_text(example, encoding="utf-8")
     assert [step.kind for step in Recipe.load(tmp_path / "recipe.toml").steps] == [
         "contrastive",

@@ -85,6 +85,22 @@ def collection(folder: Path, *, queries: int = 480, seed: int = 0, titles: bool 
     return folder
 
 
+def write_scores(folder: Path) -> None:
+    """A teacher who knows: a document is worth as much as it has of what the query asks for."""
+    data, random = BeirData.read(folder / "data"), np.random.default_rng(0)
+    lines = []
+    for query, grades in data.qrels("train").items():
+        asked = {word.removeprefix("ask") for word in data.queries[query].split()}
+        worth = {
+            id: 2.0 * len(asked & {word.removeprefix("thing") for word in text.split()})
+            for id, text in data.corpus.items()
+        }
+        (good,) = grades
+        for bad in random.choice([id for id in data.corpus if id != good], size=8, replace=False):
+            lines.append(f"{worth[good]}\t{worth[bad]}\t{query}\t{good}\t{bad}")
+    (folder / "scores.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
 def _say(word: str, things: np.ndarray) -> str:
     return " ".join(f"{word}{thing}" for thing in things)
 
@@ -181,25 +197,30 @@ def towers_of(run: Path, step: str) -> Path:
     return found
 
 
-def started(path: Path, out: Path, **environment: str) -> Any:
+def started(path: Path, out: Path, *, shard: bool = False, **environment: str) -> Any:
     """A process of its own that trains, or goes on training; out of one that has imported everything already."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.training.toy", "transformers.models.bert.modeling_bert"])
-    worker = context.Process(target=_work, args=(str(path), str(out), environment))
+    worker = context.Process(target=_work, args=(str(path), str(out), shard, environment))
     worker.start()
     return worker
 
 
-def train_in_two_processes(path: Path, out: Path) -> None:
+def train_in_two_processes(path: Path, out: Path, *, shard: bool = False) -> None:
     """Train in two processes that share each batch."""
+    workers = two_processes(path, out, shard=shard)
+    for worker in workers:
+        worker.join(timeout=240)
+    assert [worker.exitcode for worker in workers] == [0, 0]
+
+
+def two_processes(path: Path, out: Path, *, shard: bool = False) -> list[Any]:
+    """Two processes that train, or go on training, and share each batch."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     world = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "ACCELERATE_USE_CPU": "true"}
-    workers = [started(path, out, RANK=str(rank), LOCAL_RANK=str(rank), **world) for rank in range(2)]
-    for worker in workers:
-        worker.join(timeout=240)
-    assert [worker.exitcode for worker in workers] == [0, 0]
+    return [started(path, out, shard=shard, RANK=str(rank), LOCAL_RANK=str(rank), **world) for rank in range(2)]
 
 
 def train_and_kill(path: Path, out: Path, *, at: Path) -> None:
@@ -214,8 +235,8 @@ def train_and_kill(path: Path, out: Path, *, at: Path) -> None:
     assert not (out / "towers").exists()
 
 
-def _work(path: str, out: str, environment: dict[str, str]) -> None:
+def _work(path: str, out: str, shard: bool, environment: dict[str, str]) -> None:
     gc.freeze()  # what was imported before the fork is no garbage; the loop searches for some after each stage
     os.environ.update(environment)
     torch.set_num_threads(1)
-    train(Recipe.load(Path(path)), Path(out), resume=True)
+    train(Recipe.load(Path(path)), Path(out), resume=True, shard=shard)

@@ -10,12 +10,21 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from bartizan_connector.base.errors import WrongUse
 from bartizan_encoders.tower import Tower
-from bartizan_training.settings import Lora
+from bartizan_training.settings import Lora, Training
 
 
 def towers_in(stage: nn.Module) -> list[Tower]:
     """Each tower that the stage trains, once."""
     return [module for module in stage.modules() if isinstance(module, Tower)]
+
+
+def freeze(stage: nn.Module, table: Training) -> None:
+    """Leave of the stage's parameters only those to be trained that the recipe asks for."""
+    if table.lora:
+        adapt_with(stage, table.lora)
+    if table.freeze_embeddings:
+        for tower in towers_in(stage):
+            tower.backbone.get_input_embeddings().requires_grad_(False)
 
 
 def adapt_with(stage: nn.Module, lora: Lora) -> None:

@@ -20,7 +20,9 @@ from accelerate import Accelerator
 from bartizan_connector.base.aside import folder_aside, sync_folder, sync_tree
 from bartizan_connector.space.canonical import digest_of
 
-Kind = Literal["towers", "negatives", "vectors", "clusters", "cross_encoder", "late_interaction", "scores", "tokenizer"]
+Kind = Literal[
+    "towers", "negatives", "vectors", "clusters", "cross_encoder", "late_interaction", "scores", "tokenizer", "tokens"
+]
 
 PARTS: Mapping[Kind, tuple[str, ...]] = {
     "towers": ("document", "query"),
@@ -31,8 +33,11 @@ PARTS: Mapping[Kind, tuple[str, ...]] = {
     "late_interaction": (),
     "scores": (),
     "tokenizer": (),
+    "tokens": (),
 }
 """What an artefact of each kind holds that can be taken by itself: a folder of that name inside."""
+KEPT_FOR_THE_RUN: tuple[Kind, ...] = ("vectors", "tokens")
+"""What is dropped when the run is done: it can be made again, and may be large."""
 MADE_FROM = "made_from.json"
 _HASH_DOMAIN = "bartizan.artefact/1"
 

@@ -5,11 +5,13 @@ import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
 from safetensors import SafetensorError
 from torch import nn
+from torch.distributed.checkpoint.api import CheckpointException
 
 from bartizan_connector.base.aside import file_aside
 from bartizan_connector.base.errors import Stop, WrongUse
@@ -36,14 +38,25 @@ class State:
     processes: int
     examples: str
     standing: Standing = Standing()
+    sharded: bool = False
 
 
-def save(accelerator: Accelerator, folder: Path, state: State) -> None:
-    """Save what `accelerator` prepared as `folder`/step-N, then drop the older ones."""
+class Kept(Protocol):
+    """What a checkpoint holds: all that accelerate prepared, or each process's part of a stage that is shared out."""
+
+    def save_state(self, folder: str) -> Any:
+        """Write it into the folder."""
+
+    def load_state(self, folder: str) -> Any:
+        """Take it from the folder."""
+
+
+def save(accelerator: Accelerator, kept: Kept, folder: Path, state: State) -> None:
+    """Save what is kept as `folder`/step-N, then drop the older ones."""
     whole = folder / f"step-{state.step:08d}"
     try:
         with folder_by_all(accelerator, whole) as aside:
-            accelerator.save_state(str(aside))
+            kept.save_state(str(aside))
             if accelerator.is_main_process:
                 (aside / _STATE).write_text(json.dumps(asdict(state)), encoding="utf-8")
         if accelerator.is_main_process:
@@ -57,7 +70,7 @@ def save(accelerator: Accelerator, folder: Path, state: State) -> None:
     accelerator.wait_for_everyone()
 
 
-def load(accelerator: Accelerator, folder: Path, now: State) -> State:
+def load(kept: Kept, folder: Path, now: State) -> State:
     """Bring back the last whole checkpoint; where the stage stood then, which is `now` when there is none."""
     whole = sorted(path for path in folder.glob("step-*") if path.suffix != ".part")
     if not whole:
@@ -72,9 +85,12 @@ def load(accelerator: Accelerator, folder: Path, now: State) -> State:
             f"{whole[-1]} was written by {then.processes} processes and there are {now.processes} now; "
             "resume with as many, or train again into another --out"
         )
+    if then.sharded != now.sharded:
+        how = ("with --shard", "without") if then.sharded else ("without --shard", "with it")
+        raise WrongUse(f"{whole[-1]} was written {how[0]}, and this run goes on {how[1]}; resume as it was begun")
     try:
-        accelerator.load_state(str(whole[-1]))
-    except (OSError, RuntimeError, EOFError, UnpicklingError, SafetensorError) as error:
+        kept.load_state(str(whole[-1]))
+    except (OSError, RuntimeError, CheckpointException, EOFError, UnpicklingError, SafetensorError) as error:
         raise _damaged(whole[-1], error) from error
     return then
 
@@ -108,5 +124,5 @@ def _read_state(checkpoint: Path) -> State:
         raise _damaged(checkpoint, error) from error
 
 
-def _damaged(checkpoint: Path, error: Exception) -> Stop:
+def _damaged(checkpoint: Path, error: BaseException) -> Stop:
     return Stop(f"the checkpoint {checkpoint} is damaged: {error}; train again into another --out")

@@ -16,6 +16,7 @@ from bartizan_connector.space.spec import Role
 from bartizan_encoders.tower import Tower
 from bartizan_training import plan
 from bartizan_training.data.collections import BeirData
+from bartizan_training.data.pair_tables import PairRecords
 from bartizan_training.data.pairs import read_pairs
 from bartizan_training.data.texts import read_texts
 from bartizan_training.data.triples import read_triples
@@ -201,7 +202,7 @@ def _judged(step: OnJudged, towers: Mapping[str, PlannedTower]) -> tuple[int, li
     return examples, [query, once], steps
 
 
-def _has_negatives(step: OnJudged, data: PairsTable) -> bool:
+def _has_negatives(step: OnJudged, data: PairsTable | PairRecords) -> bool:
     return bool(step.negatives or data.negatives)
 
 

@@ -22,7 +22,8 @@ from bartizan_encoders.tower import Tower
 from bartizan_training import checkpoint
 from bartizan_training.checkpoint import Standing
 from bartizan_training.data.collections import BeirData
-from bartizan_training.data.packing import Packed, TokenTable
+from bartizan_training.data.packing import Packed
+from bartizan_training.data.token_table import TokenTable
 from bartizan_training.embedding import encode
 from bartizan_training.settings import EarlyStop
 from bartizan_training.stages.stage import Stage, TrainingStep

@@ -1,7 +1,5 @@
 """Vectors of a tower that does not change: computed once by all processes together, kept as an artefact of the run."""
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,11 +11,12 @@ from torch import Tensor
 from bartizan_connector.space.spec import Role
 from bartizan_connector.space.vectors import Floats
 from bartizan_encoders.tower import Tower
-from bartizan_training.data.packing import Packed, TokenTable
+from bartizan_training.data.packing import Packed
 from bartizan_training.data.ragged import Indices
-from bartizan_training.embedding import encode
+from bartizan_training.data.token_table import TokenTable, identity_of
+from bartizan_training.embedding import capped, encode
 from bartizan_training.progress import progress
-from bartizan_training.step import Place, padded_tokens
+from bartizan_training.step import Place, suited
 
 _FILE = "vectors.npy"
 _BLOCK = 512
@@ -34,13 +33,15 @@ class Frozen:
     raw: bool = False
     """Before normalisation."""
     precision: str = "fp32"
+    max_tokens: int | None = None
+    """Texts are cut here, where the tower's own limit is higher."""
 
     @property
     def made_from(self) -> Mapping[str, Any]:
         """What the vectors depend on."""
-        texts = hashlib.sha256(json.dumps(list(self.texts)).encode()).hexdigest()
-        facts = {"tower": self.tower.spec.tower_id, "role": self.role, "texts": texts}
-        return facts | {"raw": self.raw, "precision": self.precision}
+        facts: dict[str, Any] = {"tower": self.tower.spec.tower_id, "role": self.role, "texts": identity_of(self.texts)}
+        facts |= {"raw": self.raw, "precision": self.precision}
+        return facts if self.max_tokens is None else facts | {"max_tokens": self.max_tokens}
 
 
 class FrozenVectors:
@@ -75,14 +76,15 @@ def freeze(frozen: Frozen, place: Place) -> FrozenVectors:
 def _fill(values: Floats, frozen: Frozen, place: Place) -> None:
     """Each process computes every so many-th text."""
     accelerator, texts = place.accelerator, frozen.texts
-    budget = padded_tokens(accelerator.device)
+    budget = suited(accelerator.device)
     tower = frozen.tower.to(accelerator.device).eval()
+    cut = capped(tower, frozen.max_tokens)
     with progress(accelerator, f"{frozen.role} vectors of the frozen tower", total=len(texts)) as tick:
         for start in range(0, len(texts), _BLOCK):
             end = min(start + _BLOCK, len(texts))
             mine = np.arange(start + accelerator.process_index, end, accelerator.num_processes)
             if mine.size:
-                tokens = TokenTable(tower.tokens, frozen.role, [texts[i] for i in mine])
+                tokens = TokenTable(cut, frozen.role, [texts[i] for i in mine])
                 packed = Packed.of(tokens.pick(np.arange(len(tokens))), budget)
                 vectors = encode(tower, packed.to(accelerator.device), precision=frozen.precision, raw=frozen.raw)
                 values[mine] = vectors.cpu().numpy()

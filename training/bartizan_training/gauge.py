@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from bartizan_connector.space.spec import Role
 from bartizan_encoders.tower import Tower
-from bartizan_training.data.packing import Packed, TokenTable
+from bartizan_training.data.packing import Packed
+from bartizan_training.data.token_table import TokenTable
 from bartizan_training.embedding import arithmetic
 from bartizan_training.settings import Training
-from bartizan_training.step import padded_tokens
+from bartizan_training.step import suited
 
 _TEXTS = 24
 _TRIES = 2
@@ -88,7 +89,7 @@ def gauge(tower: Tower, role: Role, texts: Sequence[str]) -> Gauge:
     roles = spec.roles if role in spec.roles else {role: next(iter(spec.roles.values()))}
     some = texts[:: max(1, len(texts) // _TEXTS)][:_TEXTS]
     table = TokenTable(tower.tokens.serving(roles, spec.special_tokens), role, some)
-    packed = Packed.of(table.pick(np.arange(len(table))), padded_tokens(device)).to(device)
+    packed = Packed.of(table.pick(np.arange(len(table))), suited(device)).to(device)
     encoded, trained, kept = [], [], 0
     for _ in range(_TRIES):
         with torch.no_grad(), arithmetic(packed, "fp32"):

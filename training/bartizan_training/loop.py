@@ -6,6 +6,7 @@ RUN/threads                             how many threads it trains with on a CPU
 RUN/artefacts/<name>-<kind>/<key>/      what the steps made: towers/{document,query}, negatives; see artefacts.py
 RUN/artefacts/start-towers/<key>/       the towers to start from, when they were imported from a published model
 RUN/artefacts/<role>-vectors/<key>/     vectors of towers that stay as they are; until the run is done
+RUN/artefacts/<role>-tokens/<key>/      tokenised texts; until the run is done
 RUN/steps/<n>-<name>/checkpoints/       the last checkpoint, while the step trains
 RUN/steps/<n>-<name>/done.json          the step is done, and where its artefact lies
 RUN/towers/{document,query}             the newest towers; there when the run is done
@@ -15,10 +16,12 @@ A step's effects, in order: 1 checkpoints 2 the artefact, whole and on disk 3 do
 
 import contextlib
 import logging
+import math
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -30,10 +33,9 @@ from bartizan_connector.base.errors import Stop, WrongUse
 from bartizan_connector.base.paths import AnyPath, as_path
 from bartizan_connector.space.spec import TowerSpec
 from bartizan_encoders import cuda
-from bartizan_encoders.tower import Tower
-from bartizan_training import adapters, checkpoint, plan
-from bartizan_training.artefacts import Artefact
-from bartizan_training.checkpoint import State
+from bartizan_training import adapters, checkpoint, plan, sharding
+from bartizan_training.artefacts import KEPT_FOR_THE_RUN, Artefact
+from bartizan_training.checkpoint import Kept, State
 from bartizan_training.early_stop import Watch
 from bartizan_training.metrics import Metrics
 from bartizan_training.plan import Sources
@@ -51,11 +53,15 @@ from bartizan_training.towers import ROLES, link
 log = logging.getLogger(__name__)
 
 
-def train(recipe: Recipe, out: AnyPath, *, resume: bool = False, threads: int = 0) -> None:
-    """Run every step that is not done yet; on a CPU with so many threads, 0: as suits the cores that are idle."""
+def train(recipe: Recipe, out: AnyPath, *, resume: bool = False, shard: bool = False, threads: int = 0) -> None:
+    """Run every step that is not done yet; on a CPU with so many threads, 0: as suits the cores that are idle.
+    `shard`: with the weights of what is trained shared out (see sharding)."""
     if not isinstance(recipe, Recipe):
         raise WrongUse(f"train takes a Recipe (Recipe.load reads one), but {recipe!r:.80} came")
     accelerator, run = Accelerator(), Run(as_path(out, "the folder of the run"))
+    sharded = sharding.wanted(accelerator, shard=shard)
+    if sharded and any(isinstance(step, Training) and step.early_stop for step in recipe.steps):
+        raise WrongUse("early_stop judges whole towers while they are trained: leave it out, or --shard")
     cuda.settle(accelerator.device)
     taken = plan.sources(recipe)
     if accelerator.is_main_process:
@@ -74,6 +80,7 @@ def train(recipe: Recipe, out: AnyPath, *, resume: bool = False, threads: int = 
             name=recipe.name,
             number=number,
             recipe_seed=recipe.seed,
+            sharded=sharded,
         )
         done = run.done(number, name)
         accelerator.wait_for_everyone()
@@ -103,9 +110,9 @@ def _perform(table: AnyStep, taken: Taken, place: Place, artefact: Artefact, run
         torch.manual_seed(_seed(place, step=0))
         stage = table.stage(taken, place)
         fit(stage, table, place, run.metrics)
-        if table.lora:
-            adapters.merge(stage)
         if accelerator.is_main_process:
+            if table.lora:
+                adapters.merge(stage)
             with artefact.written() as folder:
                 stage.finish().save(folder)
     if accelerator.is_main_process:
@@ -118,14 +125,10 @@ def fit(stage: Stage, table: TrainingStep, place: Place, metrics_path: Path) -> 
     """Train the stage's parameters: go on where the last checkpoint was made, step, log, save."""
     accelerator = place.accelerator
     steps = table.length(stage.batches_per_epoch)
-    optimizer = _optimizer(stage, table)
-    adapters.save_what_is_trained(stage)
-    if table.gradient_checkpointing:
-        adapters.compute_anew(stage)
-    model, optimizer = accelerator.prepare(stage.train(table.dropout), optimizer)
+    model, optimizer, kept = _prepared(stage, table, place)
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    state = State(step=0, processes=accelerator.num_processes, examples=stage.fingerprint)
-    state = checkpoint.load(accelerator, place.folder / "checkpoints", state)
+    state = State(step=0, processes=accelerator.num_processes, examples=stage.fingerprint, sharded=place.sharded)
+    state = checkpoint.load(kept, place.folder / "checkpoints", state)
     done = state.step
     watch = Watch(stage, table, table.early_stop, place, state.standing) if table.early_stop else None
     metrics = Metrics(metrics_path, accelerator, stage=place.number, kind=table.kind)
@@ -143,7 +146,7 @@ def fit(stage: Stage, table: TrainingStep, place: Place, metrics_path: Path) -> 
             due = watch is not None and watch.due(done + 1, steps)
             save = due or (done + 1) % table.checkpoint_every == 0 or done + 1 == steps
             stage.noting = save or (done + 1) % table.log_every == 0
-            rate = table.learning_rate * _slope(done, steps, table.warmup)
+            rate = table.learning_rate * slope(done, steps, table.warmup, table.schedule)
             for group in optimizer.param_groups:
                 group["lr"] = rate
             loss, tokens = torch.zeros((), device=accelerator.device), 0
@@ -154,7 +157,7 @@ def fit(stage: Stage, table: TrainingStep, place: Place, metrics_path: Path) -> 
                     part_loss = model(batch) / table.accumulate
                     accelerator.backward(part_loss)
                 loss, tokens = loss + part_loss.detach(), tokens + batch.tokens
-            norm = accelerator.clip_grad_norm_(parameters, table.clip)
+            norm = sharding.whole(accelerator.clip_grad_norm_(parameters, table.clip))
             optimizer.step()
             optimizer.zero_grad()
             done += 1
@@ -165,13 +168,30 @@ def fit(stage: Stage, table: TrainingStep, place: Place, metrics_path: Path) -> 
                 alarms = _warn(stage.alarms(told), alarms, done, place)
             if save:
                 state = replace(state, step=done, standing=watch.standing if watch else state.standing)
-                checkpoint.save(accelerator, place.folder / "checkpoints", state)
+                checkpoint.save(accelerator, kept, place.folder / "checkpoints", state)
                 if watch:
                     watch.forget_older()
     if watch:
         watch.restore(done)
     accelerator.free_memory()
     adapters.as_they_were(stage)
+    if place.sharded:
+        sharding.bring_together(stage, keep=accelerator.is_main_process)
+
+
+def _prepared(stage: Stage, table: TrainingStep, place: Place) -> tuple[Any, torch.optim.Optimizer, Kept]:
+    """The stage as it is called, the optimiser of what is not frozen, and what a checkpoint holds of both."""
+    adapters.freeze(stage, table)
+    if table.gradient_checkpointing:
+        adapters.compute_anew(stage)
+    stage.train(table.dropout)
+    if place.sharded:
+        sharding.share_out(stage, place.accelerator)
+        optimizer = _optimizer(stage, table)
+        return stage, optimizer, sharding.Shards(stage, optimizer)
+    adapters.save_what_is_trained(stage)
+    model, optimizer = place.accelerator.prepare(stage, _optimizer(stage, table))
+    return model, optimizer, place.accelerator
 
 
 def _warn(alarms: Mapping[str, str], before: Mapping[str, str], step: int, place: Place) -> Mapping[str, str]:
@@ -186,14 +206,7 @@ def _warn(alarms: Mapping[str, str], before: Mapping[str, str], step: int, place
 
 
 def _optimizer(stage: Stage, table: Training) -> torch.optim.Optimizer:
-    """AdamW or Adafactor over what is not frozen; no decay of biases and norms. Its state lives for one step of the
-    recipe: the next one begins with a new one, as GTR's second stage does."""
-    if table.lora:
-        adapters.adapt_with(stage, table.lora)
-    if table.freeze_embeddings:
-        for module in stage.modules():
-            if isinstance(module, Tower):
-                module.backbone.get_input_embeddings().requires_grad_(False)
+    """AdamW over what is not frozen; no decay of biases and norms."""
     trained = [parameter for parameter in stage.parameters() if parameter.requires_grad]
     groups = [
         {"params": [parameter for parameter in trained if parameter.ndim > 1], "weight_decay": table.weight_decay},
@@ -204,10 +217,13 @@ def _optimizer(stage: Stage, table: Training) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, lr=table.learning_rate, fused=True)
 
 
-def _slope(step: int, steps: int, warmup: float) -> float:
-    """Share of the peak rate: a linear rise, then a linear fall that would reach 0 one step after the last."""
+def slope(step: int, steps: int, warmup: float, schedule: Literal["linear", "cosine"]) -> float:
+    """Share of the peak rate: a linear rise, then a fall that would reach 0 one step after the last."""
     rise = round(warmup * steps)
-    return (step + 1) / (rise + 1) if step < rise else (steps - step) / (steps - rise)
+    if step < rise:
+        return (step + 1) / (rise + 1)
+    left = (steps - step) / (steps - rise)
+    return left if schedule == "linear" else (1 - math.cos(math.pi * left)) / 2
 
 
 def _seed(place: Place, step: int) -> int:
@@ -244,7 +260,8 @@ def _finish(recipe: Recipe, run: Run, made: dict[str, Artefact]) -> None:
         with folder_aside(run.towers, marker="query") as fresh:
             for role in ROLES:
                 link(newest[-1].folder / role, fresh / role)
-    run.artefacts.drop("vectors")
+    for kind in KEPT_FOR_THE_RUN:
+        run.artefacts.drop(kind)
 
 
 def _are_there(towers: Path, folder: Path) -> bool:

@@ -45,6 +45,11 @@ def _without_false_negatives(scores_BN: Tensor, known_BN: Tensor | None, margin:
     return scores_BN.masked_fill(drop_BN.fill_diagonal_(False), float("-inf"))
 
 
+def cut(vectors_BD: Tensor, size: int) -> Tensor:
+    """The first components, as vectors of length 1."""
+    return F.normalize(vectors_BD[:, :size], dim=-1)
+
+
 def alignment(
     student_BD: Tensor,
     teacher_BD: Tensor,

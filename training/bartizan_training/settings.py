@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -121,7 +122,9 @@ class Training(Table):
     optimizer: Literal["adamw", "adafactor"] = "adamw"
     """`adafactor`: a row and a column of squares in the place of two moments; the rate counts relative to a weight."""
     warmup: Share = 0.1
-    """Share of the steps over which the rate rises from 0; then it falls linearly to 0."""
+    """Share of the steps over which the rate rises from 0."""
+    schedule: Literal["linear", "cosine"] = "linear"
+    """How it falls to 0 then: in a line, or as half a cosine, slowly at both ends."""
     weight_decay: Weight = 0.01
     """Decay of the weight matrices; biases and norms have none."""
     clip: Annotated[float, Field(gt=0)] = 1.0
@@ -134,6 +137,8 @@ class Training(Table):
     """Train small matrices beside the backbone's own, which stay as they are; merged into them at the end."""
     gradient_checkpointing: bool = False
     """Compute each layer again for its gradient: less memory, a third more time."""
+    grad_cache: Positive | None = None
+    """GradCache: a batch of any size takes the memory of so many of its texts, and a third more time."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Arithmetic inside the towers; losses and weights are fp32 always."""
     max_tokens: Positive | None = None
@@ -218,15 +223,23 @@ class Queries(Table):
     """The BEIR folder."""
     split: str = "all"
     """Only queries judged in this split; `all`: every query, judged or not."""
+    held_out_split: str = "test"
+    """Queries that this split judges are left out, by id and by text, unless it is the one that is asked for."""
 
 
 class Lines(Table):
-    """A plain text file, one query a line: a query log."""
+    """A query log: a plain text file, one query a line; or records, in a `.jsonl`, `.parquet` or `.arrow` file."""
 
     kind: Literal["lines"]
     """`lines`"""
     path: RecipePath
-    """The file, UTF-8."""
+    """The file; text is UTF-8."""
+    column: str = "query"
+    """Of records: the column of the query."""
+    held_out: RecipePath | None = None
+    """A BEIR folder whose test queries are left out, by text."""
+    held_out_split: str = "test"
+    """Which of its splits is for testing."""
 
 
 class Documents(Table):
@@ -273,6 +286,25 @@ class InfoNce(Table):
     """Whether a document that is judged positive for a query, or has the text of one, is never its negative."""
     mask_margin: Weight | None = None
     """Drop a negative that scores more than this above the query's own document."""
+    matryoshka: Annotated[tuple[Positive, ...], Field(min_length=1)] | None = None
+    """Add the loss of vectors cut to each of these sizes, which can be used by themselves then."""
+    matryoshka_weights: Annotated[tuple[Weight, ...], Field(min_length=1)] | None = None
+    """Weight of each, beside 1 for whole vectors; none: 1 each."""
+
+    @model_validator(mode="after")
+    def _one_weight_each(self) -> Self:
+        if self.matryoshka_weights and len(self.matryoshka_weights) != len(self.matryoshka or ()):
+            raise ValueError(
+                f"matryoshka_weights has {len(self.matryoshka_weights)} weights for {len(self.matryoshka or ())} sizes "
+                "in matryoshka: give one for each"
+            )
+        return self
+
+    @property
+    def sizes(self) -> Mapping[int, float]:
+        """The weight of the loss of each smaller size."""
+        sizes = self.matryoshka or ()
+        return dict(zip(sizes, self.matryoshka_weights or [1.0] * len(sizes), strict=True))
 
 
 class Flops(Table):

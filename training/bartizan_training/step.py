@@ -1,7 +1,7 @@
 """The seam between recipe and loop: a step takes artefacts, checks itself before the run, and gives one artefact."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,11 @@ from accelerate import Accelerator
 from pydantic import Field
 
 from bartizan_connector.base.errors import WrongUse
+from bartizan_connector.space.spec import Role
+from bartizan_connector.space.tokens import Tokens
 from bartizan_training.artefacts import Artefacts, Kind
+from bartizan_training.data.packing import Budget
+from bartizan_training.data.token_table import StoredTokens, TokenTable, made_from, write_tokens
 from bartizan_training.settings import Table, Training
 from bartizan_training.towers import PlannedTower
 
@@ -69,15 +73,28 @@ class Place:
     number: int
     """The step's own, counted from 1."""
     recipe_seed: int
+    sharded: bool = False
+    """Whether the weights of what is trained are shared out over the processes."""
 
     @property
     def seed(self) -> tuple[int, int]:
         """Differs from step to step."""
         return self.recipe_seed, self.number
 
-    def budget(self, table: Training) -> int:
-        """Tokens, padding included, that go through a tower at once: as the recipe says, or as suits the device."""
-        return table.padded_tokens or padded_tokens(self.accelerator.device)
+    def tokens(self, tokens: Tokens, role: Role, texts: Sequence[str]) -> TokenTable:
+        """The token ids of the texts, in files of the run that all processes share."""
+        artefact = self.artefacts.of(role, "tokens", made_from(tokens, role, texts))
+        self.accelerator.wait_for_everyone()
+        if self.accelerator.is_main_process and not artefact.exists:
+            with artefact.written() as folder:
+                write_tokens(folder, tokens, role, texts)
+        self.accelerator.wait_for_everyone()
+        return StoredTokens(artefact.folder)
+
+    def budget(self, table: Training) -> Budget:
+        """How much goes through a tower at once in training: as the recipe says, or as suits the device."""
+        tokens = table.padded_tokens or suited(self.accelerator.device).tokens
+        return Budget(tokens=tokens, texts=table.grad_cache, anew=table.grad_cache is not None)
 
 
 class FromTowers(Step):
@@ -99,12 +116,12 @@ class MakingStep(Step):
         """Fill the artefact's folder; every process is in here, the main one writes what is not shared out."""
 
 
-def padded_tokens(device: torch.device) -> int:
+def suited(device: torch.device) -> Budget:
     """What suits the device where a recipe does not say."""
     if device.type != "cuda":
-        return _ON_A_CPU
+        return Budget(tokens=_ON_A_CPU)
     gib = torch.cuda.get_device_properties(device).total_memory / 2**30
-    return min(_MOST_ON_A_GPU, max(_LEAST_ON_A_GPU, round(gib) * _TOKENS_PER_GIB))
+    return Budget(tokens=min(_MOST_ON_A_GPU, max(_LEAST_ON_A_GPU, round(gib) * _TOKENS_PER_GIB)))
 
 
 @contextmanager

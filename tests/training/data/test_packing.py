@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bartizan_encoders.tower import Tower
-from bartizan_training.data.packing import Packed, TokenTable
+from bartizan_training.data.packing import Budget, Packed
+from bartizan_training.data.token_table import TokenTable
 from bartizan_training.embedding import encode
 from tests.training import toy
 
@@ -23,10 +24,11 @@ def test_packed_vectors_are_those_of_each_text_alone(tower: Tower, lengths: list
     texts = [" ".join(f"thing{(i + j) % toy.THINGS}" for j in range(length)) for i, length in enumerate(lengths)]
     table = TokenTable(tower.tokens, "document", texts)
     with torch.no_grad():
-        packed = Packed.of(table.pick(np.arange(len(texts))), budget)
+        packed = Packed.of(table.pick(np.arange(len(texts))), Budget(tokens=budget))
         together = encode(tower, packed, precision="fp32")
         alone = [
-            encode(tower, Packed.of(table.pick(np.array([i])), budget), precision="fp32") for i in range(len(texts))
+            encode(tower, Packed.of(table.pick(np.array([i])), Budget(tokens=budget)), precision="fp32")
+            for i in range(len(texts))
         ]
     # The order of sums differs with the batch's shape: a few units in the last place of unit vectors.
     assert torch.allclose(together, torch.cat(alone), atol=1e-6)

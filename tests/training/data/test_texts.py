@@ -25,7 +25,7 @@ def test_lines_keep_their_text_and_equal_ones_are_one(tmp_path: Path) -> None:
 def test_a_query_log_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
     log = tmp_path / "log.txt"
     log.write_bytes(b"caf\xe9\n")
-    with pytest.raises(WrongUse, match=r"log.txt is not UTF-8"):
+    with pytest.raises(WrongUse, match=r"log.txt:1: not UTF-8"):
         read_texts([Lines(kind="lines", path=log)], seed=[0])
 
 

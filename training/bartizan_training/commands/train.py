@@ -36,6 +36,9 @@ def train(
     threads: Annotated[
         int, typer.Option(min=0, help="Threads of each process on CPU; 0: as many as cores are idle.")
     ] = 0,
+    shard: Annotated[
+        bool, typer.Option("--shard", help="Share out the weights over the processes (FSDP), for a large model.")
+    ] = False,
 ) -> None:
     """Train two towers and distil a small query tower, as a recipe says.
 
@@ -61,6 +64,7 @@ def train(
     the same weights as if it had not been (on CPU, to the last bit). The same seed gives the same towers.
 
     A GPU is used when there is one. Several: accelerate launch --num_processes 4 -m bartizan_connector train …
+    With --shard each holds only its part of the weights, the gradients and the optimiser's state.
     """
     require_installed((*NEEDED, "accelerate"), "train")
     from accelerate import PartialState
@@ -74,7 +78,7 @@ def train(
     if out is None:
         raise WrongUse("give --out RUN, the folder that the run makes; or --dry-run, which writes nothing")
     with interruptible("go on with the same command and --resume: what the last checkpoint holds is not trained again"):
-        run(loaded, out, resume=resume, threads=threads)
+        run(loaded, out, resume=resume, shard=shard, threads=threads)
     if PartialState().is_main_process:
         _show(out)
 

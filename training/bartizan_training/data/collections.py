@@ -105,17 +105,6 @@ def write_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
     path.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records), encoding="utf-8")
 
 
-def read_lines(path: Path) -> list[str]:
-    """The lines of a text file that are not blank."""
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")  # splitlines() would also cut at U+2028 inside a text
-        return [line for line in lines if line.strip()]
-    except OSError as error:
-        raise WrongUse(f"cannot read {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise WrongUse(f"{path} is not UTF-8: {error}") from error
-
-
 def _records(path: Path) -> Iterator[tuple[str, dict[str, Any], str]]:
     """Each JSON object of the file with its id and its place; an id comes once."""
     seen: set[str] = set()

@@ -2,7 +2,7 @@
 
 import json
 from codecs import BOM_UTF8
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +44,9 @@ def read_table(path: Path, what: str) -> dict[str, str]:
 
 def records_of(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """The records of a `.jsonl`, `.parquet` or `.arrow` file."""
-    readers = {".jsonl": json_lines, ".parquet": _parquet, ".arrow": _arrow}
-    if path.suffix not in readers:
-        raise WrongUse(f"{path}: expected a file that ends in {', '.join(readers)}")
-    return readers[path.suffix](path)
+    if path.suffix not in RECORDS:
+        raise WrongUse(f"{path}: expected a file that ends in {', '.join(RECORDS)}")
+    return RECORDS[path.suffix](path)
 
 
 def json_lines(path: Path, why: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
@@ -100,3 +99,11 @@ def _rows(path: Path, batches: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
         for record in batch.to_pylist():
             number += 1
             yield f"{path}: record {number}", record
+
+
+RECORDS: Mapping[str, Callable[[Path], Iterator[tuple[str, Mapping[str, Any]]]]] = {
+    ".jsonl": json_lines,
+    ".parquet": _parquet,
+    ".arrow": _arrow,
+}
+"""What reads the records of a file, by the end of its name."""

@@ -1,4 +1,4 @@
-"""Texts tokenised once, and packed so that little of a batch is padding.
+"""Tokenised texts packed so that little of a batch is padding.
 
 Sorting a batch by length and cutting it into pieces that are padded to their own longest text takes the padding of a
 batch of passages from about 2.1 times the tokens to about 1.2 times. Everything is done on flat arrays: no Python
@@ -6,8 +6,7 @@ object stands for a token.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import chain
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -15,11 +14,25 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from bartizan_connector.space.spec import Role
-from bartizan_connector.space.tokens import PADDING_ID, Tokens
+from bartizan_connector.space.tokens import PADDING_ID
 from bartizan_training.data.ragged import Indices, joined_ranges
 
-_BLOCK = 4096
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """How much of a batch goes through a tower at once."""
+
+    tokens: int
+    """Padding included; one text may have more."""
+    texts: int | None = None
+    """None: as many as there are tokens for."""
+    anew: bool = False
+    """Whether a piece leaves nothing but its vectors, and is encoded again when their gradient is there (GradCache)."""
+
+    def most(self, longest: int) -> int:
+        """Texts of one piece whose longest has so many tokens."""
+        return max(1, min(self.tokens // longest, self.texts or self.tokens))
+
 
 Ids = npt.NDArray[np.int32]
 
@@ -35,7 +48,7 @@ class TokenIds:
         return len(self.lengths)
 
     def __iter__(self) -> Iterator[Ids]:
-        return iter(np.split(self.flat, np.cumsum(self.lengths)[:-1]))
+        return iter(np.split(self.flat, np.cumsum(self.lengths)[:-1]) if len(self) else ())
 
     @classmethod
     def joined(cls, parts: Sequence[Self]) -> Self:
@@ -44,34 +57,6 @@ class TokenIds:
             np.concatenate([part.flat for part in parts]),
             np.concatenate([part.lengths for part in parts]),
         )
-
-
-class TokenTable:
-    """The token ids of many texts, four bytes a token."""
-
-    def __init__(self, tokens: Tokens, role: Role, texts: Sequence[str]) -> None:
-        pieces: list[Ids] = [np.zeros(0, dtype=np.int32)]
-        lengths: list[int] = []
-        for start in range(0, len(texts), _BLOCK):
-            block = [text.ids for text in tokens.encode(texts[start : start + _BLOCK], role)]
-            lengths.extend(map(len, block))
-            pieces.append(np.fromiter(chain.from_iterable(block), dtype=np.int32))
-        self._ids = np.concatenate(pieces)
-        self._lengths = np.array(lengths, dtype=np.int64)
-        self._starts = np.cumsum(self._lengths) - self._lengths
-
-    def __len__(self) -> int:
-        return len(self._lengths)
-
-    @property
-    def tokens(self) -> int:
-        """Of all texts."""
-        return len(self._ids)
-
-    def pick(self, indices: Indices) -> TokenIds:
-        """The texts of these numbers."""
-        lengths = self._lengths[indices]
-        return TokenIds(self._ids[joined_ranges(self._starts[indices], lengths)], lengths)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,33 +69,35 @@ class Packed:
     """Where each text went."""
     tokens: int
     """Without padding."""
+    anew: bool = False
+    """As the budget says."""
 
     @classmethod
-    def of(cls, texts: TokenIds, budget: int) -> Self:
-        """Pack the texts into pieces of at most `budget` tokens with padding, or of one text; the longest come first,
-        so that memory peaks at once."""
+    def of(cls, texts: TokenIds, budget: Budget) -> Self:
+        """Pack the texts into pieces within the budget; the longest come first, so that memory peaks at once."""
         order = np.argsort(-texts.lengths, kind="stable")
         starts = np.cumsum(texts.lengths) - texts.lengths
         pieces = []
         begin = 0
         while begin < len(order):
             longest = max(1, int(texts.lengths[order[begin]]))
-            piece = order[begin : begin + max(1, budget // longest)]
+            piece = order[begin : begin + budget.most(longest)]
             pieces.append(_padded(texts.flat, starts[piece], texts.lengths[piece], longest))
             begin += len(piece)
-        return cls(pieces=tuple(pieces), back=torch.from_numpy(np.argsort(order)), tokens=len(texts.flat))
+        back = torch.from_numpy(np.argsort(order))
+        return cls(pieces=tuple(pieces), back=back, tokens=len(texts.flat), anew=budget.anew)
 
     def to(self, device: torch.device) -> Self:
         """The same on that device."""
         pieces = tuple(
             (ids.to(device, non_blocking=True), mask.to(device, non_blocking=True)) for ids, mask in self.pieces
         )
-        return type(self)(pieces, self.back.to(device, non_blocking=True), self.tokens)
+        return replace(self, pieces=pieces, back=self.back.to(device, non_blocking=True))
 
     def pinned(self) -> Self:
         """The same in pinned memory."""
         pieces = tuple((ids.pin_memory(), mask.pin_memory()) for ids, mask in self.pieces)
-        return type(self)(pieces, self.back.pin_memory(), self.tokens)
+        return replace(self, pieces=pieces, back=self.back.pin_memory())
 
 
 def _padded(flat: Ids, starts: Indices, lengths: Indices, width: int) -> tuple[Tensor, Tensor]:

@@ -4,12 +4,15 @@ import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from bartizan_connector.base.errors import WrongUse
 from bartizan_training.data.collections import BeirData
 from bartizan_training.data.held_out import HeldOut
 from bartizan_training.data.negatives import read_negatives
+from bartizan_training.data.pair_tables import PairRecords
+from bartizan_training.data.triple_records import all_records, id_in, negatives_in, text_in
 from bartizan_training.data.weak import weak_pairs
 from bartizan_training.settings import PairsTable, Weak
 
@@ -35,14 +38,18 @@ class Pairs:
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
-def read_pairs(table: PairsTable) -> Pairs:
-    """The queries of a split that have a positive document (score 1 or more), with their hard negatives if asked; or
-    weak pairs, which are made of the documents alone."""
-    pairs = _of_documents(table.path, table.weak) if table.weak else _judged(table)
+def read_pairs(table: PairsTable | PairRecords) -> Pairs:
+    """The queries that have a positive document, with their hard negatives if there are any; or weak pairs, which are
+    made of the documents alone. None is for testing."""
+    if isinstance(table, PairRecords):
+        pairs = _of_records(table)
+    else:
+        pairs = _of_documents(table.path, table.weak) if table.weak else _of_judged(table)
     return pairs if table.share == 1 else _share_of(pairs, table.share)
 
 
-def _judged(table: PairsTable) -> Pairs:
+def _of_judged(table: PairsTable) -> Pairs:
+    """The queries of a split that have a document of score 1 or more."""
     data = BeirData.read(table.path)
     mined = read_negatives(table.negatives) if table.negatives else None
     queries, documents = _Texts(), _Texts()
@@ -117,6 +124,36 @@ def _of_documents(folder: Path, table: Weak) -> Pairs:
         documents=tuple(documents.texts),
         positives=tuple(tuple(good) for good in positives),
         negatives=None,
+    )
+
+
+def _of_records(table: PairRecords) -> Pairs:
+    """The records of all files; those of one query together."""
+    held_out, left_out = HeldOut.read(table.held_out, table.held_out_split), 0
+    queries, documents = _Texts(), _Texts()
+    positives: list[dict[int, None]] = []
+    negatives: list[dict[int, None]] = []
+    for where, record in islice(all_records(table.files), table.limit):
+        query, positive = text_in(record, table.query, where), text_in(record, table.positive, where)
+        if held_out.holds(query, None if table.id is None else id_in(record, table.id, where)):
+            left_out += 1
+            continue
+        number = queries.index(query)
+        if number == len(positives):
+            positives.append({})
+            negatives.append({})
+        positives[number][documents.index(positive)] = None
+        found = negatives_in(record, table.negatives, where)
+        negatives[number].update(dict.fromkeys(documents.index(text) for text in found))
+    if not positives:
+        out = f": its {left_out} queries are for testing, and are left out" if left_out else ""
+        raise WrongUse(f"{table.files[0]} has no pair to learn from{out}")
+    kept = tuple(tuple(n for n in bad if n not in good) for bad, good in zip(negatives, positives, strict=True))
+    return Pairs(
+        queries=tuple(queries.texts),
+        documents=tuple(documents.texts),
+        positives=tuple(tuple(good) for good in positives),
+        negatives=kept if any(kept) else None,
     )
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from bartizan_connector.base.errors import WrongUse
+from bartizan_training.data.pair_tables import PairSource
 from bartizan_training.data.pairs import Pairs
 from bartizan_training.data.ragged import Indices, Ragged, joined_ranges
-from bartizan_training.settings import PairsTable
 
 _ORDER, _POSITIVES, _NEGATIVES = range(3)
 """What a random generator is for; each purpose has its own, so that one's use never shifts another's."""
@@ -53,7 +53,7 @@ class PairBatch:
 class PairSampler:
     """Draws batches of query, own document and hard negatives."""
 
-    def __init__(self, pairs: Pairs, table: PairsTable, batch_size: int, *, seed: Sequence[int]) -> None:
+    def __init__(self, pairs: Pairs, table: PairSource, batch_size: int, *, seed: Sequence[int]) -> None:
         self._positives = Ragged.of(pairs.positives)
         self._negatives = None if pairs.negatives is None else Ragged.of(pairs.negatives)
         self._pool = np.unique(self._negatives.flat) if self._negatives else None

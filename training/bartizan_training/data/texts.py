@@ -5,7 +5,10 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 from bartizan_connector.base.errors import WrongUse
-from bartizan_training.data.collections import BeirData, read_lines
+from bartizan_training.data.collections import BeirData
+from bartizan_training.data.held_out import HeldOut
+from bartizan_training.data.lines import RECORDS, lines_of, records_of
+from bartizan_training.data.triple_records import text_in
 from bartizan_training.data.weak import SENTENCE_END
 from bartizan_training.settings import CorpusSentences, Documents, Lines, Queries, TextSource
 
@@ -26,13 +29,22 @@ def _texts_of(source: TextSource, seed: list[int]) -> Iterable[str]:
         case Queries():
             data = BeirData.read(source.path)
             ids = data.queries if source.split == "all" else data.qrels(source.split)
-            return (data.queries[query_id] for query_id in ids)
+            apart = source.split == source.held_out_split
+            held_out = HeldOut() if apart else HeldOut.read(source.path, source.held_out_split)
+            return (data.queries[id] for id in ids if not held_out.holds(data.queries[id], id))
         case Documents():
             return BeirData.read(source.path).corpus.values()
         case Lines():
-            return read_lines(source.path)
+            held_out = HeldOut.read(source.held_out, source.held_out_split)
+            return (text for text in _log(source) if not held_out.holds(text))
         case CorpusSentences():
             return _draw_sentences(tuple(BeirData.read(source.path).corpus.values()), source, seed)
+
+
+def _log(source: Lines) -> Iterable[str]:
+    if source.path.suffix not in RECORDS:
+        return (text for _, text in lines_of(source.path))
+    return (text_in(record, source.column, where) for where, record in records_of(source.path))
 
 
 def _draw_sentences(documents: Sequence[str], source: CorpusSentences, seed: list[int]) -> Iterator[str]:

@@ -39,15 +39,15 @@ def add_records(rows: Rows, table: Records) -> None:
     waiting: list[tuple[str, str]] = []
     positives: dict[str, set[str]] = {}
     every: dict[str, None] = {}
-    for number, (where, record) in enumerate(_all_records(table.files)):
+    for number, (where, record) in enumerate(all_records(table.files)):
         if table.limit is not None and number == table.limit:
             break
-        query, positive = _string(record, table.query, where), _string(record, table.positive, where)
+        query, positive = text_in(record, table.query, where), text_in(record, table.positive, where)
         every.setdefault(positive)
         if not rows.keeps(query, None):
             continue
         positives.setdefault(query, set()).add(positive)
-        negatives = _negatives(record, table, where)
+        negatives = negatives_in(record, table.negatives, where)
         for negative in negatives:
             rows.add(query, positive, negative)
         if not negatives:
@@ -65,15 +65,17 @@ def _document(data: BeirData, id: str, table: Judged) -> str:
     return data.corpus[id]
 
 
-def _all_records(files: Iterable[Path]) -> Iterator[tuple[str, Any]]:
+def all_records(files: Iterable[Path]) -> Iterator[tuple[str, Any]]:
+    """The records of some files, each with its place."""
     for path in files:
         yield from records_of(path)
 
 
-def _negatives(record: Any, table: Records, where: str) -> list[str]:
-    names = [table.negatives] if table.negatives else [name for name in ("negative", "negatives") if name in record]
-    if table.negatives and table.negatives not in record:
-        raise WrongUse(f"{where}: it has no '{table.negatives}'; it has {', '.join(record)}")
+def negatives_in(record: Any, column: str | None, where: str) -> list[str]:
+    """What a record says of documents that do not answer its query: in that column, else where they usually are."""
+    names = [column] if column else [name for name in ("negative", "negatives") if name in record]
+    if column and column not in record:
+        raise WrongUse(f"{where}: it has no '{column}'; it has {', '.join(record)}")
     value = record[names[0]] if names else []
     found = [value] if isinstance(value, str) else value if value is not None else []
     if not isinstance(found, list) or not all(isinstance(text, str) and text.strip() for text in found):
@@ -81,7 +83,14 @@ def _negatives(record: Any, table: Records, where: str) -> list[str]:
     return found
 
 
-def _string(record: Any, key: str, where: str) -> str:
+def id_in(record: Any, column: str, where: str) -> str:
+    """An id: a text, or a whole number as its digits."""
+    value = record.get(column)
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else text_in(record, column, where)
+
+
+def text_in(record: Any, key: str, where: str) -> str:
+    """The text in that column."""
     value = record.get(key)
     if not isinstance(value, str) or not value.strip():
         came = f"it has {', '.join(record)}" if key not in record else f"got {str(value)[:80]!r}"

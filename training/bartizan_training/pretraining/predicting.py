@@ -15,7 +15,8 @@ from bartizan_connector.base.errors import WrongUse
 from bartizan_connector.space.spec import Role, RoleSpec
 from bartizan_connector.space.tokens import Tokens
 from bartizan_encoders.sparse_head import LOGITS_AT_ONCE
-from bartizan_training.data.packing import Ids, TokenTable
+from bartizan_training.data.packing import Ids
+from bartizan_training.data.token_table import TokenTable
 
 UNLIMITED: Mapping[Role, RoleSpec] = {"document": RoleSpec(max_tokens=1 << 30)}
 """For texts that are cut by blocks alone."""

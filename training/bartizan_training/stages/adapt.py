@@ -19,7 +19,7 @@ from bartizan_training.artefacts import Kind
 from bartizan_training.data.packing import Ids, Packed, TokenIds
 from bartizan_training.data.samplers import Order, require_even, share
 from bartizan_training.data.texts import read_texts
-from bartizan_training.embedding import arithmetic
+from bartizan_training.embedding import arithmetic, by_piece
 from bartizan_training.pretraining.predicting import UNLIMITED, cut_into_blocks, summed
 from bartizan_training.settings import Table, TextSource, Weight
 from bartizan_training.sparse_losses import next_token_losses
@@ -103,12 +103,12 @@ class AdaptStage(Stage):
     def embed(self, batch: Batch) -> Embedded:
         """Both cross entropies of each piece of the batch, as sums over its tokens."""
         (packed,) = batch.texts
-        sums = []
         with arithmetic(packed, self._table.precision):
-            for ids, mask in packed.pieces:
-                hidden_BLD: Tensor = self.tower.backbone(input_ids=ids, attention_mask=mask).last_hidden_state
-                sums.append(_losses(self.tower, hidden_BLD[:, :-1].flatten(0, 1), ids[:, 1:].flatten()))
-        return {"sums": torch.stack(sums)}
+            return {"sums": torch.stack(by_piece(packed, self._sums))}
+
+    def _sums(self, ids: Tensor, mask: Tensor) -> Tensor:
+        hidden_BLD: Tensor = self.tower.backbone(input_ids=ids, attention_mask=mask).last_hidden_state
+        return _losses(self.tower, hidden_BLD[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
 
     def loss(self, embedded: Embedded, batch: Batch) -> Tensor:
         """The mean over this process's tokens that have a next one."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from bartizan_connector.base.errors import WrongUse
 from bartizan_encoders.tower import Tower
-from bartizan_training.data.packing import Packed, TokenIds, TokenTable
+from bartizan_training.data.packing import Packed, TokenIds
 from bartizan_training.data.pairs import read_pairs
 from bartizan_training.data.samplers import PairSampler, share
 from bartizan_training.embedding import capped, encode
@@ -22,6 +22,7 @@ from bartizan_training.stages.contrast import (
     from_all,
     mined,
     pairs_with,
+    require_sizes,
 )
 from bartizan_training.stages.stage import Batch, Embedded, Stage, playing_only
 from bartizan_training.step import Place, Taken
@@ -39,6 +40,7 @@ class OnPairs(OnJudged):
     def plan(self, name: str, towers: Mapping[str, PlannedTower]) -> Mapping[str, PlannedTower]:
         """Towers of a new space."""
         document, query = towers["document"], towers["query"]
+        require_sizes(self.loss, document)
         if self.tied and query.tower != document.tower:
             raise _not_one(query.spec.name, document.spec.name)
         if self.tied:
@@ -76,8 +78,8 @@ class ContrastiveStage(Stage):
         self.fingerprint = pairs.fingerprint
         self._sampler = PairSampler(pairs, data, table.batch_size, seed=place.seed)
         self.batches_per_epoch = self._sampler.batches_per_epoch
-        self._queries = TokenTable(capped(start.query, table), "query", pairs.queries)
-        self._documents = TokenTable(capped(start.document, table), "document", pairs.documents)
+        self._queries = place.tokens(capped(start.query, table.max_tokens), "query", pairs.queries)
+        self._documents = place.tokens(capped(start.document, table.max_tokens), "document", pairs.documents)
         self._towers = (_tied(start),) if table.tied else (_apart(start), start.document)
         self.towers = nn.ModuleList(self._towers)
 

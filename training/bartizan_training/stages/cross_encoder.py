@@ -50,7 +50,9 @@ class CrossEncoderStage(Stage):
             query_tokens=table.query_tokens,
             document_tokens=table.document_tokens,
         )
-        self._pairs = PairTable(self.model.tower.tokens, self._triples.queries, self._triples.documents)
+        self._pairs = PairTable(
+            self.model.tower.tokens, self._triples.queries, self._triples.documents, make=place.tokens
+        )
 
     def batch(self, number: int) -> Batch:
         """This process's rows: all queries with their positives, then with their negatives."""

@@ -20,10 +20,10 @@ from bartizan_connector.space.spec import TowerSpec
 from bartizan_encoders.design import Design
 from bartizan_encoders.tower import Tower
 from bartizan_training.artefacts import Kind
-from bartizan_training.data.packing import Packed, TokenTable
+from bartizan_training.data.packing import Packed
 from bartizan_training.data.samplers import Order, require_even, share
 from bartizan_training.data.texts import read_texts
-from bartizan_training.embedding import arithmetic, capped, encode
+from bartizan_training.embedding import arithmetic, by_piece, capped, encode
 from bartizan_training.frozen import Frozen, freeze
 from bartizan_training.losses import alignment, token_gap
 from bartizan_training.settings import Alignment, Published, Start, TextSource
@@ -120,7 +120,7 @@ class DistilQueryStage(Stage):
         self.fingerprint = hashlib.sha256(json.dumps(texts).encode()).hexdigest()
         self._order = Order(len(texts), table.batch_size, seed=place.seed)
         self.batches_per_epoch = self._order.batches_per_epoch
-        self._tokens = TokenTable(capped(self.student, table), "query", texts)
+        self._tokens = place.tokens(capped(self.student, table.max_tokens), "query", texts)
         if table.loss.w_tokens:
             _require_same_tokens(_form(self.student), _form(start.query))
             self._beside = (start.query.to(place.accelerator.device).eval(),)  # in a tuple it is no part of the stage
@@ -152,15 +152,17 @@ class DistilQueryStage(Stage):
     def _side_by_side(self, packed: Packed) -> Embedded:
         """Of student and teacher on the same texts, in any one order."""
         (teacher,) = self._beside
-        found: list[tuple[Tensor, Tensor, Tensor]] = []
+
+        def of_piece(ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            hidden_BLD = self.student.hidden(ids, mask)
+            with torch.no_grad():
+                target_BLD = teacher.hidden(ids, mask)
+                target_BD = teacher.pooled(target_BLD, mask)
+            gap_B = token_gap(hidden_BLD.float(), target_BLD.float(), mask)
+            return self.student.pooled(hidden_BLD, mask), target_BD, gap_B
+
         with arithmetic(packed, self._table.precision):
-            for ids, mask in packed.pieces:
-                hidden_BLD = self.student.hidden(ids, mask)
-                with torch.no_grad():
-                    target_BLD = teacher.hidden(ids, mask)
-                    target_BD = teacher.pooled(target_BLD, mask)
-                gap_B = token_gap(hidden_BLD.float(), target_BLD.float(), mask)
-                found.append((self.student.pooled(hidden_BLD, mask), target_BD, gap_B))
+            found = by_piece(packed, of_piece)
         parts = (torch.cat(part).float() for part in zip(*found, strict=True))
         return dict(zip(("student", "teacher", "token_gap"), parts, strict=True))
 

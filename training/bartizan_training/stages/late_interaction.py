@@ -1,10 +1,10 @@
 """Late-interaction stage: a teacher for whole batches learns the margins that a cross-encoder gave to pairs."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from bartizan_encoders.tower import Tower
@@ -26,8 +26,16 @@ class LateInteracting(FromScores):
     """`late_interaction`"""
     dim: Positive | None = None
     """A linear head brings each token's vector to this size; none: no head."""
+    scale: Annotated[float, Field(gt=0)] | None = None
+    """In place of `dim`: a head of the same size that begins as so many times the identity; 0.15 suits MiniLM."""
     query_masks: Annotated[int, Field(ge=0)] = 8
     """Mask tokens behind each query, which look for what the query does not say."""
+
+    @model_validator(mode="after")
+    def _one_head(self) -> Self:
+        if self.dim is not None and self.scale is not None:
+            raise ValueError(f"dim = {self.dim} and scale = {self.scale}: give one of them, or none for no head")
+        return self
 
     gives: ClassVar[Kind] = "late_interaction"
 
@@ -50,12 +58,13 @@ class LateInteractionStage(Stage):
             Tower.load(taken["document"]),
             name=f"{place.name}-late-interaction",
             dim=table.dim,
+            scale=table.scale,
             query_tokens=table.query_tokens,
             document_tokens=table.document_tokens,
             query_masks=table.query_masks,
         )
-        self._queries = self.model.queries(self._triples.queries)
-        self._documents = self.model.documents(self._triples.documents)
+        self._queries = self.model.queries(self._triples.queries, place.tokens)
+        self._documents = self.model.documents(self._triples.documents, place.tokens)
 
     def batch(self, number: int) -> Batch:
         """This process's rows: queries, and their positives before their negatives."""

@@ -25,7 +25,7 @@ from bartizan_training.artefacts import Kind
 from bartizan_training.data.packing import Packed, TokenIds
 from bartizan_training.data.samplers import Order, require_even, share
 from bartizan_training.data.texts import read_texts
-from bartizan_training.embedding import arithmetic
+from bartizan_training.embedding import arithmetic, by_piece
 from bartizan_training.pretraining.noising import IGNORED, holes
 from bartizan_training.pretraining.objectives import Noise, objective
 from bartizan_training.pretraining.pieces import SENTINELS, Pieces, trained
@@ -174,13 +174,12 @@ class PretrainStage(Stage):
     def embed(self, batch: Batch) -> Embedded:
         """The cross entropy and the right answers of each piece of the batch, as sums over its targets."""
         (packed,), (targets,) = batch.texts, batch.beside
-        sums, begin = [], 0
+        of_pieces = torch.split(targets, [len(ids) for ids, _ in packed.pieces])  # all of one length: in their order
         with arithmetic(packed, self._table.precision):
-            for ids, mask in packed.pieces:  # all of one length: in the order of their targets
-                of_piece = targets[begin : begin + len(ids)]
-                sums.append(self._sums(*self._objective.answers(self.model, ids, mask, of_piece)))
-                begin += len(ids)
-        return {"sums": torch.stack(sums)}
+            return {"sums": torch.stack(by_piece(packed, self._of_piece, of_pieces))}
+
+    def _of_piece(self, ids: Tensor, mask: Tensor, targets: Tensor) -> Tensor:
+        return self._sums(*self._objective.answers(self.model, ids, mask, targets))
 
     def _sums(self, states_TD: Tensor, targets_T: Tensor) -> Tensor:
         def of_some(states: Tensor, targets: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bartizan_encoders.tower import Tower
-from bartizan_training.data.packing import Packed, TokenTable
+from bartizan_training.data.packing import Packed
 from bartizan_training.data.pairs import read_pairs
 from bartizan_training.data.samplers import PairSampler, share
 from bartizan_training.embedding import capped, encode
@@ -21,6 +21,7 @@ from bartizan_training.stages.contrast import (
     from_all,
     mined,
     pairs_with,
+    require_sizes,
 )
 from bartizan_training.stages.stage import Batch, Embedded, Stage, playing_only
 from bartizan_training.step import Place, Taken
@@ -39,6 +40,7 @@ class Refine(OnJudged):
         """The document tower as it was, and a query tower of its space."""
         document = towers["document"]
         document.spec.role("document")
+        require_sizes(self.loss, document)
         return {
             "document": document,
             "query": towers["query"].trained_in(name, space=document.space, roles=("query",)),
@@ -70,7 +72,7 @@ class RefineStage(Stage):
         self.batches_per_epoch = self._sampler.batches_per_epoch
         frozen = Frozen(tower=start.document, role="document", texts=pairs.documents, precision=table.precision)
         self._documents = freeze(frozen, place)
-        self._queries = TokenTable(capped(start.query, table), "query", pairs.queries)
+        self._queries = place.tokens(capped(start.query, table.max_tokens), "query", pairs.queries)
         self.query = start.query
 
     def batch(self, number: int) -> Batch:

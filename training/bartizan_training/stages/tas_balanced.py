@@ -16,7 +16,7 @@ from torch import Tensor
 from bartizan_encoders.pooling import Pooling
 from bartizan_encoders.tower import Tower
 from bartizan_training.artefacts import Kind
-from bartizan_training.data.packing import Packed, TokenIds, TokenTable
+from bartizan_training.data.packing import Budget, Packed, TokenIds
 from bartizan_training.data.ragged import Indices
 from bartizan_training.data.samplers import require_even, share
 from bartizan_training.data.topics import MarginBins, TopicSampler
@@ -139,9 +139,9 @@ class TasBalancedStage(Stage):
             lengths={"query": table.query_tokens, "document": table.document_tokens},
             together=max(table.query_tokens, table.document_tokens),
         )
-        tokens = capped(self.tower, table)
-        self._queries = TokenTable(tokens, "query", triples.queries)
-        self._documents = TokenTable(tokens, "document", triples.documents)
+        tokens = capped(self.tower, table.max_tokens)
+        self._queries = place.tokens(tokens, "query", triples.queries)
+        self._documents = place.tokens(tokens, "document", triples.documents)
         self._teacher = _InBatch.read(taken, triples, place) if table.loss.w_in_batch else None
 
     def batch(self, number: int) -> Batch:
@@ -188,14 +188,15 @@ class _InBatch:
 
     def __init__(self, model: LateInteraction, triples: Triples, place: Place) -> None:
         self._model, self._place = model, place
-        self._queries, self._documents = model.queries(triples.queries), model.documents(triples.documents)
+        self._queries = model.queries(triples.queries, place.tokens)
+        self._documents = model.documents(triples.documents, place.tokens)
 
     @classmethod
     def read(cls, taken: Taken, triples: Triples, place: Place) -> Self:
         model = LateInteraction.load(taken["in_batch_teacher"]).to(place.accelerator.device).eval()
         return cls(model.requires_grad_(False), triples, place)
 
-    def texts(self, triples: Triples, rows: Indices, budget: int) -> list[Packed]:
+    def texts(self, triples: Triples, rows: Indices, budget: Budget) -> list[Packed]:
         """This process's queries, and their positives before their negatives."""
         documents = np.concatenate([triples.positive[rows], triples.negative[rows]])
         picked = (self._queries.pick(triples.query[rows]), self._documents.pick(documents))

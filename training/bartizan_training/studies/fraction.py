@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from bartizan_connector.base.aside import write_aside
 from bartizan_connector.base.console import err
 from bartizan_connector.base.errors import WrongUse
+from bartizan_training.data.pair_tables import PairRecords
 from bartizan_training.data.pairs import read_pairs
 from bartizan_training.evaluate.evaluation import Evaluation
 from bartizan_training.evaluate.results import Result
@@ -94,6 +95,8 @@ class FractionStudy:
     def _home(self) -> Path:
         step = self.recipe.steps[self._first]
         assert isinstance(step, OnJudged)
+        if isinstance(step.data, PairRecords):
+            raise WrongUse("the study judges on the folder that it learns from: give a BEIR folder, not records")
         return step.data.path
 
     def _before(self) -> Path | None:
@@ -148,7 +151,7 @@ def with_fraction(recipe: Recipe, share: float) -> Recipe:
     """The recipe with this share of the judged queries in every step that learns from them."""
     steps = [
         step.model_copy(update={"data": step.data.model_copy(update={"share": share})})
-        if isinstance(step, OnJudged) and not step.data.weak
+        if isinstance(step, OnJudged) and step.judged
         else step
         for step in recipe.steps
     ]
@@ -156,7 +159,7 @@ def with_fraction(recipe: Recipe, share: float) -> Recipe:
 
 
 def _learns_from_judged(step: object) -> bool:
-    return isinstance(step, OnJudged) and not step.data.weak
+    return isinstance(step, OnJudged) and step.judged
 
 
 def _go_on_from(before: Path, run: Path) -> None:

@@ -12,9 +12,10 @@ from bartizan_connector.space.spec import Role
 from bartizan_connector.space.tokens import Tokens
 from bartizan_encoders.pooling import Pooling
 from bartizan_encoders.tower import Tower
-from bartizan_training.data.packing import Packed, TokenIds, TokenTable
+from bartizan_training.data.packing import Packed, TokenIds
 from bartizan_training.data.ragged import Indices, joined_ranges
-from bartizan_training.embedding import arithmetic
+from bartizan_training.data.token_table import Tabling, TokenTable
+from bartizan_training.embedding import arithmetic, by_piece
 from bartizan_training.towers import redesigned
 
 _FOLDER = "cross-encoder"
@@ -52,8 +53,7 @@ class CrossEncoder(nn.Module):
         that has two segments is told so."""
         lengths = torch.split(query_lengths[torch.argsort(packed.back)], [len(ids) for ids, _ in packed.pieces])
         with arithmetic(packed, precision):
-            pieces = zip(packed.pieces, lengths, strict=True)
-            scores = [self._scores(ids, mask, length) for (ids, mask), length in pieces]
+            scores = by_piece(packed, self._scores, lengths)
         return torch.cat(scores).float()[packed.back]
 
     def _scores(self, ids: Tensor, mask: Tensor, lengths: Tensor) -> Tensor:
@@ -68,9 +68,11 @@ class CrossEncoder(nn.Module):
 class PairTable:
     """The token ids of queries and documents, joined pair by pair: `[CLS] query [SEP] document [SEP]` for a BERT."""
 
-    def __init__(self, tokens: Tokens, queries: Sequence[str], documents: Sequence[str]) -> None:
-        self._queries = TokenTable(tokens, "query", queries)
-        self._documents = TokenTable(tokens, "document", documents)
+    def __init__(
+        self, tokens: Tokens, queries: Sequence[str], documents: Sequence[str], make: Tabling = TokenTable
+    ) -> None:
+        self._queries = make(tokens, "query", queries)
+        self._documents = make(tokens, "document", documents)
         self._opening = opening(tokens)
 
     def pick(self, queries: Indices, documents: Indices) -> tuple[TokenIds, Tensor]:

@@ -14,9 +14,10 @@ from torch.nn import functional as F
 from bartizan_connector.base.errors import Stop, WrongUse
 from bartizan_connector.space.spec import Role
 from bartizan_encoders.tower import Tower
-from bartizan_training.data.packing import Ids, Packed, TokenIds, TokenTable
+from bartizan_training.data.packing import Ids, Packed, TokenIds
 from bartizan_training.data.ragged import Indices
-from bartizan_training.embedding import arithmetic
+from bartizan_training.data.token_table import Tabling, TokenTable
+from bartizan_training.embedding import arithmetic, by_piece
 from bartizan_training.towers import redesigned
 
 _FOLDER, _FACTS = "late-interaction", "late_interaction.json"
@@ -35,10 +36,24 @@ class LateInteraction(nn.Module):
 
     @classmethod
     def over(
-        cls, tower: Tower, *, name: str, dim: int | None, query_tokens: int, document_tokens: int, query_masks: int
+        cls,
+        tower: Tower,
+        *,
+        name: str,
+        dim: int | None,
+        query_tokens: int,
+        document_tokens: int,
+        query_masks: int,
+        scale: float | None = None,
     ) -> Self:
-        """A new one over the backbone of a tower; a head to `dim` is random (seed torch first)."""
-        head = nn.Linear(tower.backbone.config.hidden_size, dim) if dim else None
+        """A new one over the backbone of a tower; a head to `dim` is random (seed torch first), one of a `scale` begins
+        as so many times the identity."""
+        width = tower.backbone.config.hidden_size
+        head = nn.Linear(width, dim) if dim else None
+        if scale is not None:
+            head = nn.Linear(width, width, bias=False)
+            with torch.no_grad():
+                head.weight.copy_(scale * torch.eye(width))
         lengths: dict[Role, int] = {"query": query_tokens, "document": document_tokens}
         together = max(query_tokens + query_masks, document_tokens)
         shaped = redesigned(
@@ -66,22 +81,23 @@ class LateInteraction(nn.Module):
         longest = max(ids.shape[1] for ids, _ in packed.pieces)
         vectors, masks = [], []
         with arithmetic(packed, precision):
-            for ids, mask in packed.pieces:
-                hidden_BLD = self.tower.hidden(ids, mask).float()
-                if self.tower.head is not None:
-                    hidden_BLD = self.tower.head(hidden_BLD)
+            for hidden_BLD, (ids, mask) in zip(by_piece(packed, self._of_tokens), packed.pieces, strict=True):
                 room = longest - ids.shape[1]
                 vectors.append(F.pad(hidden_BLD.float(), (0, 0, 0, room)))
                 masks.append(F.pad(mask, (0, room)))
         return torch.cat(vectors)[packed.back], torch.cat(masks)[packed.back]
 
-    def queries(self, texts: Sequence[str]) -> "QueryTable":
-        """The token ids of queries."""
-        return QueryTable(self, texts)
+    def _of_tokens(self, ids: Tensor, mask: Tensor) -> Tensor:
+        hidden_BLD = self.tower.hidden(ids, mask).float()
+        return self.tower.head(hidden_BLD) if self.tower.head is not None else hidden_BLD
 
-    def documents(self, texts: Sequence[str]) -> TokenTable:
+    def queries(self, texts: Sequence[str], make: Tabling = TokenTable) -> "QueryTable":
+        """The token ids of queries."""
+        return QueryTable(self, make(self.tower.tokens, "query", texts))
+
+    def documents(self, texts: Sequence[str], make: Tabling = TokenTable) -> TokenTable:
         """The token ids of documents."""
-        return TokenTable(self.tower.tokens, "document", texts)
+        return make(self.tower.tokens, "document", texts)
 
     def with_masks(self, texts: TokenIds) -> TokenIds:
         """Queries with so many mask tokens behind them: the model puts there what it would also look for."""
@@ -97,8 +113,8 @@ class LateInteraction(nn.Module):
 class QueryTable:
     """The token ids of queries, with their mask tokens."""
 
-    def __init__(self, model: LateInteraction, texts: Sequence[str]) -> None:
-        self._model, self._table = model, TokenTable(model.tower.tokens, "query", texts)
+    def __init__(self, model: LateInteraction, table: TokenTable) -> None:
+        self._model, self._table = model, table
 
     def pick(self, indices: Indices) -> TokenIds:
         """The queries of these numbers."""

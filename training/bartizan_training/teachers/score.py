@@ -5,26 +5,18 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
-import torch
 from pydantic import model_validator
 
 from bartizan_training.artefacts import Kind
-from bartizan_training.data.digests import digests_of, pair_digests
 from bartizan_training.data.negatives import NEGATIVES_FILE
-from bartizan_training.data.packing import Packed
 from bartizan_training.data.ragged import Indices
-from bartizan_training.data.scores import Scores, ScoreTable, distinct_pairs
+from bartizan_training.data.scores import ScoreTable, distinct_pairs
 from bartizan_training.data.triple_rows import Triples
 from bartizan_training.data.triple_tables import Judged, TripleSource
 from bartizan_training.data.triples import Source, identity_of, read_triples
-from bartizan_training.progress import progress
-from bartizan_training.step import MakingStep, Place, Reference, Taken, padded_tokens, under_key
-from bartizan_training.teachers.cross_encoder import CrossEncoder, PairTable
+from bartizan_training.step import MakingStep, Place, Reference, Taken, under_key
+from bartizan_training.teachers.scoring import Pairs, scores_of
 from bartizan_training.towers import PlannedTower
-
-_WORKING = "working.npy"
-_BLOCK = 512
-"""Pairs that are sorted by length together."""
 
 
 class Score(MakingStep):
@@ -64,41 +56,12 @@ class Score(MakingStep):
 
     def make(self, taken: Taken, place: Place, folder: Path) -> None:
         """Score each different pair once."""
-        accelerator = place.accelerator
         triples = triples_of(self.data, taken)
-        queries, documents = pairs_of(triples)
-        working = folder / _WORKING
-        if accelerator.is_main_process:
-            np.lib.format.open_memmap(working, mode="w+", dtype=np.float32, shape=queries.shape).flush()
-        accelerator.wait_for_everyone()
-        scores = np.lib.format.open_memmap(working, mode="r+")
-        self._fill(scores, triples, (queries, documents), CrossEncoder.load(taken["teacher"]), place)
-        scores.flush()
-        accelerator.wait_for_everyone()
-        if accelerator.is_main_process:
-            digests = pair_digests(digests_of(triples.queries)[queries], digests_of(triples.documents)[documents])
-            ScoreTable.of(digests, np.array(scores)).write(folder)
-            working.unlink()
-
-    @torch.no_grad()
-    def _fill(
-        self, scores: Scores, triples: Triples, pairs: tuple[Indices, Indices], teacher: CrossEncoder, place: Place
-    ) -> None:
-        """Each process scores every so many-th pair."""
-        accelerator = place.accelerator
-        budget = padded_tokens(accelerator.device)
-        teacher.to(accelerator.device).eval()
-        table = PairTable(teacher.tower.tokens, triples.queries, triples.documents)
-        with progress(accelerator, "scores of the cross-encoder", total=len(scores)) as tick:
-            for start in range(0, len(scores), _BLOCK):
-                end = min(start + _BLOCK, len(scores))
-                mine = np.arange(start + accelerator.process_index, end, accelerator.num_processes)
-                if mine.size:
-                    ids, lengths = table.pick(pairs[0][mine], pairs[1][mine])
-                    packed = Packed.of(ids, budget).to(accelerator.device)
-                    found = teacher(packed, lengths.to(accelerator.device), self.precision)
-                    scores[mine] = found.cpu().numpy()
-                tick(end - start)
+        query, document = pairs_of(triples)
+        pairs = Pairs(queries=triples.queries, documents=triples.documents, query=query, document=document)
+        scores = scores_of(pairs, taken["teacher"], place, precision=self.precision)
+        if place.accelerator.is_main_process:
+            ScoreTable.of(pairs.digests, scores).write(folder)
 
 
 def triples_of(data: Source, taken: Taken) -> Triples:
