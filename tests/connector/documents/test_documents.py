@@ -27,7 +27,7 @@ TEXTS = [
     {"_id": "c", "text": "of the two", "year": 3},
 ]
 BAD = [{"_id": "d"}, 5, {"text": "no id"}, {"_id": "e", "text": "x", "year": "1"}, {"_id": "f", "text": float("nan")}]
-PLACES = ("memory:", "index.bartizan", "index.db")
+PLACES = ("memory:", "index.bartizan", pytest.param("index.db", marks=pytest.mark.server))
 
 
 @pytest.fixture(params=PLACES)
