@@ -19,6 +19,7 @@ from bartizan_connector.store.filters import Compare
 from bartizan_connector.stream.sources import open_source
 from bartizan_connector.stream.work import run
 from tests.exports import export_folder, tower_folder
+from tests.servers.milvus import MilvusServer
 
 TEXTS = [
     {"_id": "a", "title": "one", "text": "one tower", "year": 1},
@@ -26,7 +27,7 @@ TEXTS = [
     {"_id": "c", "text": "of the two", "year": 3},
 ]
 BAD = [{"_id": "d"}, 5, {"text": "no id"}, {"_id": "e", "text": "x", "year": "1"}, {"_id": "f", "text": float("nan")}]
-PLACES = ("memory:", "index.bartizan", "index.db")
+PLACES = ("memory:", "index.bartizan", pytest.param("index.db", marks=pytest.mark.server))
 
 
 @pytest.fixture(params=PLACES)
@@ -39,9 +40,10 @@ def opened(uri: str, folder: Path, tower: Path | None = None) -> Documents:
     """With words on every back-end."""
     tower = tower or export_folder("bert", "fp32")
     words = "true" if uri.endswith("bartizan") else f'"{folder / "words"}"'
+    seen = ', consistency = "Strong"' if "://" in uri else ""
     (folder / "bartizan.toml").write_text(
         f'collection = {{ name = "docs", fields = [{{ name = "year", type = "int" }}] }}\n'
-        f'spaces.dense.document_tower = "{tower}"\nbackend = {{ uri = "{uri}", lexical = {words} }}\n',
+        f'spaces.dense.document_tower = "{tower}"\nbackend = {{ uri = "{uri}", lexical = {words}{seen} }}\n',
         encoding="utf-8",
     )
     return Documents.open(folder / "bartizan.toml")
@@ -71,6 +73,13 @@ def test_what_is_put_is_got_counted_scanned_found_and_removed(uri: str, tmp_path
             documents.count()
         assert documents.put(TEXTS[:1]) == Outcome(written=1)
         assert [hit.id for hit in documents.search("towers", legs=["lexical"])] == ["a"], "words went with the rest"
+
+
+@pytest.mark.server
+def test_a_server_gives_the_same(milvus: MilvusServer, tmp_path: Path) -> None:
+    test_what_is_put_is_got_counted_scanned_found_and_removed(milvus.uri, tmp_path)
+    with opened(milvus.uri, tmp_path) as documents:
+        documents.drop()
 
 
 def test_the_rest_is_written_and_each_refusal_has_the_reason_that_a_file_gets(uri: str, tmp_path: Path) -> None:

@@ -18,6 +18,8 @@ from bartizan_connector.store.embedded.rows import Numbers
 
 FEWEST = 2_000
 """Rows; comparing fewer takes less than asking the codes."""
+_MOST_ROWS = 100_000
+"""They are copied with each commit that is seen; so many rows get a graph."""
 _MOST = 127
 _BLOCK = 4_096
 Bytes = npt.NDArray[np.uint8]
@@ -69,7 +71,7 @@ class Coding:
 
     def codes(self, matrix: Floats) -> Codes | None:
         """Of all these rows, of which the first ones are those of the last call; None where it is not worth it."""
-        if len(matrix) < FEWEST or not is_possible():
+        if not FEWEST <= len(matrix) <= _MOST_ROWS or not is_possible():
             return None
         if self._bytes is None:
             peak = float(np.abs(matrix).max())
