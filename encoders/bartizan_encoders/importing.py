@@ -59,6 +59,8 @@ class Wishes:
 
 def import_tower(source: str, wishes: Wishes = Wishes()) -> Tower:
     """A tower out of `minilm` or `smollm2`, a local folder or GGUF file, or the name of a model on the hub."""
+    if wishes.name == "":
+        raise WrongUse("the tower's name is empty; give it one, or leave it out")
     place = locate(source)
     file = gguf_in(place) if place.is_dir() else place
     name = KNOWN[source].name if source in KNOWN else Path(source).stem if file else Path(source).name

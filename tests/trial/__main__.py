@@ -9,6 +9,7 @@ from pathlib import Path
 from tests.trial.trial import USES, answer, hub_away
 from tests.trial.world import digest, make
 
+ROOT = Path(__file__).parents[2]
 SLOW = 4.0
 """Seconds; who made a mistake is told soon."""
 RESULTS = Path(__file__).parent / "results"
@@ -36,8 +37,8 @@ def run() -> int:
                 [f"\n## {use.area}\n", "| | used as | exit | answer |", "|---|---|---|---|"] if use.area != area else []
             )
             area = use.area
-            told = came.line.replace(aside, "…").replace("|", "\\|")
-            told = told if len(told) < 220 else told[:220] + " …"
+            told = came.line.replace(aside, "…").replace(str(ROOT), "…").replace("|", "\\|")
+            told = told if len(told) < 160 else told[:160] + " …"
             name = use.name.replace("|", "\\|").replace("\n", "⏎")[:110]
             rows.append(f"| {number}{' **wrong**' if faults else ''} | `{name}` | {came.code} | {told} |")
         changed = before != digest(places)

@@ -2,7 +2,53 @@
 
 from tests.trial.uses import uses
 
+_WRONG = {
+    "demo": "--out corpus.jsonl",
+    "tower import": "./nowhere --out t",
+    "tower show": "nowhere",
+    "train": "nowhere --out run",
+    "export": "nowhere --out e",
+    "repo list": "corpus.jsonl",
+    "repo pin": "nowhere m 1",
+    "repo prune": "nowhere",
+    "deploy": "nowhere --server grpc://127.0.0.1:9",
+    "ingest": "nowhere.toml",
+    "search": "x --config nowhere.toml",
+    "eval": "nowhere --tower {export}",
+    "doctor": "--config nowhere.toml",
+}
+"""Each command as it cannot work: that is told however quiet it is to be."""
+
 USES = [
+    *(
+        use
+        for command, words in _WRONG.items()
+        for option in ("--quiet", "--verbose")
+        for use in uses("quiet and verbose", (f"{command} {words} {option}", 2, "nowhere|corpus.jsonl"))
+    ),
+    *uses(
+        "options",
+        ("demo --quick --out corpus.jsonl", 2, "corpus.jsonl is a file; give the demo another --out"),
+        ("demo --from-scratch --out .", 2, "is not empty and no demo made it"),
+        ("deploy nowhere --server grpc://127.0.0.1:9 --dry-run", 2, "nowhere"),
+        ("doctor --json --config nowhere.toml", 2, "cannot read the configuration nowhere.toml"),
+        ("eval nowhere --tower {export} --json", 2, "nowhere is not a folder"),
+        (
+            "export {tower} --out r --format triton --delay-us -1",
+            2,
+            "must be greater than or equal to 0, but '-1' came",
+        ),
+        ("export {tower} --out r --format triton --terms 0", 2, "must be greater than or equal to 1, but '0' came"),
+        ("export {tower} --out e --terms 5", 2, "--terms is for --format triton"),
+        ("ingest nowhere.toml --reindex", 2, "cannot read the configuration nowhere.toml"),
+        ("repo list corpus.jsonl --json", 2, "corpus.jsonl"),
+        ("tower show nowhere --json", 2, "nowhere is not a tower"),
+        ("tower import ./nowhere --out t --name x", 2, "./nowhere is not a folder"),
+        ("tower import minilm --out t --name ''", 2, "the tower's name is empty"),
+        ("tower import minilm --out {export} --replace", 2, "is not empty and holds no"),
+        ("tower import ./nowhere --out t --echo", 2, "./nowhere is not a folder"),
+        ("tower import ./nowhere --out t --query-prefix q --document-prefix d", 2, "./nowhere is not a folder"),
+    ),
     *uses(
         "program",
         ("", 2, "Usage: bartizan"),

@@ -3,10 +3,13 @@
 from collections.abc import Iterator
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import pytest
 import torch
+from typer.main import get_command
 
+from bartizan_connector.commands.program import build
 from tests.trial.trial import USES, answer, hub_away
 from tests.trial.uses import Use
 from tests.trial.world import digest, make
@@ -32,9 +35,19 @@ def test_a_wrong_use_is_told(use: Use, places: MappingProxyType[str, Path], tmp_
     assert not came.faults(use), came
 
 
-def test_the_trial_covers_every_command() -> None:
-    from bartizan_connector.commands.program import ORDER
+def options(command: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """Every option of every command."""
+    for name, inner in getattr(command, "commands", {}).items():
+        yield from options(inner, f"{path} {name}".strip())
+    if not hasattr(command, "commands"):
+        yield from ((path, word) for each in command.params for word in each.opts if word.startswith("--"))
 
-    typed = {use.words.split(" ")[0] for use in USES}
-    assert set(ORDER) <= typed
+
+def test_the_trial_covers_every_option_of_every_command() -> None:
+    missing = [
+        f"{path} {option}"
+        for path, option in options(get_command(build()))
+        if not any(use.words.startswith(path) and option in use.words.replace("=", " ").split() for use in USES)
+    ]
+    assert missing == []
     assert len(USES) >= 200
