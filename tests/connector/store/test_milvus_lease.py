@@ -74,6 +74,35 @@ def test_a_second_writer_of_a_server_is_told_who_the_first_is(milvus: MilvusServ
     refused_second(milvus.uri, named("lease").name)
 
 
+def shared_by_a_group(where: str, name: str) -> None:
+    many = backends(where, 4)
+    one, other, stranger, alone = (backend.open(named(name)) for backend in many)
+    one.claim("workers")
+    other.claim("workers")
+    one.upsert([row("a", [1, 0, 0, 0])])
+    other.upsert([row("b", [1, 0, 0, 0])])
+    for claim in (lambda: stranger.claim("others"), alone.claim):
+        with pytest.raises(Retry, match=rf"being written by process {HERE} on behalf of group workers, since 20"):
+            claim()
+    one.close()
+    other.upsert([row("c", [1, 0, 0, 0])])
+    with pytest.raises(Retry, match="group workers"):
+        alone.claim()
+    (patient,) = backends(where, 1, silence=0.0)
+    last = patient.open(named(name))
+    last.upsert([row("d", [1, 0, 0, 0])])
+    with pytest.raises(BartizanError, match="written by"):
+        other.upsert([row("e", [1, 0, 0, 0])])
+    assert texts(last) == {"a", "b", "c", "d"}
+    for backend in (*many, patient):
+        backend.close()
+
+
+@pytest.mark.server
+def test_workers_of_one_group_write_side_by_side_on_a_server(milvus: MilvusServer) -> None:
+    shared_by_a_group(milvus.uri, named("group").name)
+
+
 @pytest.mark.server
 def test_a_writer_that_slept_is_stopped_by_the_server(milvus: MilvusServer) -> None:
     """It sleeps between its look at the lease and its write, where no look of its own could help it."""

@@ -14,7 +14,7 @@ A Milvus Lite folder is open in one process only; there the row alone says who w
 import hashlib
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Lock
 from uuid import uuid4
 
@@ -33,6 +33,7 @@ _GRACE_SECONDS = 2.0
 _SETTLE_SECONDS = 0.5
 """What a writer that was succeeded alive had under way when its alias was dropped is done by then."""
 _HOST_LETTERS = 64
+_GROUP = "behalf of group "
 _in_turn = Lock()
 """For Milvus Lite, where two back-ends of one process may open one folder."""
 
@@ -78,6 +79,7 @@ class Lease:
         self._ledger = ledger
         self._silence = silence
         self._token = uuid4().hex
+        self._group = ""
         self._epoch: int | None = None
         self._since = ""
         self._seen = 0.0
@@ -88,6 +90,12 @@ class Lease:
     def is_held(self) -> bool:
         return self._epoch is not None
 
+    def join(self, group: str) -> None:
+        """Claim for that group from now on, whose members hold the lease together; "": alone."""
+        if self._epoch is None:
+            self._group = group
+            self._token = hashlib.sha256(group.encode()).hexdigest()[:32] if group else uuid4().hex
+
     def claim(self) -> bool:
         """See that we may write, and say whether that is new; a Retry names who does."""
         if self._epoch is not None:
@@ -97,6 +105,9 @@ class Lease:
         with _in_turn:
             for _ in range(_TURNS):
                 epoch, former = self._standing()
+                if former is not None and self._group and former.token == self._token:
+                    self._write_by(epoch)
+                    return True
                 if former is not None and former.may_live(time.time(), self._silence):
                     raise Retry(f"{self._what} is being written by {former}; wait until that has ended", after=2.0)
                 if self._take(epoch + 1):
@@ -127,7 +138,8 @@ class Lease:
         if self._epoch is None:
             return
         try:
-            self._ledger.write([Record(epoch=self._epoch, balance=balance).entry()])
+            if not self._group:  # the others of a group may go on
+                self._ledger.write([Record(epoch=self._epoch, balance=balance).entry()])
         finally:
             self.forget()
 
@@ -167,10 +179,8 @@ class Lease:
                 for older in self._epochs(collection):
                     if older < epoch:
                         self._drop(alias_of(collection, older))
-            self.rows, self._ledger.written = rows, heads
         try:
-            self._since = ""
-            self._write(epoch)
+            self._write_by(epoch)
         except BartizanError as error:
             self.forget()
             if is_missing(error):  # somebody took us for dead already
@@ -178,8 +188,17 @@ class Lease:
             raise
         return True
 
+    def _write_by(self, epoch: int) -> None:
+        """Write by the aliases of that epoch, our name first."""
+        if self._connection.file is None:
+            self.rows, self._ledger.written = alias_of(self._physical, epoch), alias_of(self._ledger.name, epoch)
+        self._since = ""
+        self._write(epoch)
+
     def _write(self, epoch: int) -> None:
         us = ours(self._token, self._since)
+        if self._group:  # of which it is not known whether the others have ended
+            us = replace(us, host=f"{_GROUP}{self._group}")
         self._ledger.write([Record(epoch=epoch, holder=us).entry()])
         self._epoch, self._since, self._seen = epoch, us.since, us.seen
 

@@ -61,8 +61,10 @@ class Writer:
             self._remember({id: Entry.unknown(id) for id in possible} | read)
             return {id: entry.head for id, entry in read.items() if entry.is_known}
 
-    def claim(self) -> None:
-        """Be the one who writes; what others wrote meanwhile is read anew."""
+    def claim(self, group: str) -> None:
+        """Be the one who writes, or one of the group; what others wrote meanwhile is read anew."""
+        with self.lock:
+            self.lease.join(group)
         with self._leased():
             pass
 
