@@ -41,9 +41,11 @@ class Store(Protocol):
         """What is known of these ids, as of now (own writes included); unknown ids are left out."""
         ...
 
-    def claim(self) -> None:
+    def claim(self, group: str = "") -> None:
         """Be the one who writes from now on, until all stores of the collection are closed in this back-end; a Retry
-        names who is. Every write claims by itself; who decides by what `heads` says claims before it asks."""
+        names who is. Every write claims by itself; who decides by what `heads` says claims before it asks.
+        Those of one `group` write side by side, where the back-end takes several writers at all: whatever gives them
+        their changes keeps them apart, each id to one of them at a time."""
         ...
 
     def upsert(self, rows: Sequence[Row]) -> None:

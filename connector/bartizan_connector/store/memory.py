@@ -81,7 +81,7 @@ class MemoryStore:
             known = self._kept.heads
             return {id: known[id] for id in ids if id in known}
 
-    def claim(self) -> None:
+    def claim(self, group: str = "") -> None:
         """Nobody else sees this memory; writes take turns."""
         with self._lock:
             _ = self._kept

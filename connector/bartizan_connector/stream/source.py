@@ -97,6 +97,16 @@ class Judging(Protocol):
 
 
 @runtime_checkable
+class Shared(Protocol):
+    """What a source has besides when several workers read it side by side, each partitions of its own."""
+
+    @property
+    def group(self) -> str:
+        """What they have in common, and nobody else: they may write into one collection at the same time."""
+        ...
+
+
+@runtime_checkable
 class Yielding(Protocol):
     """What a source has besides when its partitions can be taken away by somebody who waits until it lets go."""
 

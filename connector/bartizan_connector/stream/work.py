@@ -53,7 +53,7 @@ from bartizan_connector.store.collection import Collection
 from bartizan_connector.stream.flight import Flight
 from bartizan_connector.stream.patience import Halted, Patience, Waiting
 from bartizan_connector.stream.report import Report
-from bartizan_connector.stream.source import Message, Source, Yielding
+from bartizan_connector.stream.source import Message, Shared, Source, Yielding
 from bartizan_connector.stream.steps import Steps
 from bartizan_connector.stream.towers import Towers, check_towers
 from bartizan_connector.stream.words import Words, agree
@@ -126,7 +126,8 @@ def fill(
         raise WrongUse(f"in_flight = {in_flight}: at least one batch must be in flight")
     halt = Event()
     waiting = Waiting(patience or Patience(), halt)
-    store.claim()  # a second writer is told who the first is, before it has read or encoded anything
+    # a second writer is told who the first is, before it has read or encoded anything
+    store.claim(source.group if isinstance(source, Shared) else "")
     if words is not None and (mended := agree(words, store, waiting)):
         log.info("the word index was made to agree about %d ids, at which an earlier run was cut off", mended)
     steps = Steps(store, words, Towers(encoders, store.collection, waiting), waiting, clock=clock)

@@ -21,7 +21,8 @@ from bartizan_connector.store.collection import Head
 from bartizan_connector.store.holder import Holder
 from bartizan_connector.store.milvus import MilvusBackend
 from bartizan_connector.store.milvus.lease import Record, alias_of
-from bartizan_connector.store.milvus.ledger import LEASE_ID
+from bartizan_connector.store.milvus.ledger import LEASE_ID, Ledger
+from bartizan_connector.store.milvus.names import marker_of
 from bartizan_connector.testing.rows import COLLECTION, named, queries, row
 from tests.servers.milvus import MilvusServer
 
@@ -72,6 +73,35 @@ def test_a_second_writer_in_this_process_is_told_who_the_first_is(tmp_path: Path
 @pytest.mark.server
 def test_a_second_writer_of_a_server_is_told_who_the_first_is(milvus: MilvusServer) -> None:
     refused_second(milvus.uri, named("lease").name)
+
+
+def shared_by_a_group(where: str, name: str) -> None:
+    many = backends(where, 4)
+    one, other, stranger, alone = (backend.open(named(name)) for backend in many)
+    one.claim("workers")
+    other.claim("workers")
+    one.upsert([row("a", [1, 0, 0, 0])])
+    other.upsert([row("b", [1, 0, 0, 0])])
+    for claim in (lambda: stranger.claim("others"), alone.claim):
+        with pytest.raises(Retry, match=rf"being written by process {HERE} on behalf of group workers, since 20"):
+            claim()
+    one.close()
+    other.upsert([row("c", [1, 0, 0, 0])])
+    with pytest.raises(Retry, match="group workers"):
+        alone.claim()
+    (patient,) = backends(where, 1, silence=0.0)
+    last = patient.open(named(name))
+    last.upsert([row("d", [1, 0, 0, 0])])
+    with pytest.raises(BartizanError, match="written by"):
+        other.upsert([row("e", [1, 0, 0, 0])])
+    assert texts(last) == {"a", "b", "c", "d"}
+    for backend in (*many, patient):
+        backend.close()
+
+
+@pytest.mark.server
+def test_workers_of_one_group_write_side_by_side_on_a_server(milvus: MilvusServer) -> None:
+    shared_by_a_group(milvus.uri, named("group").name)
 
 
 @pytest.mark.server
@@ -141,26 +171,55 @@ def test_a_writer_that_died_or_stalls_is_succeeded(milvus: MilvusServer, how: si
 
 @pytest.mark.server
 def test_of_many_who_claim_at_once_one_writes(milvus: MilvusServer) -> None:
-    """Those who create it at once, too."""
-    name, many = named("crowd").name, backends(milvus.uri, 5)
-    barrier = Barrier(len(many))
+    """Round after round; in the first, they create the collection at once too."""
+    name, count = named("crowd").name, 5
+    barrier = Barrier(count)
+    refused = re.compile(f"being written by process {HERE}|claimed by several")
 
     def claim(backend: MilvusBackend) -> str:
         store = backend.open(named(name))
         barrier.wait()
         try:
             store.claim()
+            store.upsert([row("a", [1, 0, 0, 0])])
         except Retry as error:
             return str(error)
         return "claimed"
 
-    with ThreadPoolExecutor(len(many)) as pool:
-        told = list(pool.map(claim, many))
-    assert told.count("claimed") == 1
-    refused = re.compile(f"being written by process {HERE}|claimed by several")
-    assert all(refused.search(each) for each in told if each != "claimed")
-    for backend in many:
-        backend.close()
+    for _ in range(6):
+        many = backends(milvus.uri, count)
+        with ThreadPoolExecutor(count) as pool:
+            told = list(pool.map(claim, many))
+        assert told.count("claimed") == 1, told
+        assert all(refused.search(each) for each in told if each != "claimed")
+        for backend in many:
+            backend.close()
+
+
+@pytest.mark.server
+def test_who_claims_by_what_it_saw_long_ago_is_no_writer(milvus: MilvusServer) -> None:
+    early, late = backends(milvus.uri, 2)
+    name = named("long_ago").name
+    slow, quick = early.open(named(name)), late.open(named(name))
+    lease = slow._writer.lease
+    epoch, _ = lease._standing()
+    for _ in range(2):  # and meanwhile two others came and went
+        quick.claim()
+        quick.close()
+        quick = late.open(named(name))
+    assert not lease._take(epoch + 1)
+    client = MilvusClient(milvus.uri, timeout=30)
+    client.create_collection(marker_of(slow.physical_name, epoch), schema=Ledger.marker_schema(), timeout=30)
+    assert not lease._take(epoch + 1), "not even by a marker that a race left"
+    quick.upsert([row("a", [1, 0, 0, 0])])
+    assert texts(quick) == {"a"}
+    early.close()
+    late.drop(name)
+    assert not [
+        each for each in client.list_collections(timeout=30) if each.startswith(marker_of(slow.physical_name, 0)[:-10])
+    ]
+    late.close()
+    client.close()
 
 
 @pytest.mark.server
@@ -168,8 +227,8 @@ def test_a_claim_that_was_cut_off_between_its_alias_and_its_name_is_in_nobodys_w
     (backend,) = backends(milvus.uri, 1)
     store = backend.open(named("cut"))
     client = MilvusClient(milvus.uri, timeout=30)
-    for epoch in (1, 2):
-        client.create_alias(store.physical_name, alias_of(store.physical_name, epoch), timeout=30)
+    client.create_alias(store.physical_name, alias_of(store.physical_name, 1), timeout=30)
+    client.create_collection(marker_of(store.physical_name, 2), schema=Ledger.marker_schema(), timeout=30)
     store.upsert([row("a", [1, 0, 0, 0])])
     aliases = client.list_aliases(store.physical_name, timeout=30)["aliases"]
     assert set(aliases) == {alias_of(store.physical_name, 3), named("cut").name}
@@ -221,6 +280,7 @@ def test_a_collection_that_had_many_writers_can_be_dropped(milvus: MilvusServer)
     client = MilvusClient(milvus.uri, timeout=30)
     (maker,) = backends(milvus.uri, 1)
     physical = maker.open(named(name)).physical_name
+    client.create_collection(marker_of(physical, 89), schema=Ledger.marker_schema(), timeout=30)
     for epoch in range(1, 90):
         client.create_alias(physical, alias_of(physical, epoch), timeout=30)
         if epoch > 1:

@@ -134,3 +134,13 @@ def test_on_a_file_system_that_is_really_full(tmp_path: Path) -> None:
         unavailable("this machine lets us mount nothing")
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.split("\n")[:4] == ["refused", "1", "600 1", "600 1"]
+
+
+def test_a_log_that_another_thread_has_just_flushed_is_no_obstacle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "index.db"
+    gone = path / "collections" / "docs" / "wal" / "wal_data_000001.arrow"
+    path.mkdir()
+    monkeypatch.setattr(Path, "glob", lambda self, pattern: iter([gone]))
+    assert lite.has_room_to_flush(path)

@@ -4,14 +4,26 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bartizan_connector.base.errors import SpaceMismatch, WrongUse
+from bartizan_connector.base.errors import Retry, SpaceMismatch, WrongUse
 from bartizan_connector.store.collection import Collection, Leg
 from bartizan_connector.store.memory import MemoryBackend, MemoryStore
+from bartizan_connector.stream.patience import Patience
 from bartizan_connector.stream.report import MAX_NAMED_KEYS, OTHER_KEYS, Report
-from bartizan_connector.stream.source import Message
+from bartizan_connector.stream.source import Batch, Message
 from bartizan_connector.stream.work import run
 from bartizan_connector.testing.encoder_fake import HashEncoder
-from tests.connector.stream.faults import COLLECTION, ENCODER, Backend, Encoder, Words, heads, ingest, run_dense, stored
+from tests.connector.stream.faults import (
+    COLLECTION,
+    ENCODER,
+    Backend,
+    Encoder,
+    FaultyStore,
+    Words,
+    heads,
+    ingest,
+    run_dense,
+    stored,
+)
 from tests.connector.stream.streams import (
     IDS,
     Change,
@@ -203,3 +215,31 @@ def test_any_stream_ends_as_a_dictionary_would_and_every_message_is_counted_once
     assert report.read == len(messages) == source.committed
     assert report.read == report.written + report.unchanged + report.stale + report.deleted + report.dead
     assert report.dead == len(source.dead)
+
+
+@pytest.mark.parametrize("group", ["", "workers"])
+def test_who_writes_is_claimed_before_anything_is_read_or_encoded(group: str) -> None:
+    claimed: list[str] = []
+
+    class Held(Backend):
+        def open(self, collection: Collection, *, create: bool = True) -> FaultyStore:
+            store = super().open(collection, create=create)
+
+            def claim(group: str = "") -> None:
+                claimed.append(group)
+                raise Retry("collection 'docs' is being written by process 1")
+
+            store.claim = claim  # type: ignore[method-assign]
+            return store
+
+    class Source(ListSource):
+        def poll(self, timeout: float) -> Batch | None:
+            raise AssertionError("read")
+
+    class Shared(Source):
+        group = "workers"
+
+    source = (Shared if group else Source)([message("a", "one", 1)])
+    with pytest.raises(Retry, match="process 1"):
+        run_dense(source, Encoder(), Held(), COLLECTION, patience=Patience(attempts=5))
+    assert claimed == [group], "told at once, and not waited for"

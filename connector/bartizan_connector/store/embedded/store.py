@@ -59,7 +59,7 @@ class EmbeddedStore:
         with self._reading() as (connection, _):
             return rows.heads(connection, self._layout, ids)
 
-    def claim(self) -> None:
+    def claim(self, group: str = "") -> None:
         with self._writing(True):
             """A transaction that changes nothing but the holder's line."""
 

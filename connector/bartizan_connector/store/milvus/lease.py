@@ -1,12 +1,14 @@
 """Who writes into a collection in Milvus: one at a time, known by name, and fenced by the server itself.
 
-Milvus has no compare-and-set for rows, but it makes an alias exactly once and drops it in one step, and it refuses what
-is written by an alias that is gone. So the writer of epoch n writes by aliases of its own of rows and ledger:
+Milvus has no compare-and-set for rows, but it renames a collection in one step, for one of several who try, and it
+refuses what is written by an alias that is gone. So the writer of epoch n writes by aliases of its own of rows and
+ledger:
 
 1. who wants to write reads who does, from a row of the ledger; one that may live is named, and nothing happens;
-2. it makes the alias of the next epoch: of several who try, one does;
-3. it drops the aliases of the epochs before: whatever their holder still sends is refused by the server;
-4. it writes its own name into the ledger, by its own alias, and again every now and then.
+2. it renames an empty collection, the marker, from the epoch that it has seen to the next: of several, one can;
+3. it makes its aliases, and goes on if no epoch is higher by then;
+4. it drops the aliases of the epochs before: whatever their holder still sends is refused by the server;
+5. it writes its own name into the ledger, by its own alias, and again every now and then.
 
 A Milvus Lite folder is open in one process only; there the row alone says who writes.
 """
@@ -14,18 +16,19 @@ A Milvus Lite folder is open in one process only; there the row alone says who w
 import hashlib
 import json
 import time
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from threading import Lock
 from uuid import uuid4
 
-from bartizan_connector.base.errors import BartizanError, Retry, Stop
+from bartizan_connector.base.errors import BartizanError, Retry, Stop, WrongUse
 from bartizan_connector.store.audit import Balance
 from bartizan_connector.store.collection import Head
 from bartizan_connector.store.holder import SILENCE, Holder, let_go, ours
 from bartizan_connector.store.milvus.connection import Connection
 from bartizan_connector.store.milvus.failures import calling, is_missing
 from bartizan_connector.store.milvus.ledger import LEASE_ID, LEASE_VERSION, Entry, Ledger
-from bartizan_connector.store.milvus.names import EPOCH_DIGITS, WRITERS, Names
+from bartizan_connector.store.milvus.names import EPOCH_DIGITS, WRITERS, Names, marker_of
 
 _TURNS = 5
 _GRACE_SECONDS = 2.0
@@ -33,6 +36,7 @@ _GRACE_SECONDS = 2.0
 _SETTLE_SECONDS = 0.5
 """What a writer that was succeeded alive had under way when its alias was dropped is done by then."""
 _HOST_LETTERS = 64
+_GROUP = "behalf of group "
 _in_turn = Lock()
 """For Milvus Lite, where two back-ends of one process may open one folder."""
 
@@ -78,6 +82,7 @@ class Lease:
         self._ledger = ledger
         self._silence = silence
         self._token = uuid4().hex
+        self._group = ""
         self._epoch: int | None = None
         self._since = ""
         self._seen = 0.0
@@ -88,15 +93,24 @@ class Lease:
     def is_held(self) -> bool:
         return self._epoch is not None
 
+    def join(self, group: str) -> None:
+        """Claim for that group from now on, whose members hold the lease together; "": alone."""
+        if self._epoch is None:
+            self._group = group
+            self._token = hashlib.sha256(group.encode()).hexdigest()[:32] if group else uuid4().hex
+
     def claim(self) -> bool:
         """See that we may write, and say whether that is new; a Retry names who does."""
         if self._epoch is not None:
             if time.time() - self._seen > min(self._silence, SILENCE) / 10:
                 self._write(self._epoch)
             return False
-        with _in_turn:
+        with _in_turn if self._connection.file else nullcontext():
             for _ in range(_TURNS):
                 epoch, former = self._standing()
+                if former is not None and self._group and former.token == self._token:
+                    self._write_by(epoch)
+                    return True
                 if former is not None and former.may_live(time.time(), self._silence):
                     raise Retry(f"{self._what} is being written by {former}; wait until that has ended", after=2.0)
                 if self._take(epoch + 1):
@@ -127,7 +141,8 @@ class Lease:
         if self._epoch is None:
             return
         try:
-            self._ledger.write([Record(epoch=self._epoch, balance=balance).entry()])
+            if not self._group:  # the others of a group may go on
+                self._ledger.write([Record(epoch=self._epoch, balance=balance).entry()])
         finally:
             self.forget()
 
@@ -149,28 +164,53 @@ class Lease:
             time.sleep(_GRACE_SECONDS / 20)
 
     def _highest(self) -> int:
-        return max(self._epochs(self._physical), default=0) if self._connection.file is None else 0
+        if self._connection.file is not None:
+            return 0
+        marked = (int(marker[-EPOCH_DIGITS:]) for marker in self._names.markers_of(self._physical))
+        return max([*marked, *self._epochs(self._physical)], default=0)
 
     def _epochs(self, collection: str) -> list[int]:
         beginning = alias_of(collection, 0)[:-EPOCH_DIGITS]
         aliases = self._names.every_alias_of(collection)
         return [int(alias[-EPOCH_DIGITS:]) for alias in aliases if alias.startswith(beginning)]
 
+    def _move_marker(self, epoch: int) -> bool:
+        """Whether it was us who moved it to that epoch."""
+        former, marker = marker_of(self._physical, epoch - 1), marker_of(self._physical, epoch)
+        client, timeout = self._connection.client, self._connection.timeout
+        if not self._names.markers_of(self._physical):
+            with calling(self._connection.place):
+                client.create_collection(former, schema=self._ledger.marker_schema(), timeout=timeout)
+        try:
+            with calling(self._connection.place):
+                client.rename_collection(former, marker, timeout=timeout)
+        except WrongUse:
+            raise
+        except Stop:
+            there = self._names.markers_of(self._physical)
+            if former in there and marker not in there:
+                raise
+            return False
+        return True
+
     def _take(self, epoch: int) -> bool:
         """Whether the epoch became ours."""
         if self._connection.file is None:
-            rows, heads = alias_of(self._physical, epoch), alias_of(self._ledger.name, epoch)
-            if not self._names.claim(rows, self._physical):
+            if not self._move_marker(epoch):
                 return False
-            self._names.claim(heads, self._ledger.name)
-            for collection in (self._physical, self._ledger.name):
+            both = (self._physical, self._ledger.name)
+            for collection in both:
+                self._names.claim(alias_of(collection, epoch), collection)
+            if self._highest() > epoch:  # what was seen was long ago
+                for collection in both:
+                    self._drop(alias_of(collection, epoch))
+                return False
+            for collection in both:
                 for older in self._epochs(collection):
                     if older < epoch:
                         self._drop(alias_of(collection, older))
-            self.rows, self._ledger.written = rows, heads
         try:
-            self._since = ""
-            self._write(epoch)
+            self._write_by(epoch)
         except BartizanError as error:
             self.forget()
             if is_missing(error):  # somebody took us for dead already
@@ -178,8 +218,17 @@ class Lease:
             raise
         return True
 
+    def _write_by(self, epoch: int) -> None:
+        """Write by the aliases of that epoch, our name first."""
+        if self._connection.file is None:
+            self.rows, self._ledger.written = alias_of(self._physical, epoch), alias_of(self._ledger.name, epoch)
+        self._since = ""
+        self._write(epoch)
+
     def _write(self, epoch: int) -> None:
         us = ours(self._token, self._since)
+        if self._group:  # of which it is not known whether the others have ended
+            us = replace(us, host=f"{_GROUP}{self._group}")
         self._ledger.write([Record(epoch=epoch, holder=us).entry()])
         self._epoch, self._since, self._seen = epoch, us.since, us.seen
 

@@ -86,6 +86,14 @@ class Ledger:
         schema.add_field("dummy", DataType.FLOAT_VECTOR, dim=len(_DUMMY))
         return schema
 
+    @staticmethod
+    def marker_schema() -> CollectionSchema:
+        """Of a collection that holds nothing."""
+        schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
+        schema.add_field("id", DataType.INT64, is_primary=True)
+        schema.add_field("dummy", DataType.FLOAT_VECTOR, dim=len(_DUMMY))
+        return schema
+
     def index(self) -> Any:
         return MilvusClient.prepare_index_params("dummy", index_type="FLAT", metric_type="IP")
 

@@ -83,8 +83,16 @@ def sync_names(path: Path) -> None:
 def has_room_to_flush(path: Path) -> bool:
     """Whether what is only in the log can become segments and indexes. Rows whose flush fails are in the log still, but
     Milvus Lite shows them no more until it is opened again."""
-    logged = sum(file.stat().st_size for file in path.resolve().glob("collections/*/wal/*"))
+    logged = sum(_size_of(file) for file in path.resolve().glob("collections/*/wal/*"))
     return shutil.disk_usage(path).free > _FLUSH_SHARE * logged + _FLUSH_LEAST
+
+
+def _size_of(file: Path) -> int:
+    """Nothing for a file that has gone meanwhile, as the logs of what another thread flushes do."""
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _start(path: Path) -> _Served:

@@ -1,5 +1,6 @@
 """Names and physical names in Milvus: an alias is resolved, made and moved here, and nowhere else."""
 
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -126,6 +127,13 @@ class Names:
             told = self._connection.client.list_aliases(physical, timeout=self._connection.timeout)
         return list(told["aliases"])
 
+    def markers_of(self, physical: str) -> list[str]:
+        """The collection whose name says which epoch of its writers is; there may be one more that a race left."""
+        with calling(self._connection.place):
+            names = self._connection.client.list_collections(timeout=self._connection.timeout)
+        beginning = marker_of(physical, 0)[:-EPOCH_DIGITS]
+        return [name for name in names if name.startswith(beginning)]
+
     def drop(self, name: str) -> None:
         """Names first, since newer servers keep what still has one; the ledger last, since rows never stand without."""
         client, timeout, place = self._connection.client, self._connection.timeout, self._connection.place
@@ -136,6 +144,13 @@ class Names:
             for alias in self.every_alias_of(made) if self.describe(made) else ():
                 with calling(place):
                     client.drop_alias(alias, timeout=timeout)
-        for made in (found.physical, ledger_name(found.physical)):
+        markers = self.markers_of(found.physical) if self._connection.file is None else []
+        for made in (*markers, found.physical, ledger_name(found.physical)):
             with calling(place):
                 client.drop_collection(made, timeout=timeout)
+
+
+def marker_of(physical: str, epoch: int) -> str:
+    """What the marker is called while that epoch lasts."""
+    which = hashlib.sha256(physical.encode()).hexdigest()[:16]
+    return f"bartizan_epoch_{which}_{epoch:0{EPOCH_DIGITS}d}"

@@ -58,9 +58,9 @@ class MilvusStore:
         with self._pinned():
             return self._writer.heads(ids)
 
-    def claim(self) -> None:
+    def claim(self, group: str = "") -> None:
         with self._writing():
-            self._writer.claim()
+            self._writer.claim(group)
 
     def upsert(self, rows: Sequence[Row]) -> None:
         with self._writing():

@@ -61,8 +61,10 @@ class Writer:
             self._remember({id: Entry.unknown(id) for id in possible} | read)
             return {id: entry.head for id, entry in read.items() if entry.is_known}
 
-    def claim(self) -> None:
-        """Be the one who writes; what others wrote meanwhile is read anew."""
+    def claim(self, group: str) -> None:
+        """Be the one who writes, or one of the group; what others wrote meanwhile is read anew."""
+        with self.lock:
+            self.lease.join(group)
         with self._leased():
             pass
 
@@ -117,11 +119,13 @@ class Writer:
         if self._unflushed < least or not self._connection.has_room_to_flush():
             return
         with self.lock:
-            self._is_blind = self._connection.file is not None
-            for name in [self._physical] + ([self._ledger.name] if self._connection.file else []):
-                with calling(self._connection.place):
-                    self._connection.client.flush(name, timeout=self._connection.timeout)
-            self._is_blind = False
+            try:
+                for name in [self._physical] + ([self._ledger.name] if self._connection.file else []):
+                    with calling(self._connection.place):
+                        self._connection.client.flush(name, timeout=self._connection.timeout)
+            except BartizanError as error:
+                self._is_blind = self._connection.file is not None and not is_missing(error)
+                raise
             self._unflushed = 0
 
     def require_sight(self) -> None:
