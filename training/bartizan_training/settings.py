@@ -141,12 +141,20 @@ class PairsTable(Table):
     """The BEIR folder."""
     split: str = "train"
     """Judgements to learn from: `qrels/<split>.tsv`."""
+    pairs: Literal["judged", "titles"] = "judged"
+    """Judged queries and their documents; or, without any judgement, each document's title and the rest of it."""
     sampler: Literal["pairs", "queries"] = "pairs"
     """One epoch is each judged pair once, or each query once with one of its documents."""
     negatives: RecipePath | None = None
     """A file of hard negatives, a line a query: `{"query": id, "negatives": [document ids]}`."""
     negatives_per_query: Positive = 1
     """Hard negatives drawn for each query of a batch, when there are any."""
+
+    @model_validator(mode="after")
+    def _titles_have_no_negatives(self) -> Self:
+        if self.pairs == "titles" and self.negatives:
+            raise ValueError("negatives are of judged queries: with pairs = 'titles' leave them out")
+        return self
 
 
 class Queries(Table):

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from bartizan_connector.base.errors import WrongUse
+from bartizan_training.data.collections import write_collection
 from bartizan_training.data.pairs import read_pairs
 from bartizan_training.settings import PairsTable
 from tests.training.data.conftest import QUERIES, write
@@ -77,3 +78,34 @@ def test_a_test_query_never_trains_by_its_id_or_its_text(folder: Path) -> None:
     with pytest.raises(WrongUse, match="positive but for 3 queries that are for testing, and are left out; there"):
         read_pairs(pairs_table(folder))  # q1 is the text of q3, q2 that of q5
     assert read_pairs(pairs_table(folder, split="test")).queries == ("Are  two files EQUAL", "pause")
+
+
+def titled(folder: Path, documents: list[dict[str, str]]) -> PairsTable:
+    write_collection(
+        folder, documents, [{"_id": "q1", "text": "Held  OUT"}], {"train": [("q1", "d1")], "test": [("q1", "d1")]}
+    )
+    return PairsTable(path=folder, pairs="titles")
+
+
+def test_titles_are_queries_for_what_stands_below_them(tmp_path: Path) -> None:
+    documents = [
+        {"_id": "d1", "title": "One", "text": "first text"},
+        {"_id": "d2", "title": "", "text": "no title"},
+        {"_id": "d3", "title": "One", "text": "second text"},
+        {"_id": "d4", "title": "Two", "text": "first text"},
+        {"_id": "d5", "title": "held out", "text": "the answer"},
+        {"_id": "d6", "title": "bare", "text": ""},
+    ]
+    pairs = read_pairs(titled(tmp_path / "data", documents))
+    assert (pairs.queries, pairs.documents) == (("One", "Two"), ("first text", "second text"))
+    assert (pairs.positives, pairs.negatives) == (((0, 1), (0,)), None)
+
+
+def test_titles_that_are_not_there_are_missed_aloud(tmp_path: Path) -> None:
+    with pytest.raises(WrongUse, match="no document with both a title and a text"):
+        read_pairs(titled(tmp_path / "data", [{"_id": "d1", "title": "", "text": "t"}]))
+
+
+def test_titles_have_no_hard_negatives(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="with pairs = 'titles' leave them out"):
+        PairsTable(path=tmp_path, pairs="titles", negatives=tmp_path / "mined.jsonl")

@@ -77,6 +77,15 @@ class BeirData:
         return digest_of({"corpus": self.corpus, "queries": queries, "qrels": qrels}, domain=_HASH_DOMAIN)
 
 
+def titled(folder: Path) -> Iterator[tuple[str, str]]:
+    """Title and text, apart, of each document of a BEIR folder that has both."""
+    for _, record, where in _records(folder / "corpus.jsonl"):
+        title = _string(record, "title", where).strip() if record.get("title") else ""
+        text = _string(record, "text", where).strip()
+        if title and text:
+            yield title, text
+
+
 def write_collection(
     folder: Path,
     documents: Iterable[Mapping[str, Any]],

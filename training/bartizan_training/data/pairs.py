@@ -1,4 +1,4 @@
-"""Judged pairs of query and document, with hard negatives: what contrastive training learns from."""
+"""Pairs of query and document, judged or of a title and its text, with hard negatives: what contrast learns from."""
 
 import hashlib
 import json
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from bartizan_connector.base.errors import WrongUse
-from bartizan_training.data.collections import BeirData
+from bartizan_training.data.collections import BeirData, titled
 from bartizan_training.data.held_out import HeldOut
 from bartizan_training.data.negatives import read_negatives
 from bartizan_training.settings import PairsTable
@@ -34,7 +34,10 @@ class Pairs:
 
 
 def read_pairs(table: PairsTable) -> Pairs:
-    """The queries of a split that have a positive document (score 1 or more), with their hard negatives if asked."""
+    """The queries of a split that have a positive document (score 1 or more), with their hard negatives if asked; or
+    titles and what stands below them."""
+    if table.pairs == "titles":
+        return _titles(table)
     data = BeirData.read(table.path)
     mined = read_negatives(table.negatives) if table.negatives else None
     queries, documents = _Texts(), _Texts()
@@ -72,6 +75,29 @@ def read_pairs(table: PairsTable) -> Pairs:
         documents=tuple(documents.texts),
         positives=tuple(tuple(good) for good in positives),
         negatives=kept if mined is not None else None,
+    )
+
+
+def _titles(table: PairsTable) -> Pairs:
+    """Each title that has a text below it, and that text; equal titles are one query with several documents. A title
+    that is the text of a query that is for testing is left out."""
+    held_out = HeldOut.read(table.path, _TEST)
+    queries, documents = _Texts(), _Texts()
+    positives: list[dict[int, None]] = []
+    for title, text in titled(table.path):
+        if held_out.holds(title):
+            continue
+        query = queries.index(title)
+        if query == len(positives):
+            positives.append({})
+        positives[query][documents.index(text)] = None
+    if not positives:
+        raise WrongUse(f"{table.path} has no document with both a title and a text, which pairs = 'titles' needs")
+    return Pairs(
+        queries=tuple(queries.texts),
+        documents=tuple(documents.texts),
+        positives=tuple(tuple(good) for good in positives),
+        negatives=None,
     )
 
 
