@@ -1,0 +1,1 @@
+"""Studies: commands that measure one question about towers and print a table."""
