@@ -9,7 +9,7 @@ from pathlib import Path
 from bartizan_connector.base.console import err
 from bartizan_connector.base.errors import BartizanError
 
-BENCHMARKS = ("query_tower", "collections", "embedded_store", "training_throughput", "triton_hop")
+BENCHMARKS = ("adaptation", "query_tower", "collections", "embedded_store", "training_throughput", "triton_hop")
 """Each is a file, read only when it is asked for: what it needs may be missing where another one runs."""
 
 

@@ -7,11 +7,14 @@ import pytest
 import torch
 
 from bartizan_connector.base.errors import WrongUse
+from bartizan_connector.space.vectors import SparseVector
+from bartizan_encoders.local import TorchEncoder
 from bartizan_encoders.tower import Tower
 from bartizan_training.data.collections import BeirData
 from bartizan_training.loop import train
 from bartizan_training.recipe import Recipe
 from bartizan_training.stages.calibrate import calibrate
+from bartizan_training.studies.forms import open_form
 from tests.training import toy, toy_sparse
 
 CALIBRATE = """
@@ -76,3 +79,23 @@ def test_a_dense_tower_is_refused(bench: Path, tmp_path: Path) -> None:
     recipe = Recipe.load(toy.recipe(bench, CALIBRATE), tower=tmp_path / "dense")
     with pytest.raises(WrongUse, match=r"is dense \(mean\); only sparse ones with max"):
         train(recipe, tmp_path / "run")
+
+
+def test_the_bias_is_in_the_export(bench: Path, tmp_path: Path) -> None:
+    tower = Tower.load(bench / "tower")
+    texts = list(BeirData.read(bench / "data").corpus.values())[:20]
+    calibrate(tower, texts, 0.75)
+    tower.save(tmp_path / "tower")
+    encoder = open_form("fp32", tmp_path / "tower", tmp_path, threads=1).encoder
+    exported, own = encoder.encode(texts, "document").values, TorchEncoder(tower).encode(texts, "document").values
+    encoder.close()
+    pairs = zip(own, exported, strict=True)
+    apart = [np.abs(dense(ours, tower.spec.dim) - dense(theirs, tower.spec.dim)).max() for ours, theirs in pairs]
+    assert max(apart) < 1e-5
+    assert min(len(vector.indices) for vector in own) > 0
+
+
+def dense(vector: SparseVector, size: int) -> np.ndarray:
+    values = np.zeros(size)
+    values[vector.indices] = vector.weights
+    return values

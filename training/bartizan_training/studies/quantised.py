@@ -85,16 +85,16 @@ class Quantised:
             plain = _values(opened[REFERENCE].encoder, texts)
             rows = []
             for name in names:
-                form = made[name]
-                if isinstance(form, str):
-                    rows.append(Row(form=name, refused=form))
+                outcome = made[name]
+                if isinstance(outcome, str):
+                    rows.append(Row(form=name, refused=outcome))
                     continue
-                values = _values(form.encoder, texts)
+                values = _values(outcome.encoder, texts)
                 p50, p95 = (float(value) for value in np.quantile(times[name].wall, [0.5, 0.95]))
                 rows.append(
                     Row(
                         form=name,
-                        megabytes=form.megabytes,
+                        megabytes=outcome.megabytes,
                         ndcg=judged[name].measured.metrics[_MEASURE],
                         against=compare(_each(judged[name]), _each(judged[REFERENCE])),
                         cosine=float(np.mean([_cosine(a, b) for a, b in zip(values, plain, strict=True)])),
