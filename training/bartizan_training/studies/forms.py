@@ -1,5 +1,6 @@
 """The numeric forms that a tower can be run in on a CPU, each opened as an encoder of the same space."""
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
@@ -20,6 +21,8 @@ from bartizan_connector.space.tokens import Tokens
 from bartizan_encoders.local import TorchEncoder
 from bartizan_encoders.tower import Tower
 from bartizan_encoders.weights import state_of
+
+logging.getLogger(MatMulNBitsQuantizer.__module__).setLevel(logging.WARNING)  # it tells of every node that it skips
 
 _BLOCK = 32
 """Weights that share one scale in the forms that quantise weights alone."""
