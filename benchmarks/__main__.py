@@ -16,6 +16,7 @@ BENCHMARKS = (
     "embedded_store",
     "training_throughput",
     "recipes",
+    "adaptation",
     "token_tables",
     "triton_hop",
     "soak_triton",

@@ -7,12 +7,15 @@ from pathlib import Path
 import pytest
 
 from bartizan_connector.base.errors import WrongUse
+from bartizan_training import toml
 from bartizan_training.evaluate.judging import Judged
 from bartizan_training.evaluate.measuring import Measured
 from bartizan_training.evaluate.timing import Times
+from bartizan_training.recipe import Recipe
 from bartizan_training.run import Run
 from benchmarks import recipes, record
 from benchmarks.__main__ import main
+from benchmarks.adaptation import tables_of
 from benchmarks.collections import Expected, expected
 from benchmarks.query_tower import (
     _MEASURE,
@@ -189,3 +192,18 @@ def test_a_small_recipe_is_judged_beside_its_start(small_recipe: Path, monkeypat
 def test_a_recipe_that_is_not_small_is_no_benchmark(small_recipe: Path) -> None:
     with pytest.raises(WrongUse, match="no small recipe is called toy; there are toy-small"):
         recipes.run(["toy"], data=small_recipe / "data", work=small_recipe / "work")
+
+
+def test_both_arms_of_the_adaptation_benchmark_take_equal_steps(tmp_path: Path) -> None:
+    lengths = {"adapt": 30, "splade": 60}
+    kinds, totals = [], []
+    for adapted in (True, False):
+        (tmp_path / "recipe.toml").write_text(toml.dump(tables_of(seed=2, adapted=adapted, steps=lengths)), "utf-8")
+        (tmp_path / "data").mkdir(exist_ok=True)
+        recipe = Recipe.load(tmp_path / "recipe.toml", data=tmp_path / "data")
+        kinds.append([step.kind for step in recipe.steps])
+        totals.append(sum(getattr(step, "steps", 0) for step in recipe.steps))
+        assert recipe.seed == 2
+    assert kinds[0][0] == "adapt"
+    assert kinds[1] == kinds[0][1:]
+    assert totals == [90, 90]

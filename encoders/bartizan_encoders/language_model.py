@@ -49,6 +49,11 @@ class LanguageModelHead(nn.Module):
         run = plain if traced else chunked
         return run(self._transformed(hidden_BLD), mask_BL, (self.weight, self.bias), pooling, self._risen)
 
+    def greatest(self, hidden_BLD: Tensor, mask_BL: Tensor) -> Tensor:
+        """The greatest logit [B, V] of each term over a text's tokens, or 0, before what a model does to its logits."""
+        head = (self.weight, self.bias)
+        return torch.expm1(chunked(self._transformed(hidden_BLD), mask_BL, head, "max", lambda values: values))
+
     def _transformed(self, hidden: Tensor) -> Tensor:
         if self.transform is None:
             return hidden

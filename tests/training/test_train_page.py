@@ -17,6 +17,7 @@ from bartizan_training.mine.exact import Mine
 from bartizan_training.recipe import Recipe
 from bartizan_training.settings import Training
 from bartizan_training.stages.adapt import Adapt, NextToken
+from bartizan_training.stages.calibrate import Calibrate
 from bartizan_training.stages.contrastive import Contrastive
 from bartizan_training.stages.distil_query import DistilQuery
 from bartizan_training.stages.refine import Refine
@@ -33,6 +34,7 @@ TABLES: dict[str, type[BaseModel]] = {
     "refine": Refine,
     "mine": Mine,
     "adapt": Adapt,
+    "calibrate": Calibrate,
     "splade": Splade,
     "data": settings.PairsTable,
     "data: records": PairRecords,

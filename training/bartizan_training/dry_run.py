@@ -26,6 +26,7 @@ from bartizan_training.mine.exact import Mine
 from bartizan_training.recipe import AnyStep, Recipe
 from bartizan_training.settings import PairsTable, Published, Training
 from bartizan_training.stages.adapt import Adapt
+from bartizan_training.stages.calibrate import Calibrate
 from bartizan_training.stages.contrast import OnJudged
 from bartizan_training.stages.contrastive import OnPairs
 from bartizan_training.stages.distil_query import DistilQuery
@@ -173,6 +174,10 @@ def _work(
             document = _trained(step, tower, "document", triples.documents, steps, 2)
             parts = [replace(query, most=step.query_tokens), replace(document, most=step.document_tokens)]
             return len(triples), parts, steps
+        case Calibrate():
+            texts = read_texts(step.texts, seed=seed)
+            looked = min(step.count, len(texts))
+            return looked, [Part(tower=towers["document"], role="document", texts=texts, times=looked)], None
         case Mine():
             data = BeirData.read(step.path)
             queries = [data.queries[id] for id in data.qrels(step.split)]

@@ -16,6 +16,7 @@ from bartizan_training.mine.cluster import Cluster
 from bartizan_training.mine.exact import Mine
 from bartizan_training.settings import Published, RecipePath, Start, Table, Training
 from bartizan_training.stages.adapt import Adapt
+from bartizan_training.stages.calibrate import Calibrate
 from bartizan_training.stages.contrastive import Contrastive
 from bartizan_training.stages.cross_encoder import CrossEncoding
 from bartizan_training.stages.distil_query import DistilQuery
@@ -28,6 +29,7 @@ from bartizan_training.teachers.score import Score
 
 AnyStep = Annotated[
     Adapt
+    | Calibrate
     | Contrastive
     | DistilQuery
     | Refine

@@ -9,6 +9,7 @@ from bartizan_connector.base.console import err
 from bartizan_connector.base.console import out as stdout
 from bartizan_connector.base.errors import WrongUse, require_installed
 from bartizan_encoders import NEEDED
+from bartizan_training.commands.quantised import quantised
 
 study = typer.Typer(no_args_is_help=True, help="Answer a question by several runs of a recipe.")
 
@@ -86,3 +87,6 @@ def fraction(
         line = f"{row.fraction:>5.0%}  {row.queries:>7,}  {row.collection:<14}  {row.metrics['nDCG@10']:>7.4f}"
         stdout.print(f"{line}  {row.metrics['R@100']:>6.4f}   {told}".rstrip(), markup=False)
     err.print(f"written to {out / REPORT}", markup=False)
+
+
+study.command()(quantised)
