@@ -94,7 +94,8 @@ def test_a_dry_run_knows_both_models(bench: Path) -> None:
     contrast, distil = forecast(Recipe.load(bench / "recipe.toml"))
     assert (contrast.steps, distil.steps, distil.examples) == (2, 3, 30)
     assert contrast.tokens > 2 * 8 * len("query: passage: ")  # the language model's tokens are bytes
-    assert distil.seconds and contrast.seconds
+    assert distil.seconds
+    assert contrast.seconds
 
 
 def test_such_a_pair_is_exported_ingested_searched_and_judged(
