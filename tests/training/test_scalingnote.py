@@ -13,6 +13,7 @@ from bartizan_connector.space.spec import TowerSpec
 from bartizan_encoders.local import TorchEncoder
 from bartizan_encoders.weights import read_weights
 from bartizan_training.data.collections import BeirData
+from bartizan_training.dry_run import forecast
 from bartizan_training.evaluate.evaluation import Evaluation
 from bartizan_training.loop import train
 from bartizan_training.recipe import Recipe, shipped
@@ -87,6 +88,14 @@ def test_both_models_are_imported_once_and_found_again(bench: Path, monkeypatch:
     train(Recipe.load(bench / "recipe.toml"), bench / "run", resume=True)
     noted = Recipe.load(bench / "run/recipe.toml")
     assert set(noted.identities or {}) == {"tower", "distil_query.student"}
+
+
+def test_a_dry_run_knows_both_models(bench: Path) -> None:
+    contrast, distil = forecast(Recipe.load(bench / "recipe.toml"))
+    assert (contrast.steps, distil.steps, distil.examples) == (2, 3, 30)
+    assert contrast.tokens > 2 * 8 * len("query: passage: ")  # the language model's tokens are bytes
+    assert distil.seconds
+    assert contrast.seconds
 
 
 def test_such_a_pair_is_exported_ingested_searched_and_judged(

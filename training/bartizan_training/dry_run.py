@@ -81,12 +81,13 @@ class Forecast:
 def forecast(recipe: Recipe) -> tuple[Forecast, ...]:
     """What each step of the recipe will do."""
     with tempfile.TemporaryDirectory(prefix="bartizan-dry-run-") as aside:
+        imported: list[Published] = []
 
         def folder_of(published: Published) -> Path:
-            folder = Path(aside) / str(abs(hash(published.model_dump_json())))
-            if not folder.exists():
-                import_into(folder, published, seed=recipe.seed)
-            return folder / "document"
+            if published not in imported:
+                imported.append(published)
+                import_into(Path(aside) / str(len(imported)), published, seed=recipe.seed)
+            return Path(aside) / str(1 + imported.index(published)) / "document"
 
         ready = with_folders(recipe, folder_of)
         taken = plan.sources(ready)
