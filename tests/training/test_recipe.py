@@ -90,7 +90,11 @@ def test_a_written_recipe_reads_as_the_same_from_anywhere(tmp_path: Path) -> Non
         (with_keys(DISTIL, student="x"), "", r"give either layers or student"),
         (with_keys(DISTIL, texts=[]), "", r"texts: .* at least 1 item"),
         (DISTIL + "loss = { w_cos = 0 }", "", r"nothing would be learned"),
-        (DISTIL.replace("split", "splitt"), "", r"texts.1.queries.splitt; known here: kind, path, split$"),
+        (
+            DISTIL.replace("split", "splitt"),
+            "",
+            r"texts.1.queries.splitt; known here: held_out_split, kind, path, split$",
+        ),
         ("", "", r"steps.1: kind is missing: it says what this table is"),
     ],
 )

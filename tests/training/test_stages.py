@@ -124,13 +124,14 @@ def test_a_student_of_another_size_gets_a_head_into_the_space(bench: Path, tmp_p
 
 def test_raw_and_normalised_targets_are_what_the_recipe_says(bench: Path) -> None:
     start = Towers.load(bench / "tower", bench / "tower")
+    distil = DISTIL.replace('split = "train"', 'split = "train", held_out_split = "none"')
     raw = toy.stage(
-        bench, with_keys(DISTIL, layers=[0, 2]) + '\nloss = { w_cos = 0, w_mse = 1, mse_on = "raw" }', start
+        bench, with_keys(distil, layers=[0, 2]) + '\nloss = { w_cos = 0, w_mse = 1, mse_on = "raw" }', start
     )
     unit = toy.stage(
-        bench, with_keys(DISTIL, layers=[0, 2]) + '\nloss = { w_cos = 0, w_mse = 1, mse_on = "normalised" }', start
+        bench, with_keys(distil, layers=[0, 2]) + '\nloss = { w_cos = 0, w_mse = 1, mse_on = "normalised" }', start
     )
-    cosine = toy.stage(bench, with_keys(DISTIL, layers=[0, 2]), start)
+    cosine = toy.stage(bench, with_keys(distil, layers=[0, 2]), start)
     values = [stage(stage.batch(0)).item() for stage in (raw, unit, cosine)]
     assert values[1] == pytest.approx(2 * values[2], rel=1e-4)
     assert values[0] > 2 * values[1]
