@@ -38,7 +38,7 @@ class Project:
         self.config.write_text(
             f'[collection]\nname = "docs"\n[spaces.dense]\ndocument_tower = "{export_folder("bert", "int8")}"\n'
             f'[backend]\nuri = "index"\n[source]\nkind = "kafka"\nbootstrap = "{server.bootstrap}"\n'
-            f'topic = "{topic}"\ngroup = "of-{topic}"\nbatch_size = 50\nsession_timeout = 1.5\n'
+            f'topic = "{topic}"\ngroup = "of-{topic}"\nbatch_size = 50\nsession_timeout = 4\n'
         )
 
     def catch_up(self, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:

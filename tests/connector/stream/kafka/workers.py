@@ -53,7 +53,9 @@ class Worker:
     def __init__(
         self, server: KafkaServer, topic: str, backend: MemoryBackend, *, encoder: Encoder | None = None, **more: Any
     ) -> None:
-        self._source = KafkaSource.open(settings_for(server, topic, batch_size=20, **more))
+        self._source = KafkaSource.open(
+            settings_for(server, topic, batch_size=20, **({"session_timeout": 10.0} | more))
+        )
         self._backend = backend
         self.shares: list[Report] = []
         self._encoder = encoder or Encoder()
