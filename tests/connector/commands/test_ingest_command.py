@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from bartizan_connector.__main__ import main
-from bartizan_connector.commands.ingest import ingest_all
+from bartizan_connector.commands.ingest import _told_to_stop, ingest_all
 from bartizan_connector.config import Config
 from bartizan_connector.config.towers import collection_of
 from bartizan_connector.search.configured import open_words
@@ -339,3 +339,33 @@ def test_thousands_of_stale_or_dead_lines_are_a_failure(project: Project, capsys
     assert run(project) == 0
     project.write([stale] * 999)
     assert run(project) == 0, "hundreds are a matter of single lines"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--follow"], "files have an end, and are not followed"),
+        (["--follow", "--until-caught-up"], "give one of them"),
+    ],
+)
+def test_what_has_an_end_is_not_followed(
+    project: Project, capsys: pytest.CaptureFixture[str], options: list[str], message: str
+) -> None:
+    project.write(documents(1))
+    assert run(project, *options) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_files_are_always_read_until_caught_up(project: Project) -> None:
+    project.write(documents(2))
+    assert run(project, "--until-caught-up") == 0
+    assert project.stored(["d0", "d1"]) == {"d0", "d1"}
+
+
+def test_sigterm_ends_a_run_in_good_order() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with _told_to_stop() as stop:
+        assert not stop.is_set()
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.is_set()
+    assert signal.getsignal(signal.SIGTERM) is before

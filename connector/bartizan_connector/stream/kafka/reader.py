@@ -9,6 +9,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from threading import Condition, Thread
 from typing import Any
@@ -84,7 +85,8 @@ class Reader:
             self.changed.notify_all()
         if self._thread.ident is not None:
             self._thread.join()
-        self._consumer.close(autocommit=False, timeout_ms=2000)
+        with suppress(errors.KafkaError):
+            self._consumer.close(autocommit=False, timeout_ms=2000)
 
     def commit(self, number: int, offset: int, leader_epoch: int, timeout: float) -> None:
         """Move the group's place in a partition; may be called from another thread."""

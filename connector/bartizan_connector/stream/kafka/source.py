@@ -66,6 +66,11 @@ class KafkaSource:
         return self._ended
 
     @property
+    def group(self) -> str:
+        """The consumer group: its workers write into one collection at the same time, each what its partitions say."""
+        return f"{self._settings.group} of {self._settings.topic} at {self._settings.bootstrap}"
+
+    @property
     def dead_letters(self) -> str:
         """The topic of the dead letters."""
         return f"topic {self._settings.letters} at {self._settings.bootstrap}"

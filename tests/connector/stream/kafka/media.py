@@ -10,7 +10,7 @@ from bartizan_connector.stream.kafka.source import KafkaSource
 from bartizan_connector.testing.source import DeadLetter
 from tests.servers.kafka import KafkaServer
 
-SESSION = 1.5
+SESSION = 3.0
 """Seconds after which a silent worker counts as dead."""
 
 

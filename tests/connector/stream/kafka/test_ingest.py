@@ -1,12 +1,11 @@
 """From a topic to a store on a real broker: nothing lost, nothing twice, whatever happens to workers and partitions."""
 
 import json
-import random
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -21,45 +20,14 @@ from bartizan_connector.doctor.configuration import examine
 from bartizan_connector.store.backend import Store
 from bartizan_connector.store.memory import MemoryBackend
 from bartizan_connector.stream.kafka.source import KafkaSource
-from bartizan_connector.stream.patience import Patience
-from bartizan_connector.stream.report import Report
-from tests.connector.stream.faults import COLLECTION, Encoder, run_dense, stored
+from tests.connector.stream.faults import stored
 from tests.connector.stream.kafka.media import letters_in, settings_for, wait_for
+from tests.connector.stream.kafka.workers import Model, Worker, after, changes
 from tests.exports import export_folder
 from tests.servers.kafka import KafkaServer
 
 pytestmark = pytest.mark.server
-Model = dict[str, str]
 POISON = b'{"_id": "poison", "text": '
-
-
-def changes(seed: int, count: int, ids: int) -> list[dict[str, Any]]:
-    """Puts, updates and deletes of a few ids, by null values and by `_deleted`."""
-    chance = random.Random(seed)
-    found = []
-    for number in range(count):
-        id = f"d{chance.randrange(ids)}"
-        kind = chance.random()
-        value: bytes | None = json.dumps({"text": f"tower {number}"}).encode()
-        if kind < 0.1:
-            value = None
-        elif kind < 0.2:
-            value = b'{"_deleted": true}'
-        found.append({"key": id.encode(), "value": value})
-    return found
-
-
-def after(records: Sequence[dict[str, Any]], model: Model | None = None) -> Model:
-    """The dictionary that they come to."""
-    model = dict(model or {})
-    for record in records:
-        id = record["key"].decode()
-        text = json.loads(record["value"]).get("text") if record["value"] else None
-        if text is None:
-            model.pop(id, None)
-        else:
-            model[id] = text
-    return model
 
 
 class Project:
@@ -70,7 +38,7 @@ class Project:
         self.config.write_text(
             f'[collection]\nname = "docs"\n[spaces.dense]\ndocument_tower = "{export_folder("bert", "int8")}"\n'
             f'[backend]\nuri = "index"\n[source]\nkind = "kafka"\nbootstrap = "{server.bootstrap}"\n'
-            f'topic = "{topic}"\ngroup = "of-{topic}"\nbatch_size = 50\nsession_timeout = 1.5\n'
+            f'topic = "{topic}"\ngroup = "of-{topic}"\nbatch_size = 50\nsession_timeout = 4\n'
         )
 
     def catch_up(self, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
@@ -148,45 +116,6 @@ def test_a_killed_worker_is_succeeded_and_a_told_one_ends_in_good_order(
     out, told = worker.communicate(timeout=30)
     assert worker.returncode == 0, told
     assert json.loads(out)["read"] == 100
-
-
-class Worker:
-    """A pipeline in a thread of its own."""
-
-    def __init__(self, server: KafkaServer, topic: str, backend: MemoryBackend, **more: Any) -> None:
-        self._source = KafkaSource.open(settings_for(server, topic, batch_size=20, **more))
-        self._backend = backend
-        self.shares: list[Report] = []
-        self.failure: BaseException | None = None
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-        self._thread.start()
-
-    @property
-    def read(self) -> int:
-        return sum(share.read - share.dropped for share in self.shares)
-
-    @property
-    def partitions(self) -> set[int]:
-        reader = self._source._reader
-        return set(reader.assigned) if reader is not None else set()
-
-    def end(self) -> None:
-        self._stop.set()
-        self._thread.join()
-        if self.failure is not None:
-            raise self.failure
-
-    def _run(self) -> None:
-        patience = Patience(attempts=100, seconds=60.0, longest_wait=0.5)
-        try:
-            with closing(self._source):
-                run_dense(
-                    self._source, Encoder(), self._backend, COLLECTION, stop=self._stop, on_batch=self.shares.append,
-                    patience=patience,
-                )  # fmt: skip
-        except BaseException as error:  # noqa: BLE001  told by `end`
-            self.failure = error
 
 
 @pytest.fixture
