@@ -56,7 +56,7 @@ def one(name: str, data: Path, work: Path) -> dict[str, Any]:
     seconds = _trained(name, data, work)
     run = Run(work / "run")
     recipe = Recipe.load(run.recipe)
-    document, start = run.towers / "document", recipe.start_towers["document"]
+    document, start = run.towers / "document", _start(recipe, run)
     before = _judged(work / "start.json", data, start, start, None)
     found = {
         step: _judged(work / f"{step}.json", data, document, query, work / "start.json")
@@ -67,6 +67,16 @@ def one(name: str, data: Path, work: Path) -> dict[str, Any]:
         "start": _facts(before),
         "steps": {step: _facts(result) for step, result in found.items()},
     }
+
+
+def _start(recipe: Recipe, run: Run) -> Path:
+    """The tower that the recipe begins with; where it makes its own, the first that it made."""
+    if recipe.start_towers:
+        return recipe.start_towers["document"]
+    steps = enumerate(zip(recipe.step_names, recipe.steps, strict=True), start=1)
+    made = next(run.done(number, name) for number, (name, table) in steps if table.gives == "towers")
+    assert made
+    return made.folder / "document"
 
 
 def _trained(name: str, data: Path, work: Path) -> float | None:
