@@ -65,8 +65,13 @@ def tables_of(*, seed: int, adapted: bool, steps: Mapping[str, int] = STEPS) -> 
     kept = [step for step in tables["steps"] if adapted or step["kind"] != "adapt"]
     last = [step for step in kept if step["kind"] == "splade"][-1:]
     chosen = [step for step in kept if step["kind"] != "splade" or step in last]
-    changed = [step | ({"steps": lengths[step["kind"]]} if step["kind"] in lengths else {}) for step in chosen]
+    changed = [_with_steps(step, lengths.get(step["kind"])) for step in chosen]
     return tables | {"seed": seed, "steps": changed}
+
+
+def _with_steps(step: Mapping[str, Any], steps: int | None) -> dict[str, Any]:
+    kept = {key: value for key, value in step.items() if steps is None or key != "epochs"}
+    return kept | ({} if steps is None else {"steps": steps})
 
 
 def _trained(place: Path, data: Path, *, seed: int, adapted: bool) -> tuple[Result, dict[str, float]]:

@@ -8,21 +8,19 @@ so a soak may be run in pieces.
 """
 
 import argparse
-import json
 import random
 import sys
 import tempfile
 import time
-from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 
 from bartizan_connector.store.embedded import EmbeddedBackend
 from bartizan_connector.store.memory import MemoryBackend
+from benchmarks.record import Record
 from tests.connector.store.embedded.test_kills import assert_same, killed, started
 from tests.connector.store.embedded.worker import COLLECTION, DOCUMENTS, apply, changes
 
-RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
 _ROUND = 10
 """Kills of one file: the changes up to the last one are made anew each time."""
 
@@ -54,7 +52,8 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=300)
     parser.add_argument("--minutes", type=float, default=60.0, help="begin no other kill after so long")
     given = parser.parse_args()
-    ends, kills, written = time.monotonic() + 60 * given.minutes, 0, 0
+    ends, kills, written, seeds = time.monotonic() + 60 * given.minutes, 0, 0, []
+    record = Record("soak_embedded")
     while kills < given.kills and time.monotonic() < ends:
         seed = random.randrange(10**9)
         with tempfile.TemporaryDirectory() as folder:
@@ -63,22 +62,13 @@ def main() -> int:
             except BaseException:
                 print(f"seed {seed}, after {kills} kills", file=sys.stderr)
                 raise
-        kills, written = kills + ours, written + durable
+        kills, written, seeds = kills + ours, written + durable, [*seeds, seed]
         print(f"{kills} kills, {written} changes of 250 documents durable: nothing lost, doubled, torn or brought back")
-        _record(ours, durable, seed)
+        wrong = dict.fromkeys(("lost", "doubled", "torn", "brought_back"), 0)
+        found = {"kills": kills, "durable changes": written, **wrong}
+        row = {name: str(value) for name, value in found.items()}
+        record.write(found | {"seeds": seeds}, {"Kills of one writer beside an oracle": [row]})
     return int(kills < given.kills)
-
-
-def _record(kills: int, durable: int, seed: int) -> None:
-    path = RESULTS / f"{datetime.now(UTC):%Y-%m-%d}-soak.json"
-    told = (
-        json.loads(path.read_text()) if path.exists() else {"benchmark": "soak", "kills": 0, "changes": 0, "seeds": []}
-    )
-    told["kills"] += kills
-    told["changes"] += durable
-    told |= dict.fromkeys(("lost", "doubled", "torn", "brought_back"), 0)
-    told["seeds"].append(seed)
-    path.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

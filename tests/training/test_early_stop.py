@@ -14,7 +14,7 @@ from bartizan_connector.space.tokens import Tokens
 from bartizan_encoders.local import TorchEncoder
 from bartizan_encoders.weights import read_weights
 from bartizan_training import early_stop
-from bartizan_training.data.packing import TokenTable
+from bartizan_training.data.token_table import TokenTable
 from bartizan_training.early_stop import Dev, ndcg
 from bartizan_training.evaluate.measuring import measure
 from bartizan_training.loop import train

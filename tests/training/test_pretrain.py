@@ -199,10 +199,10 @@ def test_a_run_that_broke_off_anywhere_ends_with_the_same_weights(
     train(table, tmp_path / "whole")
     save, place = checkpoint.save, ("", 0)
 
-    def breaking_off(accelerator: Any, folder: Path, state: State) -> None:
+    def breaking_off(accelerator: Any, kept: Any, folder: Path, state: State) -> None:
         if (folder.parent.name, state.step) == place:
             raise KeyboardInterrupt
-        save(accelerator, folder, state)
+        save(accelerator, kept, folder, state)
 
     monkeypatch.setattr(checkpoint, "save", breaking_off)
     for name in ("1-pretrain", "2-contrastive"):

@@ -25,12 +25,12 @@ USES = [
         (
             "export {tower} --out r --format triton --instances 0",
             2,
-            "must be greater than or equal to \d, but .0. came",
+            r"must be greater than or equal to \d, but .0. came",
         ),
         (
             "export {tower} --out r --format triton --max-batch 0",
             2,
-            "must be greater than or equal to \d, but .0. came",
+            r"must be greater than or equal to \d, but .0. came",
         ),
         ("export {tower} --out r --format triton --name a/b", 2, "a/b"),
         ("export {tower} --out r --format triton --name ..", 2, r"'\.\.'"),

@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from bartizan_connector.base.aside import write_aside
 from bartizan_connector.base.errors import SpaceMismatch, Stop, WrongUse
 from bartizan_training import plan
-from bartizan_training.artefacts import Artefact, Artefacts
+from bartizan_training.artefacts import KEPT_FOR_THE_RUN, Artefact, Artefacts
 from bartizan_training.plan import Sources
 from bartizan_training.recipe import Recipe, differences
 
@@ -61,11 +61,13 @@ class Run:
 
     def _holds_more_than_a_start(self) -> bool:
         """Whether more lies in the folder than the tower that a run which was then refused has imported, and what is
-        hidden: it was being written aside when a run was killed or the disk was full."""
+        hidden (it was being written aside when a run was killed or the disk was full) or only for the run."""
         ours = (self.recipe, self.threads)
         inside = [path for path in self.folder.iterdir() if path not in ours and path.name[0] != "."]
+        passing = tuple(f"-{kind}" for kind in KEPT_FOR_THE_RUN)
         return inside not in ([], [self.artefacts.root]) or any(
-            path.name != "start-towers" and path.name[0] != "." for path in self.artefacts.root.glob("*")
+            path.name != "start-towers" and path.name[0] != "." and not path.name.endswith(passing)
+            for path in self.artefacts.root.glob("*")
         )
 
     def open(self, recipe: Recipe, taken: Sequence[Sources], *, processes: int) -> None:

@@ -80,12 +80,7 @@ def ingest(
     with interruptible(_WAY_ON), _told_to_stop() as stop:
         on_ids = held.update if prune else None
         report = ingest_all(settings, source, reindex=reindex, on_ids=on_ids, stop=stop)
-    pruned, failure = None, None
-    if prune:
-        try:
-            pruned = _pruned(settings, report, held, force=force)
-        except Stop as error:
-            failure = error
+    pruned, failure = _pruned(settings, report, held, force=force) if prune else (None, None)
     if json:
         letters = source.dead_letters if report.dead else None
         facts = {"collection": settings.collection.name, **asdict(report), "dead_letters": letters}
@@ -93,21 +88,7 @@ def ingest(
     else:
         _tell(report, pruned)
     _remark(report, source)
-    if failure is not None:
-        raise failure
-    if wrong := _verdict(report, source):
-        raise Stop(wrong)
-    failed = report.too_many_missed(settings.ingest.fail_above)
-    if failed:
-        err.print(
-            f"failed: {report.stale + report.dead:,} of {report.read:,} lines were stale or dead, which is more than "
-            f"[ingest] fail_above = {settings.ingest.fail_above:g} allows; what could be stored is stored. Mend the "
-            "lines or their versions as said above and run again; or, if it has to be so, set fail_above = 1",
-            markup=False,
-            style="red",
-        )
-    if failed or (strict and report.dead):
-        raise typer.Exit(1)
+    _conclude(report, source, settings, failure, strict=strict)
 
 
 def _opened(config: Path, stream: str | None, *, prune: bool, follow: bool | None) -> "tuple[Config, Source]":
@@ -126,6 +107,25 @@ def _opened(config: Path, stream: str | None, *, prune: bool, follow: bool | Non
     if follow:
         raise WrongUse("standard input ends by itself: leave --follow out, or read a topic")
     return settings, open_standard_input(settings)
+
+
+def _conclude(report: "Report", source: "Source", settings: Config, failure: Stop | None, *, strict: bool) -> None:
+    """End with the exit code that the run deserves."""
+    if failure is not None:
+        raise failure
+    if wrong := _verdict(report, source):
+        raise Stop(wrong)
+    failed = report.too_many_missed(settings.ingest.fail_above)
+    if failed:
+        err.print(
+            f"failed: {report.stale + report.dead:,} of {report.read:,} lines were stale or dead, which is more than "
+            f"[ingest] fail_above = {settings.ingest.fail_above:g} allows; what could be stored is stored. Mend the "
+            "lines or their versions as said above and run again; or, if it has to be so, set fail_above = 1",
+            markup=False,
+            style="red",
+        )
+    if failed or (strict and report.dead):
+        raise typer.Exit(1)
 
 
 def _tell(report: "Report", pruned: int | None) -> None:
@@ -195,8 +195,8 @@ def ingest_all(
             )
 
 
-def _pruned(config: Config, report: "Report", held: Collection[str], *, force: bool) -> int:
-    """How many documents went because the source does not hold them."""
+def _pruned(config: Config, report: "Report", held: Collection[str], *, force: bool) -> tuple[int | None, Stop | None]:
+    """How many documents went because the source does not hold them; or why none did."""
     from bartizan_connector.documents.documents import Documents
 
     doubt = None
@@ -207,12 +207,16 @@ def _pruned(config: Config, report: "Report", held: Collection[str], *, force: b
     elif not held:
         doubt = "the source holds no document, so all would go"
     if doubt and not force:
-        raise Stop(f"nothing was pruned: {doubt}. Mend that and run again, or add --force if it is meant")
-    with Documents(config) as documents:
-        outcome = documents.prune(held)
+        why = f"nothing was pruned: {doubt}. Mend that and run again, or add --force if it is meant"
+        return None, Stop(why)
+    try:
+        with Documents(config) as documents:
+            outcome = documents.prune(held)
+    except Stop as error:
+        return None, error
     if outcome.stale:
         err.print(f"{outcome.stale:,} documents were changed meanwhile and stay", markup=False, style="yellow")
-    return outcome.deleted
+    return outcome.deleted, None
 
 
 def _verdict(report: "Report", source: "Source") -> str | None:

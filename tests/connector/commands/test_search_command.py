@@ -190,7 +190,7 @@ def test_doctor_commits_to_the_words(project: Project, capsys: pytest.CaptureFix
     assert "a run was cut off at 1 ids" in capsys.readouterr().out
     (folder / "meta.json").write_text("{")
     assert project.run("doctor") == 1
-    assert "remove that folder and ingest again" in capsys.readouterr().out
+    assert "lexical to a new folder and ingest again" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("command", ["search", "doctor"])

@@ -355,7 +355,7 @@ def test_what_stands_in_the_way_is_no_place_that_can_be_written(
     if key == "dead_letters":
         project.replace('path = "corpus.jsonl"', f'path = "corpus.jsonl"\ndead_letters = "{place}"')
     else:
-        line = f'uri = "{place}"' if key == "uri" else f'uri = "memory:"\nlexical = "{place}"'
+        line = f'uri = "{place}"' if key == "uri" else f'uri = "index.bartizan"\nlexical = "{place}"'
         project.replace('uri = "memory:"', line)
     found = [each for each in configuration.examine(project.file) if "cannot be written" in each.what]
     (finding,) = found

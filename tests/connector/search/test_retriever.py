@@ -158,7 +158,7 @@ def test_one_leg_can_be_asked_for_and_answers_at_its_own_scores(hybrid: Retrieve
     assert [(result.id, result.score) for result in answer] == [("copy", 3.0), ("join", 1.0), ("walk", 1.0)]
     assert set(answer.latency_ms.legs) == {"lexical"}
     assert answer.latency_ms.encode == 0
-    both = hybrid.search("copy a file", legs=["lexical", "dense", "dense"])
+    both = hybrid.search("copy a file", legs=["lexical", "dense"])
     assert both.results == hybrid.search("copy a file").results
 
 

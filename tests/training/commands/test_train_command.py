@@ -174,7 +174,8 @@ def test_the_help_is_enough_to_begin() -> None:
 def test_ctrl_c_says_how_to_go_on_and_that_works(
     bench: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["train", "scalingnote", "--tower", str(bench / "tower"), "--data", str(bench / "data")]
+    few = toy.with_keys(toy.CONTRASTIVE, steps=1)
+    words = ["train", str(toy.recipe(bench, few))]
     words += ["--out", str(bench / "broken-off"), "--threads", "1"]
 
     def broken_off(*_: object) -> None:

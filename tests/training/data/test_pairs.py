@@ -56,7 +56,7 @@ def test_negatives_of_other_queries_altogether_are_refused(folder: Path) -> None
 def test_a_malformed_line_of_negatives_is_named(folder: Path, line: str) -> None:
     mined = folder / "negatives.jsonl"
     write(mined, [line])
-    with pytest.raises(WrongUse, match=r"negatives.jsonl:1: expected \{\"query\": id"):
+    with pytest.raises(WrongUse, match=r"negatives.jsonl:1: expected a line \{\"query\": id"):
         read_pairs(pairs_table(folder, negatives=mined))
 
 

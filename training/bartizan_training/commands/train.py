@@ -48,8 +48,7 @@ def train(
     towers of a causal language model; `tas_balanced` learns from the teachers that `cross_encoder`, `score` and
     `late_interaction` make, by the topics of `cluster`; `pretrain` makes a small language model where there is none,
     and a recipe that begins with it needs no tower. Each step takes the newest towers, or what it names of an
-    earlier step. Every key of every kind, with its default, stands in docs/recipes.md; relative paths are relative to
-    the recipe's file.
+    earlier step. Every key, with its default, stands in docs/recipes.md; paths are relative to the recipe's file.
 
     To begin: bartizan train scalingnote-small --data BEIR_FOLDER --out RUN
 
@@ -57,11 +56,10 @@ def train(
     many texts as these use. Steps that train nothing (mine, score, cluster) do all of their work. --dry-run counts
     examples and tokens, measures some of them on the real towers, and says how long the recipe will take.
 
-    The recipe as it was run is RUN/recipe.toml: copy it, change it, and train from the copy.
-
-    RUN/towers/query and RUN/towers/document are the towers, for `bartizan eval`, `export` and `ingest`.
-    RUN/metrics.jsonl has the losses. A run that was killed goes on with the same command and --resume, and ends with
-    the same weights as if it had not been (on CPU, to the last bit). The same seed gives the same towers.
+    The recipe as it was run is RUN/recipe.toml: copy it, change it, and train from the copy. RUN/towers/query and
+    RUN/towers/document are the towers, for `bartizan eval`, `export` and `ingest`; RUN/metrics.jsonl has the losses. A
+    run that was killed goes on with the same command and --resume, and ends with the same weights as if it had not
+    been (on CPU, to the last bit). The same seed gives the same towers.
 
     A GPU is used when there is one. Several: accelerate launch --num_processes 4 -m bartizan_connector train …
     With --shard each holds only its part of the weights, the gradients and the optimiser's state.
@@ -73,8 +71,7 @@ def train(
 
     loaded = _recipe(recipe, tower, data, seed, limit)
     if dry_run:
-        _show_forecast(loaded)
-        return
+        return _show_forecast(loaded)
     if out is None:
         raise WrongUse("give --out RUN, the folder that the run makes; or --dry-run, which writes nothing")
     with interruptible("go on with the same command and --resume: what the last checkpoint holds is not trained again"):

@@ -230,7 +230,7 @@ def test_a_folder_that_is_no_word_index_is_refused_with_the_way_out(tmp_path: Pa
         with pytest.raises(Stop, match=r"set \[backend\] lexical to a new folder"):
             use()
     (tmp_path / "file").write_text("")
-    with pytest.raises(Stop, match="cannot be used"):
+    with pytest.raises(Stop, match="is no folder; set"):
         WordIndex(tmp_path / "file", "docs").upsert([row("a", "word")])
 
 

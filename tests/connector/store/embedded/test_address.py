@@ -45,7 +45,6 @@ def test_the_default_is_the_embedded_store() -> None:
 @pytest.mark.parametrize(
     ("uri", "told"),
     [
-        ("", "is empty"),
         ("  ", "is empty"),
         ("milvus-lite:", "is empty"),
         ("some/folder/", "must be the path of a file"),
