@@ -50,7 +50,7 @@ USES = [
         ("repo pin {repo} tiny one", 2, "VERSION.*must be a whole number"),
         ("repo pin {repo} tiny -1", 2, "-1"),
         ("repo prune nowhere", 2, "nowhere"),
-        ("repo prune {repo} --keep -1", 2, "must be greater than or equal to \d, but .-1. came"),
+        ("repo prune {repo} --keep -1", 2, r"must be greater than or equal to \d, but .-1. came"),
     ),
     *uses(
         "deploy",

@@ -130,8 +130,8 @@ USES = [
     ),
     *uses(
         "demo",
-        ("demo --seed -1", 2, "must be greater than or equal to \d, but .-1. came"),
-        ("demo --threads -1", 2, "must be greater than or equal to \d, but .-1. came"),
+        ("demo --seed -1", 2, r"must be greater than or equal to \d, but .-1. came"),
+        ("demo --threads -1", 2, r"must be greater than or equal to \d, but .-1. came"),
         ("demo --out corpus.jsonl", 2, "corpus.jsonl is a file; give the demo another --out"),
         ("demo --out .", 2, "is not empty and no demo made it"),
         ("demo --out {export}", 2, "is not empty and no demo made it"),

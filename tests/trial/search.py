@@ -134,7 +134,7 @@ USES = [
         ("eval {data} --tower {export} --out /proc/x.json", 1, "cannot write /proc/x.json"),
         ("eval {data} --tower {export} --relevant-from 0", 2, "a document is relevant from grade 1"),
         ("eval {data} --tower {export} --relevant-from 9", 2, "its highest grade is 1"),
-        ("eval {data} --tower {export} --threads -1", 2, "must be greater than or equal to \d, but .-1. came"),
+        ("eval {data} --tower {export} --threads -1", 2, r"must be greater than or equal to \d, but .-1. came"),
     ),
     *_beir("corpus.jsonl is empty", name="no documents", corpus=""),
     *_beir("queries.jsonl is empty", name="no queries", queries=""),

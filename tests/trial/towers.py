@@ -33,7 +33,7 @@ USES = [
         ("tower import minilm --out t --kind dence", 2, "--kind 'dence' is not one of dense, sparse"),
         ("tower import minilm --out t --pooling avg", 2, "--pooling 'avg' is not one of cls, mean"),
         ("tower import minilm --out t --similarity euclid", 2, "not one of cosine, dot"),
-        ("tower import minilm --out t --max-tokens 0", 2, "must be greater than or equal to \d, but .0. came"),
+        ("tower import minilm --out t --max-tokens 0", 2, r"must be greater than or equal to \d, but .0. came"),
         ("tower import minilm --out t --special-tokens off", 2, "not one of template, none"),
         ("tower import minilm --out t --layers a", 2, "--layers 'a': expected numbers and ranges as in 0-5,11"),
         ("tower import minilm --out t --layers ''", 2, "expected numbers and ranges"),

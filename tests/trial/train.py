@@ -62,7 +62,7 @@ USES = [
         (
             "train scalingnote --out run --tower {toy}/tower --data {toy}/data --threads -1",
             2,
-            "must be greater than or equal to \d, but .-1. came",
+            r"must be greater than or equal to \d, but .-1. came",
         ),
         ("train scalingnote --out run --tower {toy}/tower --data {toy}/data --resume", 2, "layers"),
         ("train r.toml --out run", 2, "name: is missing", {"files": {"r.toml": ""}, "name": "an empty recipe"}),

@@ -44,25 +44,24 @@ def train(
 
     A recipe is a TOML file with a name, a seed, a tower to start from and a list of steps: `contrastive` trains
     query and document tower on judged pairs, `distil_query` makes a small query tower out of the large one, `refine`
-    trains it further against the frozen documents, `mine` looks for hard negatives; `adapt` and `splade` make sparse
-    towers of a causal language model; `tas_balanced` learns from the teachers that `cross_encoder`, `score` and
-    `late_interaction` make, by the topics of `cluster`; `pretrain` makes a small language model where there is none,
-    and a recipe that begins with it needs no tower. Each step takes the newest towers, or what it names of an
-    earlier step. Every key, with its default, stands in docs/recipes.md; paths are relative to the recipe's file.
+    trains it further against the frozen documents, `mine` looks for hard negatives; `adapt`, `calibrate` and `splade`
+    make sparse towers of a causal language model; `tas_balanced` learns from the teachers that `cross_encoder`,
+    `score` and `late_interaction` make, by the topics of `cluster`; `pretrain` makes a small language model, and a
+    recipe that begins with it needs no tower. Each step takes the newest towers, or what it names of an earlier step.
+    Every key, with its default, stands in docs/recipes.md; paths are relative to the recipe's file.
 
     To begin: bartizan train scalingnote-small --data BEIR_FOLDER --out RUN
 
-    --limit N makes a try-out: no step that trains takes more than N optimiser steps, and distil_query reads only as
-    many texts as these use. Steps that train nothing (mine, score, cluster) do all of their work. --dry-run counts
-    examples and tokens, measures some of them on the real towers, and says how long the recipe will take.
+    --limit N makes a try-out: at most N optimiser steps for each step that trains, and only as many texts to distil on
+    as these use; mine, score and cluster do all of their work. --dry-run counts examples and tokens, measures some of
+    them on the real towers, and says how long the recipe will take.
 
     The recipe as it was run is RUN/recipe.toml: copy it, change it, and train from the copy. RUN/towers/query and
     RUN/towers/document are the towers, for `bartizan eval`, `export` and `ingest`; RUN/metrics.jsonl has the losses. A
     run that was killed goes on with the same command and --resume, and ends with the same weights as if it had not
     been (on CPU, to the last bit). The same seed gives the same towers.
 
-    A GPU is used when there is one. Several: accelerate launch --num_processes 4 -m bartizan_connector train …
-    With --shard each holds only its part of the weights, the gradients and the optimiser's state.
+    A GPU is used where there is one. Several: accelerate launch --num_processes 4 -m bartizan_connector train …
     """
     require_installed((*NEEDED, "accelerate"), "train")
     from accelerate import PartialState

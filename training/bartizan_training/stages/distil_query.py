@@ -27,6 +27,7 @@ from bartizan_training.embedding import arithmetic, by_piece, capped, encode
 from bartizan_training.frozen import Frozen, freeze
 from bartizan_training.losses import alignment, token_gap
 from bartizan_training.settings import Alignment, Published, Start, TextSource
+from bartizan_training.stages.first_head import lay
 from bartizan_training.stages.stage import Batch, Embedded, Stage, TrainingStep
 from bartizan_training.step import FromTowers, Place, Taken, under_key
 from bartizan_training.towers import PlannedTower, Towers, TrainedTowers
@@ -127,6 +128,9 @@ class DistilQueryStage(Stage):
         else:
             frozen = Frozen(tower=start.query, role="query", texts=texts, raw=True, precision=table.precision)
             self._teacher = freeze(frozen, place)
+            if _has_new_head(table, self._space):
+                device = place.accelerator.device
+                lay(self.student, self._tokens, self._teacher, place.budget(table), device)
 
     def batch(self, number: int) -> Batch:
         """This process's texts, and where the teacher puts them."""
@@ -201,6 +205,12 @@ def _require_same_tokens(student: PlannedTower, teacher: PlannedTower) -> None:
         )
 
 
+def _has_new_head(table: DistilQuery, space: TowerSpec) -> bool:
+    """Whether the student comes without a head to the document tower's size."""
+    folder = table.student_folder
+    return folder is not None and TowerSpec.read(folder).dim != space.dim
+
+
 def _student(table: DistilQuery, start: Towers) -> Tower:
     """A tower for queries alone, with vectors of the document tower's size and similarity."""
     space = start.document.spec
@@ -208,7 +218,7 @@ def _student(table: DistilQuery, start: Towers) -> Tower:
     origin = Tower.load(folder) if folder else start.query.cut(table.layers or ())
     spec = origin.spec
     head = origin.head
-    if spec.dim != space.dim:
+    if _has_new_head(table, space):
         head = nn.Linear(origin.backbone.config.hidden_size, space.dim)
     design = Design(
         name=spec.name,
