@@ -11,7 +11,6 @@ from bartizan_connector import (
     FieldSpec,
     Leg,
     MemoryBackend,
-    MilvusBackend,
     OnnxEncoder,
     Retriever,
     TowerSpec,
@@ -19,6 +18,7 @@ from bartizan_connector import (
 from bartizan_connector.commands.ingest import ingest_all
 from bartizan_connector.encode.settings import OnnxSettings, encoder_settings
 from bartizan_connector.store.embedded import EmbeddedBackend
+from bartizan_connector.store.milvus import MilvusBackend
 from bartizan_connector.stream.jsonl import JsonlSource
 from bartizan_encoders.local import TorchEncoder
 from bartizan_encoders.tower import Tower

@@ -13,7 +13,6 @@ import pytest
 from bartizan_connector import Config, Documents, Retry, WrongUse
 from bartizan_connector.config.towers import collection_of, open_encoders
 from bartizan_connector.documents.outcome import Outcome, Refusal
-from bartizan_connector.search.configured import open_words
 from bartizan_connector.store.embedded import EmbeddedBackend
 from bartizan_connector.store.filters import Compare
 from bartizan_connector.stream.sources import open_source
@@ -61,7 +60,7 @@ def test_what_is_put_is_got_counted_scanned_found_and_removed(uri: str, tmp_path
         assert documents.get(["c", "never", "a"]) == {"c": TEXTS[2] | {"title": ""}, "a": TEXTS[0]}
         assert (documents.count(), documents.count("year > 1"), documents.count(Compare("year", "==", 9))) == (3, 2, 0)
         assert ids(documents.scan("year < 3")) == ["a", "b"]
-        assert documents.search("one tower", k=1)[0].id == "a"
+        assert documents.search("one one tower", k=1)[0].id == "a"
         legs = None if uri == "memory:" else ["lexical"]
         assert [hit.id for hit in documents.search("towers", legs=legs, filter="year == 2")] == ["b"]
         assert documents.put([TEXTS[1] | {"text": "three"}]) == Outcome(written=1)
@@ -89,8 +88,11 @@ def test_the_rest_is_written_and_each_refusal_has_the_reason_that_a_file_gets(ur
         outcome = documents.put([TEXTS[0], *BAD, TEXTS[1]])  # type: ignore[list-item]
         assert (outcome.written, ids(documents.scan())) == (2, ["a", "b"])
     (tmp_path / "docs.jsonl").write_text("\n".join(map(json.dumps, BAD)), encoding="utf-8")
-    environment = {"BARTIZAN__SOURCE__PATH": str(tmp_path / "docs.jsonl"), "BARTIZAN__BACKEND__LEXICAL": ""}
+    environment = {
+        "BARTIZAN__SOURCE__PATH": str(tmp_path / "docs.jsonl"),
+    }
     config = Config.load(tmp_path / "bartizan.toml", environment)
+    config = config.model_copy(update={"backend": config.backend.model_copy(update={"lexical": None})})
     with closing(config.backend.open()) as backend, closing(open_source(config)) as source:
         run(source, open_encoders(config, "document"), backend, collection_of(config))
     letters = [json.loads(line) for line in (tmp_path / "docs.jsonl.dead.jsonl").read_text().splitlines()]
@@ -114,7 +116,7 @@ def test_it_is_awaited_too(uri: str, tmp_path: Path) -> None:
             assert list(await documents.aget(["a"])) == ["a"]
             assert await documents.acount("year > 1") == 2
             assert sorted([str(document["_id"]) async for document in documents.ascan()]) == ["a", "b", "c"]
-            answers = await asyncio.gather(*(documents.asearch(text, k=1) for text in ("one tower", "of the two")))
+            answers = await asyncio.gather(*(documents.asearch(text, k=1) for text in ("one one tower", "of the two")))
             assert [answer[0].id for answer in answers] == ["a", "c"]
             assert await documents.adelete(["a"]) == Outcome(deleted=1)
             assert await documents.aprune(["b"]) == Outcome(deleted=1)
@@ -215,9 +217,9 @@ def test_an_error_of_the_callers_own_stops_the_stream_and_keeps_what_was_committ
 def test_closed_is_closed(tmp_path: Path) -> None:
     documents = opened("memory:", tmp_path)
     documents.put(TEXTS)
+    assert documents.count() == 3
     documents.close()
     documents.close()
     for call in (lambda: documents.put(TEXTS), documents.count, lambda: documents.search("x"), documents.drop):
         with pytest.raises(WrongUse, match="are closed"):
             call()
-    assert open_words(documents.config) is not None

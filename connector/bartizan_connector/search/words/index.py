@@ -3,6 +3,7 @@
 Filters are evaluated here, on the stored fields, by the same code as everywhere else.
 """
 
+import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -228,8 +229,8 @@ class WordIndex:
     def _is_index(self) -> bool:
         """Whether `meta.json` is Tantivy's; other programs call files so too."""
         try:
-            return bool(tantivy.Index.exists(str(self._folder)))
-        except (ValueError, OSError):
+            return "schema" in json.loads((self._folder / "meta.json").read_bytes())
+        except (ValueError, TypeError, OSError):
             return False
 
     def _is_ours(self, owner: str | None) -> bool:
