@@ -16,6 +16,27 @@ _WRONG = {
     "search": "x --config nowhere.toml",
     "eval": "nowhere --tower {export}",
     "doctor": "--config nowhere.toml",
+    "init": "nowhere --out new.toml",
+    "verify": "nowhere.toml",
+    "mine": "nowhere --tower {tower} --out mined.jsonl",
+    "study scaling": "nowhere --data {data} --out s",
+    "study fraction": "nowhere --data {data} --out s",
+    "study quantised": "--tower nowhere --data {data}",
+    "tower cut": "nowhere --dim 4 --out t",
+    **{
+        f"collection {verb}": f"{words} --config nowhere.toml"
+        for verb, words in {
+            "list": "",
+            "show": "",
+            "count": "",
+            "get": "d1",
+            "put": "corpus.jsonl",
+            "delete": "d1",
+            "drop": "--yes",
+            "compact": "",
+            "backup": "copy.bartizan",
+        }.items()
+    },
 }
 """Each command as it cannot work: that is told however quiet it is to be."""
 

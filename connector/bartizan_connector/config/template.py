@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bartizan_connector.base.errors import WrongUse
+from bartizan_connector.base.tables import check
 from bartizan_connector.encode.settings import DEFAULT_ENGINE, engine_of
 from bartizan_connector.space.spec import TowerSpec
 from bartizan_connector.store.settings import BackendSettings
@@ -74,7 +75,7 @@ def template(towers: Sequence[Path], beside: Path, *, name: str, uri: str, sourc
             parts.append(_TOWERS_APART.format(**{role: _text(engine) for role, engine in chosen.items()}))
             encoders |= {engine: engine for engine in chosen.values()}
     parts += [f"\n[encoders.{name}]\nengine = {_text(engine)}\n" for name, engine in sorted(encoders.items())]
-    words = _OWN_WORDS if BackendSettings(uri=uri).is_embedded else _NO_WORDS
+    words = _OWN_WORDS if check(BackendSettings, {"uri": uri}, Path("--uri")).is_embedded else _NO_WORDS
     parts += [_BACKEND.format(uri=_text(uri), lexical=words), _SEARCH, _SOURCE.format(path=_text(source))]
     return "".join(parts)
 

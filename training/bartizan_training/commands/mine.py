@@ -45,7 +45,7 @@ def mine(
     the collection's vectors.
     """
     require_installed((*NEEDED, "accelerate"), "train")
-    _check(out, teacher)
+    _check(out, teacher, teacher_margin, keep)
     import torch
 
     if threads:
@@ -76,7 +76,7 @@ def _write(out: Path, found: dict[str, list[str]]) -> None:
     )
 
 
-def _check(out: Path, teacher: Path | None) -> None:
+def _check(out: Path, teacher: Path | None, margin: float, keep: Path | None) -> None:
     """Refuse what nothing can be written to or read from."""
     if out.suffix not in (".jsonl", ".tsv"):
         raise WrongUse(f"--out {out}: expected a name that ends in .jsonl or .tsv")
@@ -84,6 +84,10 @@ def _check(out: Path, teacher: Path | None) -> None:
         raise WrongUse(f"--out {out}: the folder {out.parent} is not there")
     if teacher is not None and not teacher.is_dir():
         raise WrongUse(f"--teacher {teacher} is not a folder; give what a cross_encoder step has made")
+    if margin and teacher is None:
+        raise WrongUse(f"--teacher-margin {margin:g} is about the scores of a teacher; give --teacher too")
+    if keep is not None and keep.exists() and not keep.is_dir():
+        raise WrongUse(f"--keep {keep} is a file; give a folder")
 
 
 def _mined(

@@ -10,6 +10,7 @@ from bartizan_connector.base.console import out as stdout
 from bartizan_connector.base.errors import WrongUse, require_installed
 from bartizan_encoders import NEEDED
 from bartizan_training.commands.quantised import quantised
+from bartizan_training.commands.train import require_start
 
 study = typer.Typer(no_args_is_help=True, help="Answer a question by several runs of a recipe.")
 
@@ -45,6 +46,7 @@ def scaling(
         raise WrongUse(f"--layers takes whole numbers and --shares numbers, with commas between: {error}") from error
     if not all(0 < part <= 1 for part in parts) or not all(size > 0 for size in sizes):
         raise WrongUse(f"--shares {shares} and --layers {layers}: a share is above 0 and at most 1, a size at least 1")
+    require_start(tower)
     loaded = Recipe.load(find(recipe), tower=tower, data=data)
     show(Scaling(recipe=loaded, data=data, out=out, layers=sizes, shares=parts, split=split).run())
     stdout.print(f"written to {out / 'study.json'} and {out / 'scaling.svg'}", markup=False)
@@ -76,6 +78,7 @@ def fraction(
         shares = [float(part) for part in fractions.split(",")]
     except ValueError as error:
         raise WrongUse(f"--fractions {fractions!r}: expected numbers, as in 0.1,1") from error
+    require_start(tower)
     loaded = Recipe.load(find(recipe), tower=tower, data=data)
     report = FractionStudy(
         recipe=loaded, out=out, fractions=shares, elsewhere=tuple(map(Path.absolute, elsewhere or ())), split=split

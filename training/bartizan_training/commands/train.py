@@ -52,9 +52,8 @@ def train(
 
     To begin: bartizan train scalingnote-small --data BEIR_FOLDER --out RUN
 
-    --limit N makes a try-out: at most N optimiser steps for each step that trains, and only as many texts to distil on
-    as these use; mine, score and cluster do all of their work. --dry-run counts examples and tokens, measures some of
-    them on the real towers, and says how long the recipe will take.
+    --limit N makes a try-out: at most N optimiser steps for each step that trains (mine, score and cluster do all of
+    their work). --dry-run counts examples and tokens, times some on the real towers, and says how long it will take.
 
     The recipe as it was run is RUN/recipe.toml: copy it, change it, and train from the copy. RUN/towers/query and
     RUN/towers/document are the towers, for `bartizan eval`, `export` and `ingest`; RUN/metrics.jsonl has the losses. A
@@ -79,15 +78,21 @@ def train(
         _show(out)
 
 
+def require_start(tower: str | None) -> None:
+    """Refuse a start that is neither a folder nor the name of a published model."""
+    from bartizan_training.settings import is_published
+
+    if tower is not None and not Path(tower).is_dir() and not is_published(tower):
+        raise WrongUse(f"--tower {tower} is not a folder")
+
+
 def _recipe(recipe: str, tower: str | None, data: Path | None, seed: int | None, limit: int | None) -> "Recipe":
     """The recipe with what the command line says in the place of its own."""
     from bartizan_training.recipe import Recipe, find, shipped
-    from bartizan_training.settings import is_published
 
     if data is not None and not data.is_dir():
         raise WrongUse(f"--data {data} is not a folder")
-    if tower is not None and not Path(tower).is_dir() and not is_published(tower):
-        raise WrongUse(f"--tower {tower} is not a folder")
+    require_start(tower)
     path = find(recipe)
     if path in shipped().values() and data is None:
         raise WrongUse(f"the shipped recipe {path.stem} names no data of its own; give --data BEIR_FOLDER")
