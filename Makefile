@@ -81,8 +81,9 @@ soak: env triton-env
 gpu: env
 	$(VENV)/pytest -m gpu
 	@if $(VENV)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; \
-	then $(VENV)/python -m benchmarks training_throughput; \
-	else echo "no CUDA device: the benchmark of training was left out"; fi
+	then $(VENV)/python -m benchmarks training_throughput && \
+	  $(VENV)/python -m benchmarks recipes --recipe scalingnote-small --recipe csplade-small --collection nfcorpus; \
+	else echo "no CUDA device: the benchmarks of training were left out"; fi
 
 lock: .tools/bin/uv
 	.tools/bin/uv pip compile pyproject.toml --extra all --group dev --universal --python-version 3.11 \

@@ -29,12 +29,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHMARKS))
     parser.add_argument("--demo", type=Path, default=Path("bartizan-demo"), help="what `bartizan demo` left")
+    parser.add_argument("--collection", default="scifact", help="recipes: learn from this collection, and judge on it")
     parser.add_argument("--sizes", help="rows of embedded_store, e.g. 5000,100000")
     parser.add_argument("--recipe", action="append", default=[], help="recipes: only this one; may be given again")
     given = parser.parse_args(arguments)
     if unknown := [name for name in given.names if name not in BENCHMARKS]:
         parser.error(f"unknown benchmark {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
-    options: dict[str, tuple[Any, ...]] = {"query_tower": (given.demo,), "recipes": (given.recipe,)}
+    options: dict[str, tuple[Any, ...]] = {"query_tower": (given.demo,), "recipes": (given.recipe, given.collection)}
     if given.sizes:
         options["embedded_store"] = ([int(size) for size in given.sizes.split(",")],)
     code = 0

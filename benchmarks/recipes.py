@@ -35,13 +35,17 @@ def small() -> tuple[str, ...]:
     return tuple(name for name in shipped() if name.endswith("-small"))
 
 
-def run(names: Sequence[str] = (), *, data: Path | None = None, work: Path = WORK) -> None:
+def run(
+    names: Sequence[str] = (), collection: str = COLLECTION, *, data: Path | None = None, work: Path = WORK
+) -> None:
     """Train and judge each recipe, and write the result down after each."""
     if unknown := [name for name in names if name not in small()]:
         raise WrongUse(f"no small recipe is called {', '.join(unknown)}; there are {', '.join(small())}")
-    folder = data or data_folder() / COLLECTION
+    folder = data or data_folder() / collection
+    work = work if collection == COLLECTION else work / collection
     chosen = names or small()
-    record = Record("recipes" if len(chosen) > 1 else f"recipes-{chosen[0]}")
+    elsewhere = "" if collection == COLLECTION else f"-{collection}"
+    record = Record(("recipes" if len(chosen) > 1 else f"recipes-{chosen[0]}") + elsewhere)
     rows: list[dict[str, str]] = []
     results: dict[str, Any] = {}
     for name in chosen:

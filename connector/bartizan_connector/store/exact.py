@@ -63,16 +63,28 @@ def near_best(approximate: Floats, k: int, slack: float) -> Positions:
     return np.flatnonzero(~(approximate < least))
 
 
+class SparseTable:
+    """Sparse vectors laid end to end, for one query after the other."""
+
+    def __init__(self, documents: Sequence[SparseVector]) -> None:
+        self._count = len(documents)
+        self._owner = np.repeat(np.arange(self._count), [len(document.indices) for document in documents])
+        empty = [np.zeros(0, dtype=np.int64)], [np.zeros(0)]
+        self._terms = np.concatenate([document.indices for document in documents] or empty[0])
+        values = np.concatenate([document.weights for document in documents] or empty[1])
+        self._values = values.astype(np.float64)
+
+    def scores(self, query: SparseVector, dim: int) -> npt.NDArray[np.float64]:
+        """The inner product of the query with each."""
+        weights = np.zeros(dim)
+        weights[query.indices] = query.weights
+        products = weights[self._terms] * self._values
+        return np.bincount(self._owner, weights=products, minlength=self._count).astype(np.float64)
+
+
 def sparse_scores(query: SparseVector, documents: Sequence[SparseVector], dim: int) -> npt.NDArray[np.float64]:
     """The inner product of one sparse query with each document."""
-    if not documents:
-        return np.zeros(0)
-    weights = np.zeros(dim)
-    weights[query.indices] = query.weights
-    owner = np.repeat(np.arange(len(documents)), [len(document.indices) for document in documents])
-    terms = np.concatenate([document.indices for document in documents])
-    values = np.concatenate([document.weights for document in documents]).astype(np.float64)
-    return np.bincount(owner, weights=weights[terms] * values, minlength=len(documents)).astype(np.float64)
+    return SparseTable(documents).scores(query, dim)
 
 
 def best(scores: npt.NDArray[np.float64], k: int) -> tuple[Positions, Floats]:

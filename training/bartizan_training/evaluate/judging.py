@@ -107,7 +107,8 @@ def search(queries: Vectors, documents: Documents, k: int = DEPTH) -> list[list[
         found, _ = exact.top_k(queries.values, documents.vectors.values, k)
         return [[int(position) for position in row] for row in found]
     if isinstance(queries.values, tuple) and isinstance(documents.vectors.values, tuple):
-        return [_search_sparse(query, documents.vectors.values, documents.dim, k) for query in queries.values]
+        table = exact.SparseTable(documents.vectors.values)
+        return [_search_sparse(query, table, documents.dim, k) for query in queries.values]
     raise WrongUse("dense and sparse vectors cannot be compared; give two towers of one kind")
 
 
@@ -156,7 +157,7 @@ def _gather(parts: Sequence[Vectors], order: Sequence[int]) -> np.ndarray | tupl
     return tuple(rows[position] for position in order)
 
 
-def _search_sparse(query: SparseVector, documents: Sequence[SparseVector], dim: int, k: int) -> list[int]:
+def _search_sparse(query: SparseVector, documents: exact.SparseTable, dim: int, k: int) -> list[int]:
     """Documents without a common term are no answer."""
-    positions, scores = exact.best(exact.sparse_scores(query, documents, dim), k)
+    positions, scores = exact.best(documents.scores(query, dim), k)
     return [int(position) for position in positions[scores > 0]]
