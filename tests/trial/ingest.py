@@ -29,7 +29,7 @@ USES = [
             ("source.path: must be a path, but .. came", 2, {'"corpus.jsonl"': '""'}),
             ("source.path: must be a path, but 3 came", 2, {'"corpus.jsonl"': "3"}),
             (
-                "the kind 'kafcka' is not known|must be 'jsonl', but 'kafcka' came",
+                "unknown kind 'kafcka'; known: jsonl, kafka|must be 'jsonl', but 'kafcka' came",
                 2,
                 {'path = "corpus': 'kind = "kafcka"\npath = "corpus'},
             ),

@@ -87,7 +87,11 @@ def _configurations() -> Iterator[Use]:
             continue
         for model in _tables_in(field.annotation):
             for key in model.model_fields:
-                yield _variable(f"{table}__{key}", '{"nonsense": 1}', rf"\b{table}\.{key}(\.[\w]+)*: (must|unknown|.*)")
+                yield _variable(
+                    f"{table}__{key}",
+                    '{"nonsense": 1}',
+                    rf"\b{table}\.{key}(\.[\w]+)*: |unknown key {table}\.{key};|unknown kind",
+                )
     for key in ("document_tower", "query_tower", "space_id", "document_encoder", "query_encoder"):
         yield _variable(f"spaces__dense__{key}", '{"nonsense": 1}', rf"spaces\.dense\.{key}: must")
     for engine, (model, needed) in _ENGINES.items():

@@ -87,7 +87,7 @@ USES = [
         ("train", 2, "Missing argument"),
         ("export", 2, "Missing argument"),
         ("eval", 2, "Missing argument"),
-        ("ingest one.toml two.toml", 2, "unexpected extra argument"),
+        ("ingest one.toml two.toml", 2, "expected - for standard input, but .two.toml. came"),
         ("doctor bartizan.toml", 2, "unexpected extra argument"),
     ),
     *uses(
@@ -120,8 +120,8 @@ USES = [
                 (
                     "BARTIZAN__SPACES__DENSE__DOCUMENT_TOWER",
                     "nowhere",
-                    2,
-                    "nowhere is not a tower: it has no tower.json",
+                    0,
+                    "degraded: no dense leg: nowhere is not a tower: it has no tower.json",
                 ),
                 ("BARTIZAN__BACKEND", "index", 2, "BARTIZAN__BACKEND: .*must be a table"),
             )

@@ -40,7 +40,8 @@ _CODE = Path(__file__).with_name("served_by_python.py")
 
 def require_name(name: str) -> None:
     """Refuse a name that no model of a server can have."""
-    require_name(name)
+    if not _NAME.fullmatch(name):
+        raise WrongUse(f"model name {name!r}: expected letters, digits, _, - and ., beginning with a letter or digit")
 
 
 def add_version(
@@ -49,8 +50,7 @@ def add_version(
     """The export as a new version of model `name` (by default the tower's own name); with `text`, there are models that
     take texts too. Several may export into one repository at once: one waits for the other."""
     name = name or model_name(export.spec)
-    if not _NAME.fullmatch(name):
-        raise WrongUse(f"model name {name!r}: expected letters, digits, _, - and ., beginning with a letter or digit")
+    require_name(name)
     repository.mkdir(parents=True, exist_ok=True)
     with alone_in(repository):
         return _add(repository, export, serving, name, text=text)
