@@ -9,7 +9,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -27,11 +26,11 @@ from transformers import AutoModel
 from bartizan_connector.base.errors import Stop
 from bartizan_connector.space.vectors import Floats
 from bartizan_encoders.hub import locate
+from tests.servers.environments import made
 from tests.servers.ports import free_ports
 
 ROOT = Path(__file__).parents[1]
 ENVIRONMENT = ROOT / ".venv-infinity"
-_MAKE_SECONDS = 900.0
 _START_SECONDS = 120.0
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 _STATES = "last_hidden_state"
@@ -40,16 +39,8 @@ _MODEL = "minilm"
 
 def environment() -> Path:
     """The server's program; made when it is missing."""
-    made = subprocess.run(
-        ["make", "--no-print-directory", "infinity-env", f"PYTHON={sys.executable}"],
-        cwd=ROOT,
-        timeout=_MAKE_SECONDS,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if made.returncode:
-        raise Stop(f"make infinity-env failed: {made.stderr.strip()[-500:]}")
+    if wrong := made("infinity-env"):
+        raise Stop(wrong)
     return ENVIRONMENT / "bin" / "infinity_emb"
 
 

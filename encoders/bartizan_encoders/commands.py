@@ -10,6 +10,7 @@ import typer
 from bartizan_connector.base.aside import refuse_foreign
 from bartizan_connector.base.console import err, out
 from bartizan_connector.base.errors import Stop, WrongUse, interruptible, require_installed
+from bartizan_connector.space.replacing import refuse_another
 from bartizan_connector.space.spec import SPEC_FILE, TowerSpec
 from bartizan_encoders import NEEDED
 
@@ -87,7 +88,7 @@ def import_(
     err.print(f"importing {source} …", markup=False)
     imported = import_tower(source, wishes)
     if not replace:
-        _refuse_another(out_folder, imported.spec)
+        refuse_another(out_folder, imported.spec)
     _describe(out_folder, imported.save(out_folder))
 
 
@@ -108,7 +109,7 @@ def cut(
     from bartizan_encoders.tower import Tower
 
     shorter = shortened(Tower.load(folder), dim)
-    _refuse_another(out_folder, shorter.spec)
+    refuse_another(out_folder, shorter.spec)
     _describe(out_folder, shorter.save(out_folder))
 
 
@@ -124,19 +125,6 @@ def show(
         out.print_json(json.dumps(facts, ensure_ascii=False))
     else:
         _describe(folder, spec)
-
-
-def _refuse_another(folder: Path, spec: TowerSpec) -> None:
-    """Refuse to write over a tower that gives other vectors."""
-    if not (folder / SPEC_FILE).exists():
-        return
-    way_out = "give a new folder, or --replace to write over it"
-    try:
-        there = TowerSpec.read(folder)
-    except Stop as damaged:
-        raise WrongUse(f"{folder} holds a tower that cannot be read ({damaged}); {way_out}") from damaged
-    if there.tower_id != spec.tower_id:
-        raise WrongUse(f"{folder} holds another tower, {there.tower_id}, than {spec.tower_id}; {way_out}")
 
 
 def _describe(folder: Path, spec: TowerSpec) -> None:

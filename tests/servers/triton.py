@@ -15,11 +15,11 @@ from contextlib import suppress
 from pathlib import Path
 
 from tests.needs import unavailable
+from tests.servers.environments import made
 from tests.servers.ports import free_ports
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = ROOT / ".venv-triton"
-_MAKE_SECONDS = 600.0
 _START_SECONDS = 60.0
 _STOP_SECONDS = 10.0
 
@@ -135,16 +135,8 @@ def _installed() -> tuple[Path, Path, Path]:
     """The server's Python, its packages, and the folder of that Python's own library; made when they are missing."""
     if sys.platform != "linux":
         unavailable("the wheel with the Triton server has no build for this platform")
-    made = subprocess.run(
-        ["make", "--no-print-directory", "triton-env", f"PYTHON={sys.executable}"],
-        cwd=ROOT,
-        timeout=_MAKE_SECONDS,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if made.returncode:
-        unavailable(f"make triton-env failed: {made.stderr[-2000:]}")
+    if wrong := made("triton-env"):
+        unavailable(wrong)
     python = ENVIRONMENT / "bin" / "python"
     ask = "import sysconfig; print(sysconfig.get_path('purelib'), sysconfig.get_config_var('LIBDIR'), sep='\\n')"
     site, libraries = subprocess.run([python, "-c", ask], capture_output=True, text=True, check=True).stdout.split(

@@ -16,19 +16,9 @@ from bartizan_training.stages.contrastive import Contrastive
 from bartizan_training.stages.pretrain import Pretrain
 from bartizan_training.step import Step
 from tests.training import toy
-from tests.training.test_train_page import PAGE, default_of, value_of
+from tests.training.test_train_page import PAGE, rendered
 
 TABLES: dict[str, type[BaseModel]] = {"pretrain": Pretrain, "pretrain: model": Size, "data: weak": Weak}
-
-
-def rendered(model: type[BaseModel]) -> list[str]:
-    bases = [base for base in (Step, Training) if issubclass(model, base)]
-    said = {key for base in bases for key in base.model_fields} | {"kind"}
-    return [
-        f"| `{key}` | {value_of(field.annotation)} | {default_of(field)} | {field.description} |"
-        for key, field in model.model_fields.items()
-        if key not in said
-    ]
 
 
 @pytest.mark.parametrize("heading", TABLES)
@@ -36,7 +26,7 @@ def test_the_table_under_each_heading_is_the_recipes(heading: str) -> None:
     sections = re.split(r"^#+ ", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE)
     (found,) = [part for part in sections if part.split("\n")[0].replace("`", "") == heading]
     rows = [line for line in found.split("\n") if line.startswith("| `")]
-    expected = rendered(TABLES[heading])
+    expected = rendered(TABLES[heading], (Step, Training))
     assert rows == expected, "the page should say:\n" + "\n".join(expected)
     assert all(field.description for field in TABLES[heading].model_fields.values())
 

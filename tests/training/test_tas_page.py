@@ -20,7 +20,7 @@ from bartizan_training.stages.triples import FromScores, FromTriples
 from bartizan_training.step import Step
 from bartizan_training.teachers.score import Score
 from tests.training import toy
-from tests.training.test_train_page import PAGE, default_of, value_of
+from tests.training.test_train_page import PAGE, rendered
 
 TABLES: dict[str, type[BaseModel]] = {
     "Every step that learns from triples": FromTriples,
@@ -37,23 +37,12 @@ TABLES: dict[str, type[BaseModel]] = {
 SAID_BEFORE = (Step, Training, FromTriples)
 
 
-def rendered(model: type[BaseModel]) -> list[str]:
-    """The table's rows as the page must have them; what is said for many kinds at once is not said again."""
-    bases = [base for base in SAID_BEFORE if issubclass(model, base) and model is not base]
-    said = {key for base in bases for key in base.model_fields} | {"kind"}
-    return [
-        f"| `{key}` | {value_of(field.annotation)} | {default_of(field)} | {field.description} |"
-        for key, field in model.model_fields.items()
-        if key not in said
-    ]
-
-
 @pytest.mark.parametrize("heading", TABLES)
 def test_the_table_under_each_heading_is_the_recipes(heading: str) -> None:
     sections = re.split(r"^#+ ", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE)
     (found,) = [part for part in sections if part.split("\n")[0].strip("`") == heading]
     rows = [line for line in found.split("\n") if line.startswith("| `")]
-    expected = rendered(TABLES[heading])
+    expected = rendered(TABLES[heading], SAID_BEFORE)
     assert rows == expected, "the page should say:\n" + "\n".join(expected)
     assert all(field.description for field in TABLES[heading].model_fields.values())
 

@@ -52,14 +52,14 @@ TABLES: dict[str, type[BaseModel]] = {
 }
 
 
-def rendered(model: type[BaseModel]) -> list[str]:
-    """The table's rows as the page must have them; what every step has is not said again for each kind."""
-    bases = [base for base in (FromTowers, Training) if issubclass(model, base) and model is not base]
-    inherited = {key for base in bases for key in base.model_fields}
-    fields = {key: field for key, field in model.model_fields.items() if key not in inherited | {"kind"}}
+def rendered(model: type[BaseModel], said_before: tuple[type[BaseModel], ...] = (FromTowers, Training)) -> list[str]:
+    """The table's rows as a page must have them; what is said for many kinds at once is not said again for each."""
+    bases = [base for base in said_before if issubclass(model, base) and model is not base]
+    said = {key for base in bases for key in base.model_fields} | {"kind"}
     return [
         f"| `{key}` | {value_of(field.annotation)} | {default_of(field)} | {field.description} |"
-        for key, field in fields.items()
+        for key, field in model.model_fields.items()
+        if key not in said
     ]
 
 

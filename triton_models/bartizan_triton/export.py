@@ -1,20 +1,20 @@
 """Export: a tower becomes a folder that is served without torch, after it has passed the parity gate."""
 
 import json
-from pathlib import Path
 
 import onnx
 import onnxruntime
 import torch
 
 from bartizan_connector.base.aside import folder_aside, refuse_foreign
-from bartizan_connector.base.errors import Stop, WrongUse
+from bartizan_connector.base.errors import WrongUse
 from bartizan_connector.base.paths import AnyPath, as_path
 from bartizan_connector.base.progress import progress
 from bartizan_connector.encode.export import MODEL_FILE, PARITY_FILE, SPEC_KEY
 from bartizan_connector.encode.golden import GOLDEN_FILE, golden_json, require_golden
 from bartizan_connector.encode.onnx import OnnxEncoder, session_options
-from bartizan_connector.space.spec import SPEC_FILE, Precision, TowerSpec
+from bartizan_connector.space.replacing import refuse_another
+from bartizan_connector.space.spec import Precision, TowerSpec
 from bartizan_encoders.tower import Tower
 from bartizan_triton.golden import golden_texts
 from bartizan_triton.graph import graph_of
@@ -38,7 +38,7 @@ def export_tower(
     tower = Tower.load(tower_folder, dtype=torch.float32)
     spec = tower.spec.at_precision(precision)
     if not replace:
-        _refuse_another(out, spec)
+        refuse_another(out, spec, export=True)
     model = graph_of(tower)
     if precision == "int8":
         role = next(iter(spec.roles))
@@ -62,22 +62,6 @@ def export_tower(
         tower.tokens.write(fresh)
         spec.write(fresh)
     return spec
-
-
-def _refuse_another(out: Path, spec: TowerSpec) -> None:
-    """Refuse to write over an export that gives other vectors."""
-    if not (out / SPEC_FILE).exists():
-        return
-    way_out = "give a new folder, or --replace to write over it"
-    try:
-        there = TowerSpec.read(out)
-    except Stop as damaged:
-        raise WrongUse(f"{out} holds an export that cannot be read ({damaged}); {way_out}") from damaged
-    if there.tower_id != spec.tower_id:
-        raise WrongUse(
-            f"{out} holds the export of another tower, '{there.name}' ({there.tower_id}, {there.precision}), than "
-            f"'{spec.name}' ({spec.tower_id}, {spec.precision}); {way_out}"
-        )
 
 
 def _stamp(model: onnx.ModelProto, spec: TowerSpec) -> None:
