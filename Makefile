@@ -67,15 +67,11 @@ test: env
 bench: env
 	$(VENV)/python -m benchmarks
 
-# Kills and rivals by the hundred, which tests try by twos and threes (one file a line), and 200,000 requests through the
-# real Triton server with the memory of both sides.
-SOAKS = \
-  tests/connector/store/embedded/test_kills.py \
-  tests/connector/stream/test_word_kills.py \
-  tests/connector/stream/test_two_writers.py
+# Kills and rivals by the hundred, which tests try by twos and threes, and 200,000 requests through the real Triton server
+# with the memory of both sides.
+SOAKS = embedded words writers
 soak: env triton-env
-	$(VENV)/python -m tests.soak --kills $${BARTIZAN_KILLS:-300}
-	BARTIZAN_KILLS=$${BARTIZAN_KILLS:-120} BARTIZAN_ROUNDS=$${BARTIZAN_ROUNDS:-25} $(VENV)/pytest -s -q --timeout 3000 $(SOAKS)
+	for soak in $(SOAKS); do $(VENV)/python -m tests.soak $$soak || exit 1; done
 	$(VENV)/python -m benchmarks soak_triton
 
 gpu: env

@@ -41,10 +41,10 @@ Table = Sequence[Mapping[str, str]]
 class Record:
     """One benchmark's run; written anew after each step, so that a run that is cut short leaves what it has."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, module: str = "benchmarks") -> None:
         self._name = f"{datetime.now(UTC):%Y-%m-%d}-{name}"
         self._stem: Path | None = None
-        self._facts = {"benchmark": name, **_facts()}
+        self._facts = {"benchmark": name, **_facts(module)}
 
     def write(self, results: Mapping[str, Any], tables: Mapping[str, Table]) -> None:
         """Save the numbers as JSON, and the tables (by title) for people."""
@@ -83,10 +83,10 @@ def _free(name: str) -> Path:
     raise AssertionError("numbers have no end")
 
 
-def _facts() -> dict[str, Any]:
+def _facts(module: str) -> dict[str, Any]:
     return {
         "began": _now(),
-        "command": shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]),
+        "command": shlex.join(["python", "-m", module, *sys.argv[1:]]),
         "commit": _commit(),
         "machine": {
             "cpu": _cpu(),
