@@ -14,6 +14,7 @@ BENCHMARKS = (
     "query_tower",
     "collections",
     "embedded_store",
+    "words",
     "training_throughput",
     "recipes",
     "adaptation",
