@@ -11,6 +11,7 @@ from typing import Any, Self, TypeVar
 
 from bartizan_connector.base.errors import WrongUse
 from bartizan_connector.config import Config
+from bartizan_connector.config.settings import ChunkSettings
 from bartizan_connector.config.towers import collection_of
 from bartizan_connector.documents.given import GivenSource, Session, several
 from bartizan_connector.documents.opening import Deferred, Fields, configured, lazy_encoders, read
@@ -23,6 +24,7 @@ from bartizan_connector.search.retriever import Retriever
 from bartizan_connector.store.backend import Backend, Leased, Store
 from bartizan_connector.store.collection import Collection, Document, Scalar
 from bartizan_connector.store.filters import Filter
+from bartizan_connector.stream.chunks import Cutter
 from bartizan_connector.stream.source import Message
 from bartizan_connector.stream.work import fill
 
@@ -51,6 +53,7 @@ class Documents:
         self._backend: Backend | None = None
         self._store: Store | None = None
         self._encoders = lazy_encoders(config)
+        self._cutter = Cutter.of(config)
         self._retriever: Retriever | None = None
         self._closed = False
 
@@ -68,11 +71,13 @@ class Documents:
         query_tower: str | Path | None = None,
         name: str = "documents",
         fields: Fields = (),
+        chunks: Mapping[str, Any] | ChunkSettings | None = None,
     ) -> Self:
         """A collection at this address (as `[backend] uri`: a path is a file of the embedded store), filled and
         searched by this tower: an export, or a tower as it was trained. `query_tower` answers queries in its place;
-        `fields` are typed and can be filtered by: `{"year": "int"}`, or FieldSpecs where there are defaults."""
-        return cls(configured(uri, tower, query_tower=query_tower, name=name, fields=fields))
+        `fields` are typed and can be filtered by: `{"year": "int"}`, or FieldSpecs where there are defaults. `chunks`:
+        how a long document becomes several rows, as `[chunks]`: `{"overlap": 32}`; `{}` for all defaults."""
+        return cls(configured(uri, tower, query_tower=query_tower, name=name, fields=fields, chunks=chunks))
 
     @property
     def store(self) -> Store:
@@ -229,7 +234,7 @@ class Documents:
             if isinstance(store, Leased):
                 after.callback(store.let_others_write)
             source = GivenSource(messages)
-            report = fill(store, source, encoders, words=words)
+            report = fill(store, source, encoders, words=words, cutter=self._cutter)
         return Outcome.of(report, source.refused)
 
     def _searching(self) -> Retriever:
@@ -270,7 +275,7 @@ class Documents:
 
 
 def _fielded(document: Document) -> Fielded:
-    return {"_id": document.id, **document.rows[0].fields}
+    return {"_id": document.id, **document.fields}
 
 
 def _borrowed(encoders: Mapping[str, Lazy[Any]]) -> dict[str, Lazy[Any]]:
