@@ -23,7 +23,7 @@ from bartizan_connector.search.request import checked_filter
 from bartizan_connector.search.retriever import Retriever
 from bartizan_connector.store.backend import Backend, Leased, Store
 from bartizan_connector.store.collection import Collection, Document, Scalar
-from bartizan_connector.store.filters import Filter
+from bartizan_connector.store.filters import And, Compare, Filter, leaves
 from bartizan_connector.stream.chunks import Cutter
 from bartizan_connector.stream.source import Message
 from bartizan_connector.stream.work import fill
@@ -33,6 +33,9 @@ Fielded = dict[str, Scalar]
 """A document as `put` takes it and `get` gives it: `_id`, `title`, `text`, and the declared fields."""
 
 _PAGE = 256
+_FIRST_CHUNKS = Compare("chunk", "==", 0)
+_OF_A_CHUNK = ("chunk", "text")
+"""In these the rows of one document differ."""
 
 
 class Documents:
@@ -114,8 +117,11 @@ class Documents:
         return {id: _fielded(found[id]) for id in wanted if id in found}
 
     def count(self, filter: str | Filter | None = None) -> int:
-        """How many documents pass the filter; one of several chunks counts once for each."""
-        return self._opened(create=False).count(checked_filter(filter, self.collection))
+        """How many documents pass the filter; one of several chunks counts once."""
+        passing, store = checked_filter(filter, self.collection), self._opened(create=False)
+        if passing is not None and any(leaf.field in _OF_A_CHUNK for leaf in leaves(passing)):
+            return sum(1 for _ in store.scan(passing))
+        return store.count(And((_FIRST_CHUNKS,) if passing is None else (_FIRST_CHUNKS, passing)))
 
     def scan(self, filter: str | Filter | None = None) -> Iterator[Fielded]:
         """Every document that passes, in any order, with bounded memory."""

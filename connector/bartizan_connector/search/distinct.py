@@ -29,8 +29,8 @@ def check_of_document(of_document: str) -> None:
 
 def documents(ask: Ask, k: int, filter: Filter | None, of_document: OfDocument = "max") -> list[Hit]:
     """The k best documents, each at its best chunk (`max`) or its `first`. Where no document has a second chunk among
-    the rows, they are asked for once. Else for more of them, until there are k documents or no more rows; and beyond the
-    most rows of one answer, for those of other documents."""
+    the rows, they are asked for once. Else for more of them, until there are k documents or no more rows; and beyond
+    the most rows of one answer, for those of other documents."""
     if of_document == "first":
         return best_chunks(ask(k, _both(filter, _FIRST)))[:k]
     found: list[Hit] = []
@@ -53,7 +53,8 @@ def _grown(ask: Ask, k: int, filter: Filter | None) -> tuple[list[Hit], bool]:
             return found, len(hits) < rows
         if rows >= MAX_RESULTS:
             return found, False
-        rows = min(MAX_RESULTS, max(2 * rows, ceil(_SPARE * k * rows / len(found))))
+        wanted = ceil(_SPARE * k * rows / len(found))
+        rows = min(MAX_RESULTS, max(2 * rows, min(wanted, 4 * rows)))
 
 
 def _both(one: Filter | None, other: Filter) -> Filter:

@@ -92,7 +92,7 @@ def matches(filter: Filter, fields: Mapping[str, Scalar]) -> bool:
 def check(filter: Filter, collection: Collection) -> None:
     """Refuse a filter that names an unknown field or compares it with a constant of another type."""
     types: dict[str, FieldType] = {**KEYS, **{spec.name: spec.type for spec in collection.fields}}
-    for leaf in _checked_leaves(filter):
+    for leaf in leaves(filter):
         if leaf.field not in types:
             raise WrongUse(f"unknown field '{leaf.field}' in the filter; the collection has {', '.join(sorted(types))}")
         kind = types[leaf.field]
@@ -120,7 +120,7 @@ def parse(text: str) -> Filter:
         raise WrongUse(told(text, str(error))) from error
 
 
-def _checked_leaves(filter: Filter) -> Iterator[Compare | In]:
+def leaves(filter: Filter) -> Iterator[Compare | In]:
     """Every comparison, without recursion: a filter may come from a program as well as from `parse`."""
     waiting: list[tuple[Filter, int]] = [(filter, 1)]
     comparisons = 0

@@ -159,8 +159,8 @@ def require_same_documents(config: Config, data: BeirData) -> None:
 
 
 def _text(document: Document) -> str:
-    """What was encoded of it; a document of several rows is told by its first."""
-    fields = document.rows[0].fields
+    """What was encoded of it."""
+    fields = document.fields
     return text_of(str(fields.get("title", "")), str(fields.get("text", "")))
 
 
