@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from threading import Lock, RLock
@@ -56,7 +57,6 @@ class Documents:
         self._backend: Backend | None = None
         self._store: Store | None = None
         self._encoders = lazy_encoders(config)
-        self._cutter = Cutter.of(config)
         self._retriever: Retriever | None = None
         self._closed = False
 
@@ -242,6 +242,10 @@ class Documents:
             source = GivenSource(messages)
             report = fill(store, source, encoders, words=words, cutter=self._cutter)
         return Outcome.of(report, source.refused)
+
+    @cached_property
+    def _cutter(self) -> Cutter:
+        return Cutter.of(self.config)
 
     def _searching(self) -> Retriever:
         with self._opening:
