@@ -52,6 +52,8 @@ class Piece:
     """Its own, which is stored."""
     encoded: str
     """What the document towers read."""
+    shortened: bool = False
+    """Whether only the beginning of the title is in it."""
 
 
 class Cutter:
@@ -163,7 +165,7 @@ class TowerReading:
 
 def _cut(put: Put, cut: Cut, tower: Reading, spans: Spans) -> tuple[Piece, ...]:
     """The title takes at most half of a chunk, and what a chunk overlaps with at most half of the rest."""
-    text, title = put.text, _shortened(put.title, cut.tokens // 2, tower)
+    text, title = put.text, _shortened(put.title, cut.tokens // 2 if put.text.strip() else cut.tokens, tower)
     room = max(1, cut.tokens - (tower.lengths([title])[0] if title else 0))
     overlap = min(cut.overlap, room // 2)
     starts = [start for start, _ in spans]
@@ -175,7 +177,7 @@ def _cut(put: Put, cut: Cut, tower: Reading, spans: Spans) -> tuple[Piece, ...]:
         read_before = bisect_left(starts, begin) - bisect_left(starts, context)
         end = _end(text, begin, max(1, room - read_before), starts, sentences, cut.at)
         own = text[begin:end]
-        pieces.append(Piece(own, text_of(title, text[context:end])))
+        pieces.append(Piece(own, text_of(title, text[context:end]), len(title) < len(put.title)))
         begin = end
     return tuple(pieces)
 
@@ -187,8 +189,9 @@ def _end(text: str, begin: int, room: int, starts: Sequence[int], sentences: Seq
     limit = starts[after] if after < len(starts) else len(text)
     if limit <= begin:  # several tokens of one character
         limit = next((start for start in starts[after:] if start > begin), len(text))
-    storable = text[begin : begin + MAX_STRING_BYTES].encode()[:MAX_STRING_BYTES].decode(errors="ignore")
-    limit = min(limit, begin + len(storable))
+    if 4 * (limit - begin) > MAX_STRING_BYTES:
+        storable = text[begin : begin + MAX_STRING_BYTES].encode()[:MAX_STRING_BYTES].decode(errors="ignore")
+        limit = min(limit, begin + len(storable))
     if limit >= len(text):
         return len(text)
     if at == "sentence":

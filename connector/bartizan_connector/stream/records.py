@@ -32,8 +32,8 @@ _JSON_NAMES = {"str": "string", "dict": "object", "NoneType": "null"}
 _SHOWN_CHARS = 60
 MAX_KEYS = 10_000
 """The most keys of one object; nobody's record has more, and each costs time and memory in several places."""
-MAX_TEXT_BYTES = 16 * 2**20
-"""The longest text that is cut into chunks; it is in memory whole, and so are its chunks."""
+MAX_TEXT_BYTES = 4 * 2**20
+"""The longest text that is cut into chunks; it is tokenised whole, in some 200 times its size."""
 Boundary = Literal["sentence", "token"]
 
 

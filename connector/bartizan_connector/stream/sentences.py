@@ -15,10 +15,11 @@ _ABBREVIATED = (
 )
 _ABBREVIATIONS = frozenset(_ABBREVIATED.split())
 _CLOSING = "\"'”’»)\\]}」』】〉》）］"
-_END = re.compile(
-    rf"[.!?…‽؟۔।॥]+[{_CLOSING}]*(?=\s)\s+"  # a space belongs to the end of a sentence
-    rf"|[。！？｡．]+[{_CLOSING}]*\s*"  # these need none
-    r"|[^\S\n]*\n\s*"
+_STOPS = ".!?…‽؟۔।॥"
+_END = re.compile(  # linear in the text, whatever it is: a run is looked at once, from its beginning
+    rf"(?<![{_STOPS}])[{_STOPS}]++[{_CLOSING}]*+\s++"  # a space belongs to the end of a sentence
+    rf"|[。！？｡．]++[{_CLOSING}]*+\s*+"  # these need none
+    r"|\n\s*+"
 )
 _WORD = re.compile(r"[\w.]+\Z")
 _LOOK_BACK = 40
@@ -42,7 +43,7 @@ def whole(text: str, at: int, least: int) -> int:
 def _is_end(text: str, found: re.Match[str]) -> bool:
     said = found[0]
     following = text[found.end()]
-    if said.lstrip()[:1] in ("。", "！", "？", "｡", "．"):
+    if said[0] in ("。", "！", "？", "｡", "．"):
         return True
     if "\n" in said:  # prose may be wrapped: a line that goes on begins with a small letter
         return "\n" in said.replace("\n", "", 1) or not following.islower()

@@ -38,7 +38,7 @@ class Encoded:
     chunks: tuple[Chunk, ...]
     """In order; one, where it is not cut."""
     truncated: bool
-    """Whether a chunk is longer than one of the towers reads."""
+    """Whether a chunk is longer than one of the towers reads, or the title than there is room for it."""
 
 
 class Towers:
@@ -126,7 +126,7 @@ def _joined(hash: str, pieces: Sequence[Piece], found: Mapping[str, Mapping[_Pla
         Chunk(text=piece.text, vectors={leg: found[leg][hash, n][0] for leg in found}) for n, piece in enumerate(pieces)
     )
     truncated = any(found[leg][hash, n][1] for leg in found for n in range(len(pieces)))
-    return Encoded(chunks=chunks, truncated=truncated)
+    return Encoded(chunks=chunks, truncated=truncated or any(piece.shortened for piece in pieces))
 
 
 def _too_many(chunks: int) -> str:

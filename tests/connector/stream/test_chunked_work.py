@@ -60,6 +60,13 @@ def test_without_settings_a_long_document_is_one_row_and_is_counted_as_truncated
     assert (report.written, report.truncated, backend.open(collection_for(tower.spec)).count()) == (1, 1, 1)
 
 
+@pytest.mark.parametrize(("title", "truncated"), [("two words", 0), ("a title of five words", 1), ("w " * 9, 1)])
+def test_a_title_that_is_longer_than_its_share_is_counted(title: str, truncated: int) -> None:
+    source = ListSource([message("a", LONG, 1, title=title)])
+    report = run(source, {"dense": TOWER}, MemoryBackend(), COLLECTION, cutter=cutter())
+    assert (report.written, report.truncated) == (1, truncated)
+
+
 def test_a_word_index_that_is_added_later_gets_the_chunks_of_what_is_unchanged(tmp_path: Path) -> None:
     backend = MemoryBackend()
     work(backend, {"a": LONG, "b": "six"}, cutter=cutter())

@@ -52,6 +52,11 @@ def test_the_title_is_read_with_every_chunk_and_takes_of_its_room() -> None:
     assert pieces[0].encoded == "A title of five One two three.", "a title takes at most half"
 
 
+def test_a_title_without_a_text_has_all_the_room() -> None:
+    (piece,) = cut("", "a title of quite a few words that go on")
+    assert (piece.text, piece.encoded, piece.shortened) == ("", "a title of quite a few words that", True)
+
+
 def test_what_a_chunk_overlaps_with_is_read_and_not_stored_and_begins_with_a_sentence_where_one_does() -> None:
     pieces = cut(TEXT, overlap=3)
     assert "".join(piece.text for piece in pieces) == TEXT

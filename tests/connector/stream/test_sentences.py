@@ -1,5 +1,6 @@
 """Where sentences begin: by examples; and that nothing that belongs together is parted."""
 
+import time
 from itertools import pairwise
 
 import pytest
@@ -40,6 +41,13 @@ def test_starts_rise_and_lie_inside_whatever_the_text(text: str) -> None:
     starts = sentence_starts(text)
     assert starts == sorted(set(starts))
     assert all(0 < start < len(text) for start in starts)
+
+
+@pytest.mark.parametrize("piece", [" ", ".", "\n", ".)", "。」", ". ", "a.", "\u0301", "🇩"])
+def test_a_long_run_of_anything_takes_no_time(piece: str) -> None:
+    begun = time.process_time()
+    sentence_starts(piece * 200_000)
+    assert time.process_time() - begun < 3.0
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,7 @@ class ConfiguredResult(Result):
     lexical: bool
     fusion: str
     weights: dict[str, float]
+    of_document: str = "max"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +116,7 @@ class ConfiguredEvaluation:
             lexical=self.config.backend.lexical is not None,
             fusion=self.config.search.fusion,
             weights=dict(self.config.search.weights),
+            of_document=self.config.search.of_document,
         )
         return result.compared_with(baseline, str(self.baseline)) if baseline else result
 
