@@ -9,6 +9,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -108,17 +109,18 @@ class Cutter:
         """The hashes of those that need no cut."""
         short = [put for put in puts if len(put.text.encode()) <= MAX_STRING_BYTES]
         texts = [put.encoded for put in short]
-        return {put.hash for put, fits in zip(short, self._fit(texts, [put.cut for put in short]), strict=True) if fits}
+        over = self._over(texts, [put.cut for put in short])
+        return {put.hash for put, tokens in zip(short, over, strict=True) if not tokens}
 
-    def _fit(self, texts: Sequence[str], cuts: Sequence[Cut | None]) -> list[bool]:
-        """Whether each text is short enough for its cut, and for every tower."""
-        fits = [True] * len(texts)
+    def _over(self, texts: Sequence[str], cuts: Sequence[Cut | None]) -> list[int]:
+        """By how many tokens each text is longer than its cut allows, or than a tower reads; 0: it fits."""
+        over = [0] * len(texts)
         for leg, tower in self._towers.items() if texts else ():
-            cutting = leg == self._narrowest[0]
+            cutting, room = leg == self._narrowest[0], tower.room
             for number, (length, cut) in enumerate(zip(tower.lengths(texts), cuts, strict=True)):
-                most = min(tower.room, cut.tokens) if cutting and cut is not None else tower.room
-                fits[number] = fits[number] and length <= most
-        return fits
+                most = min(room, cut.tokens) if cutting and cut is not None else room
+                over[number] = max(over[number], length - most)
+        return over
 
     def _pieces(self, put: Put, cut: Cut) -> tuple[Piece, ...]:
         """Tokens of a whole text are not quite those of its parts, and other towers count otherwise; so what comes out
@@ -128,9 +130,10 @@ class Cutter:
         limit = min(cut.tokens, tower.room)
         while True:
             found = _cut(put, replace(cut, tokens=limit), tower, spans)
-            if limit == 1 or all(self._fit([piece.encoded for piece in found], [cut] * len(found))):
+            over = max(self._over([piece.encoded for piece in found], [cut] * len(found)))
+            if limit == 1 or not over:
                 return found
-            limit -= max(1, limit // 8)
+            limit -= max(1, min(over, limit // 8))
 
 
 class TowerReading:
@@ -168,7 +171,7 @@ def _cut(put: Put, cut: Cut, tower: Reading, spans: Spans) -> tuple[Piece, ...]:
     text, title = put.text, _shortened(put.title, cut.tokens // 2 if put.text.strip() else cut.tokens, tower)
     room = max(1, cut.tokens - (tower.lengths([title])[0] if title else 0))
     overlap = min(cut.overlap, room // 2)
-    starts = [start for start, _ in spans]
+    starts = list(accumulate((start for start, _ in spans), max))
     sentences = sentence_starts(text) if cut.at == "sentence" else []
     pieces: list[Piece] = []
     begin = 0

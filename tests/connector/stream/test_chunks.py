@@ -1,5 +1,6 @@
 """Cutting: the chunks of a text are the text, each fits every tower, and they are cut where a sentence ends."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,11 +8,12 @@ from typing import Any
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
 from bartizan_connector.base.errors import WrongUse
 from bartizan_connector.config import Config
 from bartizan_connector.config.settings import ChunkSettings
-from bartizan_connector.space.spec import TowerSpec
+from bartizan_connector.space.spec import RoleSpec, TowerSpec
 from bartizan_connector.space.tokens import Tokens
 from bartizan_connector.store.collection import MAX_STRING_BYTES
 from bartizan_connector.stream.chunks import Cutter, Piece
@@ -162,6 +164,56 @@ def test_a_chunk_fits_the_store_even_where_a_tower_makes_one_token_of_it() -> No
     pieces = cut(text)
     assert "".join(piece.text for piece in pieces) == text
     assert max(len(piece.text.encode()) for piece in pieces) <= MAX_STRING_BYTES
+
+
+@functools.cache
+def trained(kind: str) -> Tokens:
+    """A tokenizer of that kind, of the few pieces that a text of its own gives; one that adds a token in front, one
+    whose tokens are bytes, one whose prefix is one with the text, one that takes texts for others."""
+    model, trainer = {
+        "metaspace": (models.BPE(unk_token="<unk>"), trainers.BpeTrainer(special_tokens=["<unk>"], vocab_size=80)),
+        "bytes": (
+            models.BPE(),
+            trainers.BpeTrainer(initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), vocab_size=300),
+        ),
+        "unigram": (
+            models.Unigram(),
+            trainers.UnigramTrainer(unk_token="<unk>", special_tokens=["<unk>"], vocab_size=60),
+        ),
+    }[kind]
+    tokenizer = Tokenizer(model)
+    if kind == "bytes":
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    else:
+        tokenizer.normalizer = normalizers.NFKC()
+        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.train_from_iterator([TEXT] * 3, trainer)
+    role = RoleSpec(prefix="passage: ", max_tokens=48)
+    return Tokens(tokenizer.to_str(), roles={"document": role}, special_tokens="none")
+
+
+class OfTokens:
+    """How a tower of that tokenizer reads."""
+
+    def __init__(self, tokens: Tokens) -> None:
+        self._tokens = tokens
+        self.room = tokens.room("document")
+        self.spans = tokens.spans
+
+    def lengths(self, texts: Sequence[str]) -> list[int]:
+        return self._tokens.lengths(texts, "document")
+
+
+@pytest.mark.parametrize("kind", ["metaspace", "bytes", "unigram"])
+@given(text=texts, title=st.lists(words, max_size=8).map(" ".join), overlap=st.integers(0, 8))
+@settings(max_examples=40, deadline=None)
+@example(text="ﷺ﷽① " * 20 + TEXT, title="½", overlap=3)
+@example(text="漢字" * 100, title="", overlap=0)
+def test_every_kind_of_tokenizer_loses_nothing_and_reads_all(kind: str, text: str, title: str, overlap: int) -> None:
+    tokens = trained(kind)
+    pieces = cut(text, title, towers={"dense": OfTokens(tokens)}, tokens=None, overlap=overlap)
+    assert "".join(piece.text for piece in pieces) == text
+    assert not any(each.truncated for each in tokens.encode([piece.encoded for piece in pieces], "document"))
 
 
 def test_a_real_tokenizer_cuts_and_its_tower_reads_all(tmp_path: Path) -> None:
