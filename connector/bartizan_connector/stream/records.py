@@ -33,7 +33,7 @@ _SHOWN_CHARS = 60
 MAX_KEYS = 10_000
 """The most keys of one object; nobody's record has more, and each costs time and memory in several places."""
 MAX_TEXT_BYTES = 4 * 2**20
-"""The longest text that is cut into chunks; it is tokenised whole, in some 200 times its size."""
+"""The longest text that is cut into chunks; it is tokenised whole, in some 300 times its size."""
 Boundary = Literal["sentence", "token"]
 
 
