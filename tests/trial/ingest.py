@@ -123,6 +123,28 @@ USES = [
                 {"[source]": "[search]\nweights = { words = 1 }\n[source]"},
             ),
             (
+                "search.of_document: must be 'max' or 'first', but 'mean' came",
+                2,
+                {"[source]": "[search]\nof_document = 'mean'\n[source]"},
+            ),
+            *(
+                (told, 2, {"[source]": f"[chunks]\n{line}\n[source]"})
+                for told, line in (
+                    ("chunks.tokens: must be .*greater than or equal to 8, but 0 came", "tokens = 0"),
+                    ("chunks.tokens: must be a whole number, but 'all' came", "tokens = 'all'"),
+                    (
+                        r".chunks. tokens = 100000, but the document tower of leg 'dense' reads \d+ tokens of a text",
+                        "tokens = 100000",
+                    ),
+                    ("overlap = 9 is more than half of tokens = 16; give at most 8", "tokens = 16\noverlap = 9"),
+                    (r".chunks. overlap = 5000 is more than half of the \d+ tokens of a chunk", "overlap = 5000"),
+                    ("chunks.overlap: must be .*greater than or equal to 0, but -1 came", "overlap = -1"),
+                    ("chunks.at: must be 'sentence' or 'token', but 'word' came", "at = 'word'"),
+                    ("unknown key chunks.size; known here: at, overlap, tokens", "size = 64"),
+                )
+            ),
+            ("chunks: must be a table, but 64 came", 2, {"[collection]": "chunks = 64\n[collection]"}),
+            (
                 "unknown engine 'tensorrt'; known: onnx, torch, triton",
                 2,
                 {"[source]": "[encoders.query]\nengine = 'tensorrt'\n[source]"},

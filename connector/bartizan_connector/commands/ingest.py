@@ -167,11 +167,13 @@ def ingest_all(
     committed and the run ends."""
     from bartizan_connector.config.towers import collection_of, open_encoders
     from bartizan_connector.search.configured import open_words
+    from bartizan_connector.stream.chunks import Cutter
     from bartizan_connector.stream.work import run
 
     with ExitStack() as opened:
         opened.enter_context(closing(source))
         collection = collection_of(config)
+        cutter = Cutter.of(config)
         encoders = open_encoders(config, "document")
         for encoder in encoders.values():
             opened.enter_context(closing(encoder))
@@ -189,6 +191,7 @@ def ingest_all(
                 backend,
                 collection,
                 words=words,
+                cutter=cutter,
                 on_batch=lambda share: tick(share.read),
                 on_ids=on_ids,
                 stop=stop,

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, ValidationError, field_validator
+from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from bartizan_connector.base.tables import Table, Unfit
 from bartizan_connector.config.kafka import KafkaSettings
@@ -22,6 +22,8 @@ LEXICAL = "lexical"
 
 Fusion = Literal["rrf", "scores"]
 """By ranks: 1 / (60 + rank), whatever the scores. By scores: each leg's best hit counts 1, its last one 0."""
+OfDocument = Literal["max", "first"]
+"""What counts of a document in several chunks: its best chunk, or its first one alone."""
 Weight = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -83,8 +85,29 @@ class SearchSettings(Table):
     """By ranks (`rrf`) or by `scores`."""
     weights: dict[str, Weight] = Field(default_factory=dict)
     """How much each leg counts, by name (`lexical` is the words'); 1 where nothing is said."""
+    of_document: OfDocument = "max"
+    """What counts of a document in chunks: the best of them (`max`), or the `first` alone."""
     timeout: Seconds = 30.0
     """Deadline of one search, in seconds."""
+
+
+class ChunkSettings(Table):
+    """`[chunks]`: how a document that is longer than a tower reads becomes several rows."""
+
+    tokens: Annotated[int, Field(ge=8)] | None = None
+    """The most tokens of a chunk, its title and what it overlaps with among them; default: what the towers read."""
+    overlap: Annotated[int, Field(ge=0)] = 0
+    """Tokens before a chunk that the towers read with it."""
+    at: Literal["sentence", "token"] = "sentence"
+    """Where a text is cut: at the ends of sentences, where they allow it; or at any token."""
+
+    @model_validator(mode="after")
+    def _overlap_leaves_room(self) -> Self:
+        if self.tokens is not None and self.overlap > self.tokens // 2:
+            raise ValueError(
+                f"overlap = {self.overlap} is more than half of tokens = {self.tokens}; give at most {self.tokens // 2}"
+            )
+        return self
 
 
 class JsonlSettings(Table):

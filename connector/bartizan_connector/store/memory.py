@@ -258,4 +258,4 @@ class MemoryAudit:
 
 
 def _passes(filter: Filter | None, row: Row) -> bool:
-    return filter is None or filters.matches(filter, {"id": row.id, **row.fields})
+    return filter is None or filters.matches(filter, {"id": row.id, "chunk": row.chunk, **row.fields})

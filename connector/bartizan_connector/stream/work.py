@@ -50,6 +50,7 @@ from bartizan_connector.base.errors import WrongUse
 from bartizan_connector.encode.encoder import Encoder
 from bartizan_connector.store.backend import Backend, Store
 from bartizan_connector.store.collection import Collection
+from bartizan_connector.stream.chunks import Cutter
 from bartizan_connector.stream.flight import Flight
 from bartizan_connector.stream.patience import Halted, Patience, Waiting
 from bartizan_connector.stream.report import Report
@@ -75,6 +76,7 @@ def run(
     collection: Collection,
     *,
     words: Words | None = None,
+    cutter: Cutter | None = None,
     patience: Patience | None = None,
     on_batch: Callable[[Report], None] | None = None,
     on_ids: Callable[[Sequence[str]], None] | None = None,
@@ -83,8 +85,9 @@ def run(
     clock: Callable[[], float] = time.time,
 ) -> Report:
     """Bring the collection up to what the source says, until the source has ended, or `stop` is set and what is in
-    flight is committed. `encoders`: leg → its document tower. `on_batch` gets each batch's share of the report once
-    committed, and `on_ids` the ids of the documents that it held, stored now or not.
+    flight is committed. `encoders`: leg → its document tower. `cutter`: how long documents become chunks; without, each
+    is one row. `on_batch` gets each batch's share of the report once committed, and `on_ids` the ids of the documents
+    that it held, stored now or not.
 
     Retry is waited for once the collection is open (`patience`), then raised; Reject sets exactly its ids aside; Stop
     ends the run. Either way nothing is lost: what was not committed comes again in the next run. No thread is left
@@ -99,6 +102,7 @@ def run(
             source,
             encoders,
             words=words,
+            cutter=cutter,
             patience=patience,
             on_batch=on_batch,
             on_ids=on_ids,
@@ -114,6 +118,7 @@ def fill(
     encoders: Mapping[str, Encoder],
     *,
     words: Words | None = None,
+    cutter: Cutter | None = None,
     patience: Patience | None = None,
     on_batch: Callable[[Report], None] | None = None,
     on_ids: Callable[[Sequence[str]], None] | None = None,
@@ -130,7 +135,7 @@ def fill(
     store.claim(source.group if isinstance(source, Shared) else "")
     if words is not None and (mended := agree(words, store, waiting)):
         log.info("the word index was made to agree about %d ids, at which an earlier run was cut off", mended)
-    steps = Steps(store, words, Towers(encoders, store.collection, waiting), waiting, clock=clock)
+    steps = Steps(store, words, Towers(encoders, store.collection, waiting, cutter), waiting, clock=clock)
     pipeline = _Pipeline(source, steps, waiting, halt, on_batch, on_ids, in_flight)
     if isinstance(source, Yielding):
         source.before_yielding(pipeline.settle)
@@ -223,7 +228,7 @@ class _Pipeline:
         if batch is None:
             return False
         flight = Flight(batch=batch, lost=batch.generation <= self._lost.get(batch.partition, -1))
-        flight.decode(self._steps.collection)
+        flight.decode(self._steps.collection, self._steps.cut)
         flight.seconds["read"] += time.perf_counter() - started
         self._flights.append(flight)
         self._begin(self._preparing, self._steps.prepare, flight)
