@@ -22,7 +22,7 @@ from typing import BinaryIO
 
 from bartizan_connector.base.errors import Stop, WrongUse
 from bartizan_connector.base.paths import AnyPath, as_path
-from bartizan_connector.stream.letters import SUFFIX, Letters
+from bartizan_connector.stream.letter_file import SUFFIX, LetterFile
 from bartizan_connector.stream.packed import DAMAGED, PACKED, unpacked
 from bartizan_connector.stream.seeming import beginning_of, seeming
 from bartizan_connector.stream.source import Batch, Message
@@ -50,7 +50,7 @@ class JsonlSource:
         aside = dead_letters_of(path) if dead_letters is None else as_path(dead_letters, "[source] dead_letters")
         self._root = path if path.is_dir() else path.parent
         self._files = _files_of(path, aside)
-        self._letters = Letters(aside)
+        self._letters = LetterFile(aside)
         self._batch_size = batch_size
         self._max_line_bytes = max_line_bytes
         self._batches: Iterator[Batch] | None = None

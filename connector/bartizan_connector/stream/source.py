@@ -28,6 +28,8 @@ class Message:
     headers: Mapping[str, bytes] = field(default_factory=dict)
     timestamp: float | None = None
     """When it was written, seconds since 1970, where the source knows; for measuring freshness."""
+    late: bool = False
+    """Whether it was set aside and comes after its turn: that it arrives now is no sign that it is newer."""
     fault: str | None = None
     """Why the source itself cannot deliver the change (a line too long to read); `value` is its beginning then."""
 

@@ -7,7 +7,7 @@ moves is settled before it goes; one that was lost meanwhile is told by `owns`. 
 import hashlib
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 from bartizan_connector.base.errors import Retry, WrongUse
@@ -105,11 +105,30 @@ class KafkaSource:
                     return None
                 if not reader.requests:
                     reader.changed.wait(min(left, 0.1))
+        raise self._failed(reader)
+
+    def hold(self, timeout: float) -> Mapping[int, int]:
+        """Be a member without reading: settle what is wanted, wait so long, and give partition → the assignment under
+        which it is ours. What the member has read meanwhile is not handed out."""
+        reader = self._running()
+        self._settle_what_is_wanted(reader)
+        with reader.changed:
+            if reader.failure is None:
+                if timeout and not reader.requests:
+                    reader.changed.wait(timeout)
+                return {number: assigned.generation for number, assigned in reader.assigned.items()}
+        raise self._failed(reader)
+
+    def _failed(self, reader: Reader) -> BaseException:
+        """What became of the member, which is let go; the next call makes another."""
         failure, self._reader = reader.failure, None
         reader.close()
+        assert failure is not None
         if isinstance(failure, errors.KafkaError):
-            raise translated(failure, f"reading topic {self._settings.topic}", self._settings) from failure
-        raise failure
+            error = translated(failure, f"reading topic {self._settings.topic}", self._settings)
+            error.__cause__ = failure
+            return error
+        return failure
 
     def owns(self, batch: Batch) -> bool:
         """Whether the batch's partition is ours under the assignment that it was read under."""
@@ -145,7 +164,7 @@ class KafkaSource:
     def dead_letter(self, message: Message, reason: str) -> None:
         """Hand it over; durable with the batch's commit."""
         assert isinstance(message, KafkaMessage)
-        self._letters.add(message.record, reason)
+        self._letters.add(message, reason)
 
     def close(self) -> None:
         """Leave the group at once; what was not committed comes again, here or elsewhere."""
