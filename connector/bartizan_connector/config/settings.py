@@ -20,6 +20,8 @@ TEXT_FIELDS = (
 LEXICAL = "lexical"
 """The name of the leg that searches words; no space can have it."""
 
+LISTEN = r"^[^\s/:]+:\d{1,5}$|^\[[0-9a-fA-F:]+\]:\d{1,5}$"
+
 Fusion = Literal["rrf", "scores"]
 """By ranks: 1 / (60 + rank), whatever the scores. By scores: each leg's best hit counts 1, its last one 0."""
 Weight = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -111,10 +113,14 @@ class JsonlSettings(Table):
 
 
 class IngestSettings(Table):
-    """`[ingest]`: when a run counts as failed although it came to its end."""
+    """`[ingest]`: how a run goes on, what it tells, and when it counts as failed although it came to its end."""
 
     fail_above: Annotated[float, Field(ge=0, le=1)] = 0.5
     """The share of the lines that may be stale or dead, once there are many of them; 1: any."""
+    batch_seconds: Annotated[Seconds, Field(ge=0.1)] = 5.0
+    """What a batch shall take; its size follows, up to [source] batch_size."""
+    listen: Annotated[str, Field(pattern=LISTEN)] | None = None
+    """`host:port` at which metrics and health are told while a run goes on."""
 
 
 def _picked(table: object) -> object:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Generator, Iterator, Sequence
 from itertools import islice
 
+from bartizan_connector.base.errors import Retry
 from bartizan_connector.stream.letters import Chosen, Letter, Letterbox, Outcome
 from bartizan_connector.stream.source import Batch, Message
 
@@ -19,6 +20,7 @@ class Again:
         self._settle = settle
         """Told with each commit what became of the letters."""
         self._given: dict[str, Letter] = {}
+        self._seen: set[str] = set()
         self._refused: dict[str, str] = {}
         self._letters: Generator[Letter, None, None] | None = None
         self._batches: Iterator[Batch] | None = None
@@ -35,8 +37,13 @@ class Again:
         """The next letters, oldest first."""
         if self._batches is None:
             self._letters = self._box.letters()
-            self._batches = self.batches(filter(self._chosen, self._letters))
-        batch = next(self._batches, None)
+            fresh = (letter for letter in self._letters if letter.place not in self._seen)
+            self._batches = self.batches(filter(self._chosen, fresh))
+        try:
+            batch = next(self._batches, None)
+        except Retry:  # the next call reads the box anew, and goes on after what was given
+            self._batches = None
+            raise
         self.ended = batch is None
         return batch
 
@@ -48,6 +55,7 @@ class Again:
     def batch(self, letters: Sequence[Letter], partition: str = "letters", generation: int = 0) -> Batch:
         """Letters as one batch of that partition."""
         self._given.update((letter.place, letter) for letter in letters)
+        self._seen.update(letter.place for letter in letters)
         messages = tuple(letter.message for letter in letters)
         return Batch(messages=messages, partition=partition, generation=generation)
 

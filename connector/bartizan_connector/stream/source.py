@@ -99,6 +99,29 @@ class Judging(Protocol):
 
 
 @runtime_checkable
+class Sized(Protocol):
+    """What a source has besides when the size of its batches can be changed while it is read."""
+
+    batch_size: int
+    """At most so many messages a batch; what it is at first is the most that it shall ever be."""
+
+
+@runtime_checkable
+class Measured(Protocol):
+    """What a source has besides when it knows how far behind it is. May be asked from any thread, and never waits."""
+
+    @property
+    def lags(self) -> Mapping[str, int] | None:
+        """Partition → messages that are not committed yet, as last heard; None until it is known which are ours."""
+        ...
+
+    @property
+    def restarts(self) -> int:
+        """How often the connection had to be made anew."""
+        ...
+
+
+@runtime_checkable
 class Shared(Protocol):
     """What a source has besides when several workers read it side by side, each partitions of its own."""
 

@@ -38,7 +38,8 @@ class StandardInput:
             )
             for line in lines_of(stream or sys.stdin.buffer)
         )
-        self._batches = cut(messages, batch_size)
+        self.batch_size = batch_size
+        self._batches = cut(messages, lambda: self.batch_size)
         self._begun = False
         self.ended = False
 

@@ -16,6 +16,8 @@ from bartizan_connector.stream.records import Put
 
 _PLAIN_TEXT = "a probe"
 _NOT_FINITE = "the tower gives NaN or infinity for this text; change the text, or ingest it with another tower"
+_Found = tuple[Vector, int, int]
+"""A vector, the text's length in tokens, and how many of them are not read."""
 _WAY_OUT = "Ingest with the document tower of that space, or into a new collection."
 
 
@@ -27,6 +29,10 @@ class Encoded:
     """By leg."""
     truncated: bool
     """Whether it is longer than one of the towers reads."""
+    tokens: int = 0
+    """How many the towers would read of it if they read all; of all legs together."""
+    cut: int = 0
+    """How many of these they do not read."""
 
 
 class Towers:
@@ -52,18 +58,20 @@ class Towers:
                     encoded[put.hash] = held
                 elif put.hash not in refused:
                     texts[put.hash] = put.encoded
-            found: dict[str, dict[str, tuple[Vector, bool]]] = {}
+            found: dict[str, dict[str, _Found]] = {}
             for leg in self._encoders:
                 found[leg] = self._of_leg(leg, texts, refused)
                 texts = {hash: text for hash, text in texts.items() if hash not in refused}
             for hash in texts:
                 each = {leg: found[leg][hash] for leg in found}
                 encoded[hash] = self._in_flight[hash] = Encoded(
-                    vectors={leg: vector for leg, (vector, _) in each.items()},
-                    truncated=any(truncated for _, truncated in each.values()),
+                    vectors={leg: vector for leg, (vector, _, _) in each.items()},
+                    truncated=any(cut for _, _, cut in each.values()),
+                    tokens=sum(tokens for _, tokens, _ in each.values()),
+                    cut=sum(cut for _, _, cut in each.values()),
                 )
 
-    def _of_leg(self, leg: str, texts: Mapping[str, str], refused: dict[str, str]) -> dict[str, tuple[Vector, bool]]:
+    def _of_leg(self, leg: str, texts: Mapping[str, str], refused: dict[str, str]) -> dict[str, _Found]:
         """What the leg's tower gives for each text. It does not know ids: what it rejects is found by halves."""
         if not texts:
             return {}
@@ -78,7 +86,9 @@ class Towers:
             half = len(hashes) // 2
             first, second = ({hash: texts[hash] for hash in part} for part in (hashes[:half], hashes[half:]))
             return self._of_leg(leg, first, refused) | self._of_leg(leg, second, refused)
-        return dict(zip(hashes, zip(batch, batch.truncated, strict=True), strict=True))
+        most = self._encoders[leg].spec.role("document").max_tokens
+        cut = [max(1, n - most) if truncated else 0 for n, truncated in zip(batch.tokens, batch.truncated, strict=True)]
+        return dict(zip(hashes, zip(batch, batch.tokens, cut, strict=True), strict=True))
 
     def _vectors(self, encoder: Encoder, texts: Sequence[str]) -> Vectors:
         """What the tower gives. Where it is not finite the texts are to blame, unless a plain text fares no better."""

@@ -10,7 +10,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
 
-from bartizan_connector.base.errors import Retry
+from bartizan_connector.base.errors import Retry, Stop
 from bartizan_connector.config.kafka import KafkaSettings
 from bartizan_connector.stream.again import SIZE, Again
 from bartizan_connector.stream.kafka.client import connection, kafka, translating
@@ -214,7 +214,7 @@ class _AgainAsMember(Again):
             found = self._member.hold(0.1).get(number)
             if found is not None:
                 return found
-        raise Retry(
+        raise Stop(
             f"the letters came from partition {number} of {self._settings.topic}, which a worker of group "
             f"{self._settings.group} holds; stop the workers while letters are given again. What was given "
             "again before is stored"

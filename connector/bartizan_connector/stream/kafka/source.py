@@ -20,6 +20,8 @@ from bartizan_connector.stream.source import Batch, Message
 
 _COMMIT_SECONDS = 10.0
 _REBALANCE_SECONDS = 0.05
+_SILENT_SECONDS = 15.0
+"""After so long without an answer, what was heard of the brokers counts no more."""
 
 
 class KafkaSource:
@@ -32,6 +34,9 @@ class KafkaSource:
         """Connected, and not yet a member."""
         self._follow = follow
         self._letters = Letters(settings)
+        self.batch_size = settings.batch_size
+        self.restarts = 0
+        """How often a member had to be made anew."""
         self._generations = itertools.count(1)
         self._reader: Reader | None = None
         self._settle: Callable[[str], None] | None = None
@@ -84,6 +89,18 @@ class KafkaSource:
         except errors.KafkaError:
             return None
 
+    @property
+    def lags(self) -> Mapping[str, int] | None:
+        """Of the partitions that are ours."""
+        reader = self._reader
+        if reader is None:
+            return None
+        with reader.changed:
+            away = time.monotonic() - reader.heard > _SILENT_SECONDS
+            if reader.failure is not None or not reader.joined or away:
+                return None
+            return {self._name(number): each.lag for number, each in reader.assigned.items()}
+
     def before_yielding(self, settle: Callable[[str], None]) -> None:
         """Let the pipeline finish with a partition before it goes."""
         self._settle = settle
@@ -97,7 +114,7 @@ class KafkaSource:
             with reader.changed:
                 if reader.failure is not None:
                     break
-                read = reader.take()
+                read = reader.take(self.batch_size)
                 if read is not None:
                     return self._batch_of(read)
                 left = deadline - time.monotonic()
@@ -122,6 +139,7 @@ class KafkaSource:
     def _failed(self, reader: Reader) -> BaseException:
         """What became of the member, which is let go; the next call makes another."""
         failure, self._reader = reader.failure, None
+        self.restarts += 1
         reader.close()
         assert failure is not None
         if isinstance(failure, errors.KafkaError):
