@@ -1,6 +1,5 @@
 """`bartizan ingest`: brings the configured collection up to what the source says."""
 
-import re
 import signal
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
@@ -16,7 +15,7 @@ from bartizan_connector.base.errors import Stop, WrongUse, interruptible
 from bartizan_connector.commands.watching import shown, told
 from bartizan_connector.config import Config
 from bartizan_connector.config.kafka import KafkaSettings
-from bartizan_connector.config.settings import LISTEN
+from bartizan_connector.config.settings import is_address
 
 if TYPE_CHECKING:
     from bartizan_connector.stream.report import Report
@@ -79,7 +78,7 @@ def ingest(
         raise WrongUse("--force is about --prune; give both, or none")
     if follow and until_caught_up:
         raise WrongUse("--follow goes on and --until-caught-up ends: give one of them")
-    if listen is not None and not re.match(LISTEN, listen):
+    if listen is not None and not is_address(listen):
         raise WrongUse(f"--listen takes host:port, such as 127.0.0.1:9095, but {listen!r:.80} came")
     settings, source = _opened(
         config, stream, prune=prune, follow=True if follow else False if until_caught_up else None
