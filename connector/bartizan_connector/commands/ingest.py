@@ -74,12 +74,7 @@ def ingest(
     of one group share its partitions. What is away is waited for, however long. --listen 127.0.0.1:9095 (or [ingest]
     listen) answers /metrics, /healthz and /readyz.
     """
-    if force and not prune:
-        raise WrongUse("--force is about --prune; give both, or none")
-    if follow and until_caught_up:
-        raise WrongUse("--follow goes on and --until-caught-up ends: give one of them")
-    if listen is not None and not is_address(listen):
-        raise WrongUse(f"--listen takes host:port, such as 127.0.0.1:9095, but {listen!r:.80} came")
+    _refuse_contradictions(prune=prune, force=force, follow=follow, until_caught_up=until_caught_up, listen=listen)
     settings, source = _opened(
         config, stream, prune=prune, follow=True if follow else False if until_caught_up else None
     )
@@ -117,6 +112,17 @@ def _opened(config: Path, stream: str | None, *, prune: bool, follow: bool | Non
     if follow:
         raise WrongUse("standard input ends by itself: leave --follow out, or read a topic")
     return settings, open_standard_input(settings)
+
+
+def _refuse_contradictions(
+    *, prune: bool, force: bool, follow: bool, until_caught_up: bool, listen: str | None
+) -> None:
+    if force and not prune:
+        raise WrongUse("--force is about --prune; give both, or none")
+    if follow and until_caught_up:
+        raise WrongUse("--follow goes on and --until-caught-up ends: give one of them")
+    if listen is not None and not is_address(listen):
+        raise WrongUse(f"--listen takes host:port, such as 127.0.0.1:9095, but {listen!r:.80} came")
 
 
 def _listening(settings: Config, listen: str) -> Config:
