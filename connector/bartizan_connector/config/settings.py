@@ -1,5 +1,6 @@
 """The tables of `bartizan.toml` that say what is stored, how it is searched, and where documents come from."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -134,10 +135,26 @@ class JsonlSettings(Table):
 
 
 class IngestSettings(Table):
-    """`[ingest]`: when a run counts as failed although it came to its end."""
+    """`[ingest]`: how a run goes on, what it tells, and when it counts as failed although it came to its end."""
 
     fail_above: Annotated[float, Field(ge=0, le=1)] = 0.5
     """The share of the lines that may be stale or dead, once there are many of them; 1: any."""
+    batch_seconds: Annotated[Seconds, Field(ge=0.1)] = 5.0
+    """What a batch shall take; its size follows, up to [source] batch_size."""
+    listen: str | None = None
+    """`host:port` at which metrics and health are told while a run goes on."""
+
+    @field_validator("listen")
+    @classmethod
+    def _is_address(cls, listen: str | None) -> str | None:
+        if listen is not None and not is_address(listen):
+            raise ValueError(f"must be host:port, such as 127.0.0.1:9095, but {listen!r:.80} came")
+        return listen
+
+
+def is_address(text: str) -> bool:
+    """Whether it is `host:port`; a host with colons stands in brackets."""
+    return re.fullmatch(r"([^\s/:]+|\[[0-9a-fA-F:]+\]):\d{1,5}", text) is not None
 
 
 def _picked(table: object) -> object:

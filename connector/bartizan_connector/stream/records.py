@@ -75,6 +75,8 @@ class Put:
     origin: str = ""
     """The message's, unless the version is the record's own."""
     offset: int = 0
+    late: bool = field(default=False, compare=False)
+    """The message's."""
     undeclared: tuple[str, ...] = field(default=(), compare=False)
     """Keys of the record that the collection has no field for; not stored."""
     cut: Cut | None = None
@@ -101,6 +103,7 @@ class Remove:
     version: int
     origin: str = ""
     offset: int = 0
+    late: bool = field(default=False, compare=False)
 
 
 Change = Put | Remove
@@ -119,7 +122,7 @@ def decode(message: Message, collection: Collection, cut: Cut | None = None) -> 
         if message.key is None:
             raise _refusal("a message without a value deletes its key, but it has no key either")
         place = _place_of({}, message)
-        return Remove(id=_checked_id(message.key), version=place.version, origin=place.origin, offset=place.offset)
+        return _remove(_checked_id(message.key), place)
     record = _object_in(message.value)
     _refuse_unknown_steering(record)
     id = _id_of(record, message.key)
@@ -128,8 +131,12 @@ def decode(message: Message, collection: Collection, cut: Cut | None = None) -> 
     if not isinstance(deleted, bool):
         raise _refusal(f"'_deleted' must be true or false, got {_show(deleted)}")
     if deleted:
-        return Remove(id=id, version=place.version, origin=place.origin, offset=place.offset)
+        return _remove(id, place)
     return _put(id, place, record, collection.fields, cut)
+
+
+def _remove(id: str, place: "_Place") -> Remove:
+    return Remove(id=id, version=place.version, origin=place.origin, offset=place.offset, late=place.late)
 
 
 def _put(id: str, place: "_Place", record: Mapping[str, Any], specs: Sequence[FieldSpec], cut: Cut | None) -> Put:
@@ -151,6 +158,7 @@ def _put(id: str, place: "_Place", record: Mapping[str, Any], specs: Sequence[Fi
         version=place.version,
         origin=place.origin,
         offset=place.offset,
+        late=place.late,
         undeclared=undeclared,
         cut=cut,
     )
@@ -163,13 +171,14 @@ class _Place:
     version: int
     origin: str = ""
     offset: int = 0
+    late: bool = False
 
 
 def _place_of(record: Mapping[str, Any], message: Message) -> _Place:
     """The message's place, or, for a record with a version of its own, that alone."""
     if "_version" in record:
-        return _Place(_checked_version(record["_version"]))
-    return _Place(_checked_version(message.version), message.origin, message.offset)
+        return _Place(_checked_version(record["_version"]), late=message.late)
+    return _Place(_checked_version(message.version), message.origin, message.offset, message.late)
 
 
 def _field(spec: FieldSpec, record: Mapping[str, Any]) -> Scalar:

@@ -19,6 +19,8 @@ _Place = tuple[str, int]
 """A content's hash, and the number of a chunk of it."""
 _PLAIN_TEXT = "a probe"
 _NOT_FINITE = "the tower gives NaN or infinity for this text; change the text, or ingest it with another tower"
+_Found = tuple[Vector, int, int]
+"""A vector, the text's length in tokens, and how many of them are not read."""
 _WAY_OUT = "Ingest with the document tower of that space, or into a new collection."
 
 
@@ -39,6 +41,10 @@ class Encoded:
     """In order; one, where it is not cut."""
     truncated: bool
     """Whether a chunk is longer than one of the towers reads, or the title than there is room for it."""
+    tokens: int = 0
+    """How many the towers would read of it if they read all; of all legs together."""
+    cut: int = 0
+    """How many of these they do not read."""
 
 
 class Towers:
@@ -83,7 +89,7 @@ class Towers:
             pieces = dict(zip(lacking, self._cutter.pieces(list(lacking.values())), strict=True))
             refused |= {hash: _too_many(len(each)) for hash, each in pieces.items() if len(each) > MAX_CHUNKS}
             texts = {(hash, n): piece.encoded for hash, each in pieces.items() for n, piece in enumerate(each)}
-            found: dict[str, dict[_Place, tuple[Vector, bool]]] = {}
+            found: dict[str, dict[_Place, _Found]] = {}
             for leg in self._encoders:
                 texts = {place: text for place, text in texts.items() if place[0] not in refused}
                 found[leg] = self._of_leg(leg, texts, refused)
@@ -91,9 +97,7 @@ class Towers:
                 if hash not in refused:
                     encoded[hash] = self._in_flight[hash] = _joined(hash, each, found)
 
-    def _of_leg(
-        self, leg: str, texts: Mapping[_Place, str], refused: dict[str, str]
-    ) -> dict[_Place, tuple[Vector, bool]]:
+    def _of_leg(self, leg: str, texts: Mapping[_Place, str], refused: dict[str, str]) -> dict[_Place, _Found]:
         """What the leg's tower gives for each text. It does not know ids: what it rejects is found by halves."""
         if not texts:
             return {}
@@ -108,7 +112,9 @@ class Towers:
             half = len(places) // 2
             first, second = ({place: texts[place] for place in part} for part in (places[:half], places[half:]))
             return self._of_leg(leg, first, refused) | self._of_leg(leg, second, refused)
-        return dict(zip(places, zip(batch, batch.truncated, strict=True), strict=True))
+        most = self._encoders[leg].spec.role("document").max_tokens
+        cut = [max(1, n - most) if truncated else 0 for n, truncated in zip(batch.tokens, batch.truncated, strict=True)]
+        return dict(zip(places, zip(batch, batch.tokens, cut, strict=True), strict=True))
 
     def _vectors(self, encoder: Encoder, texts: Sequence[str]) -> Vectors:
         """What the tower gives. Where it is not finite the texts are to blame, unless a plain text fares no better."""
@@ -121,12 +127,16 @@ class Towers:
         return check_answer(batch, encoder.spec, len(texts))
 
 
-def _joined(hash: str, pieces: Sequence[Piece], found: Mapping[str, Mapping[_Place, tuple[Vector, bool]]]) -> Encoded:
+def _joined(hash: str, pieces: Sequence[Piece], found: Mapping[str, Mapping[_Place, _Found]]) -> Encoded:
+    each = [{leg: found[leg][hash, n] for leg in found} for n in range(len(pieces))]
     chunks = tuple(
-        Chunk(text=piece.text, vectors={leg: found[leg][hash, n][0] for leg in found}) for n, piece in enumerate(pieces)
+        Chunk(text=piece.text, vectors={leg: vector for leg, (vector, _, _) in legs.items()})
+        for piece, legs in zip(pieces, each, strict=True)
     )
-    truncated = any(found[leg][hash, n][1] for leg in found for n in range(len(pieces)))
-    return Encoded(chunks=chunks, truncated=truncated or any(piece.shortened for piece in pieces))
+    read = [of_leg for legs in each for of_leg in legs.values()]
+    cut = sum(unread for _, _, unread in read)
+    truncated = cut > 0 or any(piece.shortened for piece in pieces)
+    return Encoded(chunks=chunks, truncated=truncated, tokens=sum(tokens for _, tokens, _ in read), cut=cut)
 
 
 def _too_many(chunks: int) -> str:
