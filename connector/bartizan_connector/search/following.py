@@ -1,9 +1,9 @@
 """A retriever for a collection that gets other towers while it is searched.
 
-It is given every configuration that may fit, and searches with the one whose spaces are those that stand under the name.
-A collection that is open stays open, so a query is encoded and searched in one space whatever happens meanwhile. When the
-name has moved, the next collection is opened and tried before it takes the place of the one before, which is closed when
-its last query has ended. So no query fails for it, and none mixes spaces.
+It is given every configuration that may fit, and searches with the one whose spaces stand under the name. A collection
+that is open stays open, so a query is encoded and searched in one space whatever happens meanwhile. When the name has
+moved, the next collection is opened and tried before it takes the place of the one before, which is closed once its
+last query has ended. So no query fails for it, and none mixes spaces.
 """
 
 import asyncio
@@ -45,7 +45,7 @@ class FollowingRetriever:
     """Searches what stands under one name, by whichever configuration fits it. Safe to share between threads; close it
     when done. `every`: how many seconds may pass before it notices that the name has moved."""
 
-    def __init__(self, configs: Sequence[Config], *, every: float = 1.0) -> None:
+    def __init__(self, configs: Sequence[Config], *, every: float = 2.0) -> None:
         if not configs:
             raise WrongUse("no configuration is given; give the running one and the new one")
         first = configs[0]
@@ -70,7 +70,7 @@ class FollowingRetriever:
             raise
 
     @classmethod
-    def open(cls, configs: Sequence[AnyPath | Config], *, every: float = 1.0) -> Self:
+    def open(cls, configs: Sequence[AnyPath | Config], *, every: float = 2.0) -> Self:
         """Over these `bartizan.toml`s, of which at least one must fit what stands there now."""
         return cls([each if isinstance(each, Config) else Config.load(each) for each in configs], every=every)
 
@@ -115,6 +115,8 @@ class FollowingRetriever:
         with self._used() as current:
             try:
                 answer = await current.retriever.asearch(query, k, filter, legs=legs, timeout=timeout)
+            except WrongUse:
+                raise
             except Stop as error:
                 failure = error
         if answer is not None and answer.degraded is None:
@@ -226,8 +228,11 @@ def _over(config: Config, contract: Contract, store: Store) -> Retriever:
 
 
 def _tried(call: Callable[[], Answer]) -> tuple[Answer | None, Stop | None]:
+    """The answer, or why there is none; what the caller asked wrongly is raised."""
     try:
         return call(), None
+    except WrongUse:
+        raise
     except Stop as error:
         return None, error
 

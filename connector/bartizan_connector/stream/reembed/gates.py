@@ -53,10 +53,11 @@ class Searches:
 
 def same(difference: Difference, limits: Limits) -> Iterator[Gate]:
     """`count` and `heads`."""
-    wrong = difference.missing + difference.extra
+    extra = difference.extra + difference.own
+    wrong = difference.missing + extra
     told = f"{difference.documents:,} documents, {difference.copied:,} in the new one"
     if wrong:
-        told += f"; {difference.missing:,} missing, {difference.extra:,} too many: {', '.join(difference.examples)}"
+        told += f"; {difference.missing:,} missing, {extra:,} too many: {', '.join(difference.examples)}"
     yield Gate(name="count", value=wrong, limit=limits.missing, passed=wrong <= limits.missing, told=told)
     told = f"{difference.behind:,} ids of which something older is there"
     told += f": {', '.join(difference.examples)}" if difference.behind else ""

@@ -35,14 +35,16 @@ class Difference:
     missing: int = 0
     """Documents that are not there."""
     extra: int = 0
-    """Documents that should not be there."""
+    """Documents that are deleted in the other."""
+    own: int = 0
+    """Documents of which the other knows nothing."""
     behind: int = 0
     """Ids of which something older is there, or at the same version something else."""
     examples: tuple[str, ...] = ()
 
     @property
     def lag(self) -> int:
-        """Ids that have to be brought up."""
+        """Ids that have to be brought over."""
         return self.missing + self.extra + self.behind
 
 
@@ -77,9 +79,10 @@ def heads_of(store: Store) -> Iterator[list[Head]]:
 
 
 def compare(
-    source: Store, target: Store, *, settle: float = 0.0, sleep: Callable[[float], None] = time.sleep
+    source: Store, target: Store, *, settle: float = 0.0, own: bool = False, sleep: Callable[[float], None] = time.sleep
 ) -> Difference:
-    """What `target` lacks of `source`. What differs is looked at again for up to `settle` seconds."""
+    """What `target` lacks of `source`. What differs is looked at again for up to `settle` seconds; with `own` also what
+    only `target` has, which the other may get to know yet."""
     documents = deleted = copied = uncounted = 0
     open: dict[str, Head] = {}
     for page in heads_of(source):
@@ -98,7 +101,7 @@ def compare(
         strange.update(set(live) - set(source.heads(live)) if len(strange) < _MOST_NAMED else ())
     deadline = time.monotonic() + settle
     there = _again(source, target, open, strange)
-    while (open or strange) and not uncounted and time.monotonic() < deadline:
+    while (open or (own and strange)) and not uncounted and time.monotonic() < deadline:
         sleep(_AGAIN_SECONDS)
         there = _again(source, target, open, strange)
     lacking = [id for id, head in open.items() if not head.deleted and (id not in there or there[id].deleted)]
@@ -108,7 +111,8 @@ def compare(
         copied=copied,
         deleted=deleted,
         missing=len(lacking) + uncounted,
-        extra=len(returned) + len(strange),
+        extra=len(returned),
+        own=len(strange),
         behind=len(open) - len(lacking) - len(returned),
         examples=tuple([*open, *sorted(strange)][:_EXAMPLES]),
     )

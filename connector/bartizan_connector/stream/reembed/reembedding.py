@@ -22,7 +22,7 @@ from bartizan_connector.store.collection import Collection
 from bartizan_connector.stream.patience import Patience
 from bartizan_connector.stream.reembed import names
 from bartizan_connector.stream.reembed.copying import Follower
-from bartizan_connector.stream.reembed.estimate import Estimate, estimate
+from bartizan_connector.stream.reembed.estimate import SAMPLE, Estimate, estimate
 from bartizan_connector.stream.reembed.gates import Gate, Limits, Name, Searches, found, judged, require, same
 from bartizan_connector.stream.reembed.heads import Difference, compare
 from bartizan_connector.stream.reembed.names import Place
@@ -77,10 +77,10 @@ class Reembedding:
             raise WrongUse(f"collection '{self._wanted.name}' keeps no text, so there is nothing to encode anew from")
         return place
 
-    def plan(self, encoders: Encoders) -> Estimate:
-        """What it will cost."""
+    def plan(self, encoders: Encoders, *, sample: int = SAMPLE) -> Estimate:
+        """What it will cost, measured on so many documents."""
         with self._open(self.look().serving) as store:
-            return estimate(store, encoders, self._wanted)
+            return estimate(store, encoders, self._wanted, sample=sample)
 
     def run(
         self,
@@ -145,20 +145,13 @@ class Reembedding:
         with self._open(ahead) as source, self._open(behind) as target:
             return compare(source, target, settle=settle)
 
-    def gates(
-        self, limits: Limits, *, searches: Searches | None = None, probe: bool = True, settle: float = 0.0
-    ) -> tuple[Gate, ...]:
-        """Every gate, measured now."""
+    def gates(self, difference: Difference | None, limits: Limits, *, probe: bool = False) -> tuple[Gate, ...]:
+        """What can be told without a query: of a difference that was found, and of the index where it is probed."""
         place = self.look()
-        measured: list[Gate] = []
-        difference = self.difference(settle=settle)
-        if difference is not None:
-            measured += same(difference, limits)
+        measured = list(same(difference, limits)) if difference is not None else []
         if probe:
             with self._open(place.next or place.serving) as store:
                 measured.append(found(store, limits))
-        if searches is not None or probe:
-            measured += judged(searches, limits)
         return tuple(measured)
 
     def swap(
@@ -187,7 +180,7 @@ class Reembedding:
         assert place.next is not None
         with self._open(place.serving) as old, self._open(place.next) as new:
             follower = Follower(source=old, target=new, encoders=encoders, words=words, patience=self._patience)
-            writer, difference = self._bring_over(follower)
+            writer, difference = self._bring_over(follower, own=True)
             measured = (
                 *same(difference, limits),
                 found(new, limits),
@@ -209,7 +202,13 @@ class Reembedding:
         )
 
     def rollback(
-        self, encoders: Encoders, *, at_once: bool = False, follow: bool = False, stop: Event | None = None
+        self,
+        encoders: Encoders,
+        *,
+        at_once: bool = False,
+        follow: bool = False,
+        words: Words | None = None,
+        stop: Event | None = None,
     ) -> Outcome:
         """Bring over what only the new collection has into the former one, by its own towers (`encoders`), and give it
         the name back. `at_once`: move first, and bring over then. `follow`: go on bringing over until told to stop, for
@@ -224,7 +223,12 @@ class Reembedding:
         assert place.former is not None
         with self._open(place.serving) as new, self._open(place.former) as former:
             follower = Follower(
-                source=new, target=former, encoders=encoders, patience=self._patience, stop=stop or Event()
+                source=new,
+                target=former,
+                encoders=encoders,
+                words=words,
+                patience=self._patience,
+                stop=stop or Event(),
             )
             if not at_once:
                 _, difference = self._bring_over(follower)
@@ -265,7 +269,7 @@ class Reembedding:
         self._backend.drop(place.other)
         return place.other
 
-    def _bring_over(self, follower: Follower) -> tuple[str, Difference]:
+    def _bring_over(self, follower: Follower, *, own: bool = False) -> tuple[str, Difference]:
         """Catch up; or, where another is at work on it, wait until that one has. Who it is, and what is left."""
         writer = ""
         try:
@@ -275,7 +279,7 @@ class Reembedding:
             log.info("%s", error)
         else:
             follower.catch_up()
-        return writer, compare(follower.source, follower.target, settle=self._settle)
+        return writer, compare(follower.source, follower.target, settle=self._settle, own=own)
 
     def _open(self, physical: str) -> AbstractContextManager[Store]:
         """One that is there, whatever its name."""
