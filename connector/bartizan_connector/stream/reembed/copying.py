@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 _PASSES = 50
 """Of a run that ends: under steady writes each pass is shorter than the one before, and there is always something."""
 _SHARE = 9
-"""Between two passes a follower waits so many times as long as the last one took."""
+"""Between two looks a follower waits so many times as long as a look takes that finds nothing."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -48,16 +48,20 @@ class Follower:
     refused: dict[str, Head] = field(default_factory=dict)
     """What the new towers, or the back-end, do not take: at which head."""
     reasons: dict[str, str] = field(default_factory=dict)
+    _looking: float = 0.0
+    """Seconds that the last pass took that found nothing."""
 
     def catch_up(self) -> int:
         """Passes until one finds nothing; the number of changes."""
         changes = 0
         for _ in range(_PASSES):
+            began = time.monotonic()
             source = StoredSource(self.source, self.target, self.refused)
             self._fill(source, self.stop)
             self.reasons |= source.reasons
             changes += source.given
             if not source.given or self.stop.is_set():
+                self._looking = time.monotonic() - began
                 break
         return changes
 
@@ -76,10 +80,9 @@ class Follower:
                 self._fill(topic, _Until(self.stop, time.monotonic() + self._timed_pass(every)))
 
     def _timed_pass(self, every: float) -> float:
-        """Catch up, and say for how long to do something else."""
-        began = time.monotonic()
+        """Catch up, and say for how long to do something else: a share of what it takes to look and find nothing."""
         self.catch_up()
-        return max(every, _SHARE * (time.monotonic() - began))
+        return max(every, _SHARE * self._looking)
 
     def _fill(self, source: Source, stop: Event) -> None:
         self.report += fill(

@@ -15,17 +15,18 @@ from bartizan_connector.documents.reembed import Towers
 from bartizan_connector.search.following import FollowingRetriever
 from bartizan_connector.search.retriever import Retriever
 from bartizan_connector.store.backend import Store
+from bartizan_connector.store.memory import MemoryBackend
 from bartizan_connector.store.settings import BackendSettings
-from tests.connector.stream.reembed.project import WORDS, Pair, pair, text
+from tests.connector.stream.reembed.project import WORDS, HeldSettings, Pair, pair, text
 from tests.connector.stream.reembed.traffic import Readers, Writer
 
 
-def settings(folder: Path) -> BackendSettings:
-    return BackendSettings(uri=str(folder / "index.bartizan"))
+def memory() -> BackendSettings:
+    return HeldSettings(uri="memory:", held=MemoryBackend())
 
 
 def filled(folder: Path, count: int = 40, *, backend: BackendSettings | None = None) -> Pair:
-    both = pair(folder, backend or settings(folder))
+    both = pair(folder, backend or memory())
     with Documents(both.old) as documents:
         documents.put({"_id": f"d{n}", "text": text(n)} for n in range(count))
         documents.delete(["d3", "never"])
@@ -73,7 +74,7 @@ def both_hold(both: Pair) -> dict[str, str]:
 
 
 def test_a_collection_changes_towers_and_back_under_writes_and_searches(tmp_path: Path) -> None:
-    both = filled(tmp_path)
+    both = filled(tmp_path, backend=BackendSettings(uri=str(tmp_path / "index.bartizan")))
     readers = Readers(both)
     writer = Writer(both.old)
     told = threading.Event()
@@ -120,7 +121,7 @@ def test_everything_is_carried_over_once(tmp_path: Path) -> None:
 
 
 def test_a_replay_cannot_bring_back_what_was_deleted_before_the_run(tmp_path: Path) -> None:
-    both = pair(tmp_path, settings(tmp_path))
+    both = pair(tmp_path, memory())
     with Documents(both.old) as documents:
         documents.put([{"_id": "a", "text": "one", "_version": 5}, {"_id": "b", "text": "two", "_version": 5}])
         documents.put([{"_id": "a", "_deleted": True, "_version": 6}])
@@ -210,7 +211,7 @@ def test_a_third_pair_of_towers_waits_until_the_former_collection_is_dropped(tmp
     both = filled(tmp_path, 6)
     run(both)
     swap(both)
-    third = pair(tmp_path / "third", settings(tmp_path))
+    third = pair(tmp_path / "third", both.old.backend)
     tower = type(third.new_tower)(4, seed=7)
     tower.spec.write(third.new.spaces["dense"].document_tower)
     encoders = {name: each.model_copy(update={"tower": tower}) for name, each in third.new.encoders.items()}
