@@ -178,7 +178,7 @@ def swap_collections(
     with _towers(new, config, settle=settle) as towers, interruptible(_WAY_ON):
         place = towers.reembedding.look()
         with (
-            towers.encoders(towers.new) as encoders,
+            towers.encoders(towers.new, needed=place.state == "filling") as encoders,
             towers.searching(data) as searches,
             towers.words(towers.new, place.next) as words,
         ):

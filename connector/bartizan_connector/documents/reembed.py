@@ -14,7 +14,6 @@ from bartizan_connector.config.towers import collection_of, open_encoders
 from bartizan_connector.search.configured import Contract, lazy_encoder, open_words
 from bartizan_connector.search.lazy import Lazy
 from bartizan_connector.search.retriever import Retriever
-from bartizan_connector.space.spec import Role
 from bartizan_connector.store.backend import Backend
 from bartizan_connector.stream.reembed.gates import Searches
 from bartizan_connector.stream.reembed.judged import Judged, Search
@@ -53,10 +52,10 @@ class Towers:
             yield cls(new=new, old=old, backend=backend, reembedding=reembedding)
 
     @contextmanager
-    def encoders(self, config: Config, role: Role = "document") -> Iterator[Encoders]:
-        """The towers of one configuration."""
+    def encoders(self, config: Config, *, needed: bool = True) -> Iterator[Encoders]:
+        """The document towers of one configuration; none are opened where none are needed."""
         with ExitStack() as left:
-            opened = open_encoders(config, role)
+            opened = open_encoders(config, "document") if needed else {}
             for encoder in opened.values():
                 left.callback(encoder.close)
             yield opened
