@@ -11,8 +11,9 @@ import pytest
 from bartizan_connector.base.errors import Stop, WrongUse
 from bartizan_connector.space.vectors import SparseVector, Vector
 from bartizan_connector.store.backend import Store
-from bartizan_connector.store.collection import Hit, Row
+from bartizan_connector.store.collection import Head, Hit, Row
 from bartizan_connector.store.memory import MemoryBackend
+from bartizan_connector.stream.reembed import gates
 from bartizan_connector.stream.reembed.gates import Gate, Limits, Searches, found, judged, require, same
 from bartizan_connector.stream.reembed.heads import Difference
 from bartizan_connector.stream.reembed.judged import Judged, agreement, ndcg
@@ -86,7 +87,28 @@ class Lossy:
         return [[hit for hit in hits if int(hit.id[1:]) % 2][:k] for hits in found]
 
 
-def test_the_recall_probe_tells_a_whole_index_from_one_that_lost_documents() -> None:
+class Late:
+    """A store of which some documents go between a scan and a search."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._store, name)
+
+    def search(self, leg: str, vectors: object, k: int) -> list[list[Hit]]:
+        self._store.delete([Head(id=f"d{n}", version=2) for n in range(0, 300, 3)])
+        return self._store.search(leg, vectors, k)  # type: ignore[arg-type]
+
+
+def test_what_is_deleted_while_the_recall_is_probed_is_no_loss_of_the_index() -> None:
+    store = dense(300)
+    assert recall(Late(store), "dense") == 1.0  # type: ignore[arg-type]
+    assert store.count() == 200
+
+
+def test_the_recall_probe_tells_a_whole_index_from_one_that_lost_documents(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gates, "_STALE_SECONDS", 0.0)
     store = dense(300)
     assert recall(store, "dense") == 1.0
     lossy = recall(Lossy(store), "dense")  # type: ignore[arg-type]
@@ -117,17 +139,17 @@ def test_each_gate_has_a_limit_and_is_forced_by_name(tmp_path: Path) -> None:
     behind = Difference(documents=9, copied=8, deleted=0, missing=1, behind=2, examples=("a", "b"))
     data = Judged.read(beir(tmp_path / "data"))
     searches = Searches(now=lambda *_: ["a", "b"], new=lambda *_: ["c"], judged=data, queries=["x"])
-    gates = [*same(behind, Limits()), *judged(searches, Limits(agreement=0.5))]
-    assert [(gate.name, gate.passed) for gate in gates] == [
+    measured = [*same(behind, Limits()), *judged(searches, Limits(agreement=0.5))]
+    assert [(gate.name, gate.passed) for gate in measured] == [
         ("count", False),
         ("heads", False),
         ("ndcg", False),
         ("agreement", False),
     ]
     with pytest.raises(Stop, match=r"heads: 2 ids of.*--force heads --force ndcg --force agreement") as raised:
-        require(gates, ["count"])
+        require(measured, ["count"])
     assert "--force count" not in str(raised.value)
-    assert require(gates, ["count", "heads", "ndcg", "agreement"]) == dict.fromkeys(
+    assert require(measured, ["count", "heads", "ndcg", "agreement"]) == dict.fromkeys(
         ("count", "heads", "ndcg", "agreement"), False
     )
     loose = Limits(missing=1, behind=2, ndcg=1.0)

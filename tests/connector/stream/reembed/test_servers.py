@@ -4,7 +4,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -129,9 +129,11 @@ def test_a_collection_on_a_server_changes_towers_and_back_while_its_topic_is_wri
 
     following = threading.Thread(target=follow)
     readers = Readers(both)
-    with readers, Worker(both, source):
+    with ExitStack() as left, readers, Worker(both, source):
+        left.callback(following.join)
+        left.callback(told.set)
+        following.start()
         with producer:
-            following.start()
             time.sleep(8)
             with (
                 Towers.opened(both.new, both.old, settle=60) as towers,
