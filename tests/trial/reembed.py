@@ -12,6 +12,10 @@ USES = [
         *((f"reembed {verb} nowhere.toml", 2, _NOWHERE) for verb in ("plan", "run", "status", "swap", "rollback")),
         ("reembed drop nowhere.toml --yes --force", 2, _NOWHERE),
         ("reembed plan nowhere.toml --json", 2, _NOWHERE),
+        *(
+            (f"reembed {verb} nowhere.toml --verbose --quiet", 2, "exclude each other")
+            for verb in ("plan", "run", "status", "swap", "rollback", "drop")
+        ),
         ("reembed run nowhere.toml --follow --json", 2, _NOWHERE),
         ("reembed status nowhere.toml --probe --json", 2, _NOWHERE),
         ("reembed swap nowhere.toml --max-behind 0 --settle 1 --min-agreement 0.5 --json", 2, _NOWHERE),
