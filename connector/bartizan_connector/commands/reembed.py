@@ -82,7 +82,7 @@ def run_reembedding(
     new: New,
     follow: Annotated[bool, typer.Option("--follow", help="Go on, until told to stop.")] = False,
     source: Annotated[str, typer.Option("--from", help="stored text, or the compacted topic alone.")] = "stored",
-    every: Annotated[float, typer.Option(min=0.1, help="Least seconds between two looks at what is stored.")] = 5.0,
+    every: Annotated[float, typer.Option(min=0.1, help="Least seconds between two looks at what is stored.")] = 2.0,
     as_json: AsJson = False,
 ) -> None:
     """Fill the next collection beside the one in use, and keep it up with that. Searches and the worker go on.

@@ -13,6 +13,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from threading import Event
 
+from bartizan_connector.base.errors import Retry
 from bartizan_connector.encode.encoder import Encoder
 from bartizan_connector.store.backend import Store
 from bartizan_connector.store.collection import Head
@@ -81,7 +82,10 @@ class Follower:
 
     def _timed_pass(self, every: float) -> float:
         """Catch up, and say for how long to do something else: a share of what it takes to look and find nothing."""
-        self.catch_up()
+        try:
+            self.catch_up()
+        except Retry as error:  # somebody else writes, or something is away: this one has all the time
+            log.warning("%s", error)
         return max(every, _SHARE * self._looking)
 
     def _fill(self, source: Source, stop: Event) -> None:

@@ -63,9 +63,7 @@ def _exact(store: Store, leg: str, queries: Sequence[Vector], k: int) -> list[li
     best: list[list[tuple[float, Head]]] = [[] for _ in queries]
     vectors, dim = _vectors(store, leg), store.collection.leg(leg).dim
     while block := list(islice(vectors, _BLOCK)):
-        for number, scores in enumerate(
-            _scores(queries, [vector for _, vector in block], dim)
-        ):
+        for number, scores in enumerate(_scores(queries, [vector for _, vector in block], dim)):
             first = [int(each) for each in np.argsort(-scores, kind="stable")[:k] if scores[each] > -np.inf]
             fresh = [(float(scores[each]), block[each][0]) for each in first]
             best[number] = sorted([*best[number], *fresh], key=lambda pair: -pair[0])[:k]

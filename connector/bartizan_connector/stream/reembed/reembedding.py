@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 Encoders = Mapping[str, Encoder]
 SETTLE_SECONDS = 15.0
-EVERY_SECONDS = 5.0
+EVERY_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,6 +207,7 @@ class Reembedding:
         *,
         at_once: bool = False,
         follow: bool = False,
+        every: float = EVERY_SECONDS,
         words: Words | None = None,
         stop: Event | None = None,
     ) -> Outcome:
@@ -231,17 +232,17 @@ class Reembedding:
                 stop=stop or Event(),
             )
             if not at_once:
-                _, difference = self._bring_over(follower)
+                writer, difference = self._bring_over(follower)
                 if difference.lag:
                     raise Stop(
                         f"not rolled back, everything stands as it did: the former collection lacks {difference.lag:,} "
-                        f"changes ({', '.join(difference.examples)}). Run it again when nobody else writes into "
-                        f"{place.former}, or add --at-once, which moves the name first"
+                        f"changes ({', '.join(difference.examples)}){f', and {writer}' if writer else ''}. Run it "
+                        "again when nobody else writes there, or add --at-once, which moves the name first"
                     )
             names.move(self._backend, self._wanted.name, expected=place.serving, to=place.former)
             writer, difference = self._bring_over(follower)
             if follow:
-                follower.follow(None, every=EVERY_SECONDS)
+                follower.follow(None, every=every)
         return Outcome(
             place=self.look(),
             report=follower.report,

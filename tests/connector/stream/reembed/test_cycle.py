@@ -3,6 +3,7 @@
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -47,8 +48,8 @@ def swap(both: Pair, **options: object) -> object:
         return towers.reembedding.swap(encoders, searches=searches, **options)  # type: ignore[arg-type]
 
 
-def roll_back(both: Pair, **options: object) -> object:
-    with Towers.opened(both.new, both.old, settle=5) as towers, towers.encoders(both.old) as encoders:
+def roll_back(both: Pair, *, settle: float = 5, **options: object) -> object:
+    with Towers.opened(both.new, both.old, settle=settle) as towers, towers.encoders(both.old) as encoders:
         return towers.reembedding.rollback(encoders, **options)  # type: ignore[arg-type]
 
 
@@ -205,6 +206,39 @@ def roll_forward(back: Pair) -> str:
         assert place.state == "filling"
         assert place.next is not None
         return place.next
+
+
+def test_a_rollback_names_who_writes_the_former_collection_and_follows_when_that_has_ended(tmp_path: Path) -> None:
+    both = filled(tmp_path, 6, backend=BackendSettings(uri=str(tmp_path / "index.bartizan")))
+    run(both)
+    swap(both)
+    with Documents(both.new) as documents:
+        documents.put([{"_id": "late", "text": "late"}])
+    other = both.old.backend.open()
+    with Towers.opened(both.new) as towers:
+        former = towers.reembedding.look().former
+    assert former is not None
+    other.open(collection_of(both.old), create=False, name=former).claim()
+    with Towers.opened(both.new, settle=0.1) as towers, pytest.raises(Stop, match=r"late.*is being written by process"):
+        towers.reembedding.rollback({"dense": both.old_tower})
+    told = threading.Event()
+    options = {"at_once": True, "follow": True, "every": 0.05, "settle": 0.1, "stop": told}
+    going = threading.Thread(target=roll_back, args=(both,), kwargs=options)
+    going.start()
+    with Documents(both.old) as documents:
+        wait(lambda: documents.backend.aliases()["docs"] == former)
+        assert documents.get(["late"]) == {}
+        other.close()
+        wait(lambda: "late" in documents.get(["late"]))
+    told.set()
+    going.join()
+
+
+def wait(done: Callable[[], bool], seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def test_a_third_pair_of_towers_waits_until_the_former_collection_is_dropped(tmp_path: Path) -> None:
