@@ -39,11 +39,17 @@ Table = Sequence[Mapping[str, str]]
 
 
 class Record:
-    """One benchmark's run; written anew after each step, so that a run that is cut short leaves what it has."""
+    """One benchmark's run; written anew after each step, so that a run that is cut short leaves what it has. What
+    `goes_on` adds to what it left earlier on the day, which is `before`."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, goes_on: bool = False) -> None:
         self._name = f"{datetime.now(UTC):%Y-%m-%d}-{name}"
         self._stem: Path | None = None
+        self.before: Mapping[str, Any] = {}
+        earlier = RESULTS / f"{self._name}.json"
+        if goes_on and earlier.exists() and earlier.stat().st_size:
+            self._stem = earlier.with_suffix("")
+            self.before = json.loads(earlier.read_text(encoding="utf-8"))["results"]
         self._facts = {"benchmark": name, **_facts()}
 
     def write(self, results: Mapping[str, Any], tables: Mapping[str, Table]) -> None:

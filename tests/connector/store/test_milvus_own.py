@@ -1,6 +1,6 @@
 """A server may read out what was just replaced as it was, or as gone: a writer goes by what it wrote itself."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -41,12 +41,12 @@ def ledger() -> Ledger:
 
 
 @pytest.fixture
-def writer(ledger: Ledger) -> Iterator[Writer]:
+def writer(ledger: Ledger) -> Writer:
     found = SimpleNamespace(physical="docs__1", contract=None)
     prepared: Any = SimpleNamespace(found=found, ledger=ledger)
     writer = Writer(cast(Any, SimpleNamespace(file=None, place="here")), prepared, "docs", 300.0)
     writer.lease = cast(Any, Lease())
-    yield writer
+    return writer
 
 
 def head(version: int, hash: str = "h", **more: Any) -> Head:

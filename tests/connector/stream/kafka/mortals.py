@@ -4,6 +4,7 @@ Run as a program it is a nursery: it imports everything once and forks a worker 
 """
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -111,13 +112,15 @@ class Nursery:
         self._process = start(
             "-m", "tests.connector.stream.kafka.mortals", stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
+        self._lock = threading.Lock()
 
     def worker(self, post: Post) -> Worker:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps(asdict(post)) + "\n")
-        self._process.stdin.flush()
-        return Worker(post, int(self._process.stdout.readline()))
+        with self._lock:
+            self._process.stdin.write(json.dumps(asdict(post)) + "\n")
+            self._process.stdin.flush()
+            return Worker(post, int(self._process.stdout.readline()))
 
     def close(self) -> None:
         self._process.communicate(timeout=30)
@@ -156,8 +159,6 @@ def _born(post: Post) -> None:
     log = os.open(Path(post.folder, f"{post.name}.log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for number in (1, 2):
         os.dup2(log, number)
-    import logging
-
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s", stream=sys.stderr)
     logging.getLogger("kafka").setLevel(logging.ERROR)
     try:

@@ -69,6 +69,8 @@ class Cast:
     """None: the embedded store, which has one worker at a time."""
     mortal: frozenset[str] = frozenset({"worker", "broker", "milvus"})
     """Who may be killed."""
+    turn: threading.Lock = field(default_factory=threading.Lock)
+    """Stories that go on at once kill the servers that they share one after the other."""
 
 
 class Story:
@@ -90,6 +92,12 @@ class Story:
         self._count = 0
         self.happened: dict[str, int] = {}
         """What → how often."""
+        self.looks = 0
+
+    @property
+    def changes(self) -> int:
+        """That were written to the topic."""
+        return self._count
 
     def play(self) -> None:
         """To the end; an AssertionError where something was lost, doubled, brought back or out of order."""
@@ -112,6 +120,7 @@ class Story:
                 for worker in self._workers:
                     worker.signal(signal.SIGKILL)
         self._judge(seen)
+        self.looks = len(seen.heads)
 
     def _records(self) -> Iterator[dict[str, Any]]:
         """Puts, updates and deletes of a few keys; of every second key the content returns to what it was."""
@@ -148,13 +157,15 @@ class Story:
         elif deed == "replay":
             self._replay()
         elif deed == "broker":
-            self._cast.broker.kill()
-            time.sleep(dice.random() * 0.5)
-            self._cast.broker.start()
+            with self._cast.turn:
+                self._cast.broker.kill()
+                time.sleep(dice.random() * 0.5)
+                self._cast.broker.start()
         elif deed == "milvus":
             assert self._cast.milvus is not None
-            self._cast.milvus.kill()
-            self._cast.milvus.start()
+            with self._cast.turn:
+                self._cast.milvus.kill()
+                self._cast.milvus.start()
 
     def _begin(self) -> None:
         """One worker more, if there is room; every other one kills itself after some effects."""
