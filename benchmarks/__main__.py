@@ -14,6 +14,7 @@ BENCHMARKS = (
     "query_tower",
     "collections",
     "embedded_store",
+    "streaming",
     "training_throughput",
     "recipes",
     "adaptation",

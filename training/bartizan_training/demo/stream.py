@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -64,6 +65,7 @@ class StreamDemo:
 
     def run(self) -> None:
         """From a broker to a summary; every process that was started has ended then."""
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # what was begun is ended then too
         class_path(self.jars)  # what is missing is said before anything is begun
         shell, layout = Shell(), Layout(self.out)
         layout.clear({"stream": True})
@@ -117,7 +119,10 @@ class StreamDemo:
                     _require_living(worker, "an edit is not found")
                     if time.time() - edit.produced > _PATIENT:
                         raise Stop(f"an edit of {edit.id} is not found after {_PATIENT:.0f} s; {_WORDS}")
-                live.found(time.time() - edit.produced, stream.sent)
+                    if edit.id not in stream.documents:
+                        break  # removed meanwhile
+                else:
+                    live.found(time.time() - edit.produced, stream.sent)
         _until(lambda: _stored(config) == stream.documents, worker, "the last edits are not stored")
         live.summary(stream.sent, len(stream.documents))
 
@@ -172,14 +177,14 @@ class _Stream:
     def next(self) -> _Edit | None:
         """The newest edit that can be looked for; None when there are no more."""
         while True:
-            self._came.wait()
-            self._came.clear()
-            edit = self._newest
+            over, edit = self._over.is_set(), self._newest
             if edit is not None and edit is not self._given:
                 self._given = edit
                 return edit
-            if self._over.is_set():
+            if over:
                 return None
+            self._came.wait(0.5)
+            self._came.clear()
 
     def close(self) -> None:
         """No more edits."""
