@@ -109,16 +109,20 @@ class Bench:
             return lambda: EmbeddedBackend(self.folder / f"{name}.bartizan")
         return lambda: MilvusBackend(self.milvus.uri)
 
-    def topic(self, records: Sequence[tuple[str, bytes]]) -> str:
+    def topic(self, records: Sequence[tuple[str, bytes]] = ()) -> str:
         """A topic that holds them, in one partition: the order of the encoder alone."""
+        topic = self.broker.topic()
+        self.fill(topic, records)
+        return topic
+
+    def fill(self, topic: str, records: Sequence[tuple[str, bytes]]) -> None:
+        """Write them."""
         from kafka import KafkaProducer
 
-        topic = self.broker.topic()
         with closing(KafkaProducer(bootstrap_servers=self.broker.bootstrap, linger_ms=20)) as producer:
             for id, value in records:
                 producer.send(topic, key=id.encode(), value=value)
             producer.flush(60)
-        return topic
 
     def source(self, topic: str, *, follow: bool) -> Watched:
         return Watched.open(self.settings(topic), follow=follow)

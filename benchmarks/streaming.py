@@ -160,7 +160,7 @@ def _naive(bench: Bench, topic: str, model: Any, turn: int) -> float:
     client, name = MilvusClient(bench.milvus.uri), f"naive_{turn}"
     client.create_collection(
         name,
-        dimension=int(model.get_sentence_embedding_dimension()),
+        dimension=int(model.get_embedding_dimension()),
         id_type="string",
         max_length=512,
         metric_type="IP",
@@ -196,7 +196,7 @@ def _freshness(bench: Bench, before: Mapping[str, Any]) -> Part:
     for store in ("embedded", "milvus"):
         most = max(before["throughput"]["rates"][store])
         for load in _LOADS:
-            topic, name = bench.topic([]), f"fresh_{store}_{int(100 * load)}"
+            topic, name = bench.topic(), f"fresh_{store}_{int(100 * load)}"
             collection, stop = contract(bench.encoder.spec, name), Event()
             with closing(bench.source(topic, follow=True)) as source, closing(bench.opener(store, name)()) as backend:
                 encoders = {collection.legs[0].name: bench.encoder}
@@ -236,18 +236,20 @@ def _queries(bench: Bench, before: Mapping[str, Any]) -> Part:
     table, found = [], {}
     asked = bench.encoder.encode([each["title"] for each in bench.documents[:_QUERIES]], "query")
     for store in ("embedded", "milvus"):
-        name = f"{store}_0"  # which the pipeline has filled
-        topic = bench.topic([])
-        collection = contract(bench.encoder.spec, name)
+        name, topic = f"asked_{store}", bench.topic(records_of(bench.documents[:_DOCUMENTS]))
+        rate, ends = 0.5 * max(before["throughput"]["rates"][store]), Event()
         with closing(bench.opener(store, name)()) as backend:
-            opened = backend.open(collection, create=False)
-            _look(opened, asked)
-            quiet = _look(opened, asked) + _look(opened, asked)
-            rate, ends = 0.5 * max(before["throughput"]["rates"][store]), Event()
+            opened = backend.open(contract(bench.encoder.spec, name))
             with _worker(bench, store, name, topic) as process:
-                maker = Thread(target=_produce, args=(bench, topic, rate, 60.0, ends.is_set))
+                while opened.count() < _DOCUMENTS:
+                    if process.poll() is not None:
+                        raise Stop(f"the worker into {store} has ended with {process.returncode}")
+                    time.sleep(0.5)
+                _look(opened, asked)
+                quiet = _look(opened, asked) + _look(opened, asked)
+                maker = Thread(target=_produce, args=(bench, topic, rate, 120.0, ends.is_set))
                 maker.start()
-                time.sleep(6.0)
+                time.sleep(3.0)
                 busy = _look(opened, asked) + _look(opened, asked)
                 ends.set()
                 maker.join()
@@ -294,16 +296,17 @@ def _growth(bench: Bench, before: Mapping[str, Any]) -> Part:
         name = f"grown_{store}"
         collection = contract(cheap.spec, name)
         leg = collection.legs[0].name
-        there = 0
+        there, topic = 0, bench.topic()
         for size in _SIZES:
-            with closing(bench.opener(store, name)()) as backend, closing(backend.open(collection)) as opened:
-                for start in range(there, size, 5_000):
-                    opened.upsert([row_of(cheap, leg, number) for number in range(start, min(size, start + 5_000))])
-            there = size
             ids = [f"d{number}" for number in np.random.default_rng(size).integers(0, size, _UPDATES)]
-            topic = bench.topic([(id, json.dumps({"text": f"new {n} of {size}"}).encode()) for n, id in enumerate(ids)])
+            bench.fill(topic, [(id, json.dumps({"text": f"new {n} of {size}"}).encode()) for n, id in enumerate(ids)])
             timed = Begun(cheap)
             with closing(bench.source(topic, follow=False)) as source, closing(bench.opener(store, name)()) as backend:
+                with closing(backend.open(collection)) as opened:
+                    opened.claim(source.group)  # which goes on writing
+                    for start in range(there, size, 5_000):
+                        opened.upsert([row_of(cheap, leg, n) for n in range(start, min(size, start + 5_000))])
+                there = size
                 ingest(source, {leg: timed}, backend, collection)
             rates[size] = source.count / (source.last - timed.at)
             err.print(f"   {store} at {size:,}: {rates[size]:.0f} a second", markup=False)

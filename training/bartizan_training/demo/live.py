@@ -49,7 +49,7 @@ class Live:
 
     def summary(self, sent: int, documents: int) -> None:
         """What it came to."""
-        table = Table("edits sent", "looked for", "produced → found, p50", "p99", "slowest", "lost")
+        table = Table("edits sent", "seen by a search", "produced → found, p50", "p99", "slowest", "lost")
         p50, p99 = percentiles(self._found)
         seconds = (f"{value:.2f} s" for value in (p50, p99, max(self._found, default=0.0)))
         table.add_row(f"{sent:,}", f"{len(self._found):,}", *seconds, "0")

@@ -7,16 +7,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event, Lock, Thread
 from typing import Any
 
 from bartizan_connector.base.errors import Stop, WrongUse, interruptible
 from bartizan_connector.config import Config
-from bartizan_connector.config.towers import collection_of
+from bartizan_connector.config.towers import collection_of, open_encoders
 from bartizan_training.demo import corpus as corpora
 from bartizan_training.demo.layout import Layout
 from bartizan_training.demo.live import Live
@@ -26,6 +26,7 @@ from bartizan_training.demo.shell import Shell
 from bartizan_training.demo.steps import MAX_TOKENS
 
 _PARTITIONS = 3
+_EVERYTHING = 2_000
 _DOCUMENTS = 300
 _PATIENT = 120.0
 _WORDS = "what it said stands in worker.log in the demo's folder"
@@ -105,32 +106,28 @@ class StreamDemo:
         return layout.document, layout.document
 
     def _watch(self, shell: Shell, config: Path, stream: "_Stream", worker: "subprocess.Popen[bytes]") -> None:
-        from bartizan_connector.search.retriever import Retriever
-
         shell.step(f"The corpus, and then {self.edits:,} edits of it, {self.rate:g} a second")
         live = Live(self.edits, shell.say)
         stream.put_all()
         _until(lambda: _stored(config) == stream.documents, worker, "the corpus is not stored")
         shell.say(f"{len(stream.documents):,} documents are stored; now they change")
-        with Retriever.open(config) as retriever, live:
+        with _searching(config) as texts, live:
             stream.edit(self.edits, self.rate, self.seconds)
-            while (edit := stream.next()) is not None:
-                while not _is_found(retriever, edit):
-                    _require_living(worker, "an edit is not found")
-                    if time.time() - edit.produced > _PATIENT:
-                        raise Stop(f"an edit of {edit.id} is not found after {_PATIENT:.0f} s; {_WORDS}")
-                    if edit.id not in stream.documents:
-                        break  # removed meanwhile
-                else:
+            while not stream.is_over or stream.waiting:
+                _require_living(worker, "an edit is not found")
+                began, found = time.time(), texts()
+                for edit in stream.found(found):
                     live.found(time.time() - edit.produced, stream.sent)
+                if any(began - edit.produced > _PATIENT for edit in stream.waiting.values()):
+                    raise Stop(f"an edit is not found after {_PATIENT:.0f} s; {_WORDS}")
+                time.sleep(0.02)
         _until(lambda: _stored(config) == stream.documents, worker, "the last edits are not stored")
         live.summary(stream.sent, len(stream.documents))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Edit:
-    id: str
-    text: str
+    number: int
     produced: float
 
 
@@ -147,9 +144,9 @@ class _Stream:
         self.sent = 0
         self._topic, self._dice = topic, dice
         self._producer = KafkaProducer(bootstrap_servers=bootstrap)
-        self._newest: _Edit | None = None
-        self._given: _Edit | None = None
-        self._came, self._over = Event(), Event()
+        self.waiting: dict[str, _Edit] = {}
+        """By id, the oldest edit that no search has found yet."""
+        self._lock, self._over = Lock(), Event()
         self._thread: Thread | None = None
 
     def put_all(self) -> None:
@@ -169,22 +166,21 @@ class _Stream:
                 self._change(number, whole)
             self._producer.flush(30)
             self._over.set()
-            self._came.set()
 
         self._thread = Thread(target=go_on, name="bartizan-edits", daemon=True)
         self._thread.start()
 
-    def next(self) -> _Edit | None:
-        """The newest edit that can be looked for; None when there are no more."""
-        while True:
-            over, edit = self._over.is_set(), self._newest
-            if edit is not None and edit is not self._given:
-                self._given = edit
-                return edit
-            if over:
-                return None
-            self._came.wait(0.5)
-            self._came.clear()
+    @property
+    def is_over(self) -> bool:
+        """Whether all edits were sent."""
+        return self._over.is_set()
+
+    def found(self, texts: Mapping[str, str]) -> list[_Edit]:
+        """The edits that are among what a search found, or that a newer one has replaced there."""
+        with self._lock:
+            found = {id: edit for id, edit in self.waiting.items() if _number(texts.get(id, "")) >= edit.number}
+            self.waiting = {id: edit for id, edit in self.waiting.items() if id not in found}
+        return list(found.values())
 
     def close(self) -> None:
         """No more edits."""
@@ -195,15 +191,15 @@ class _Stream:
 
     def _change(self, number: int, whole: Mapping[str, dict[str, str]]) -> None:
         id = self._dice.choice(list(whole))
-        if self._dice.random() < 0.2 and id in self.documents:
-            del self.documents[id]
-            self._send(id, None)
-        else:
-            text = f"Edit {number}. {whole[id]['text']}"
-            self.documents[id] = whole[id] | {"text": text}
-            produced = self._send(id, self.documents[id])
-            self._newest = _Edit(id=id, text=text, produced=produced)
-            self._came.set()
+        with self._lock:
+            if self._dice.random() < 0.2 and id in self.documents:
+                del self.documents[id]
+                self.waiting.pop(id, None)
+                self._send(id, None)
+            else:
+                self.documents[id] = whole[id] | {"text": f"Edit {number}. {whole[id]['text']}"}
+                edit = _Edit(number=number, produced=self._send(id, self.documents[id]))
+                self.waiting.setdefault(id, edit)
         self.sent = number
 
     def _send(self, id: str, document: Mapping[str, str] | None) -> float:
@@ -230,10 +226,19 @@ def _stored(config: Path) -> dict[str, dict[str, str]]:
             return {each.id: {name: str(value) for name, value in each.rows[0].fields.items()} for each in store.scan()}
 
 
-def _is_found(retriever: Any, edit: _Edit) -> bool:
-    """By its own words, as it is now; a newer edit of the document will do."""
-    hits = retriever.search(edit.text, k=3)
-    return any(hit.id == edit.id and _number(hit.fields["text"]) >= _number(edit.text) for hit in hits)
+@contextmanager
+def _searching(config: Path) -> Iterator[Callable[[], Mapping[str, str]]]:
+    """A search that finds every document: id → its text as it is now."""
+    settings = Config.load(config)
+    collection = collection_of(settings)
+    with ExitStack() as opened:
+        (encoder,) = open_encoders(settings, "query").values()
+        opened.enter_context(closing(encoder))
+        backend = opened.enter_context(closing(settings.backend.open()))
+        store = opened.enter_context(closing(backend.open(collection, create=False)))
+        query = encoder.encode(["an edit"], "query")
+        leg = collection.legs[0].name
+        yield lambda: {hit.id: str(hit.fields["text"]) for hit in store.search(leg, query, _EVERYTHING)[0]}
 
 
 def _number(text: str) -> int:
