@@ -79,7 +79,8 @@ class Story:
     def __init__(self, seed: int, cast: Cast, folder: Path) -> None:
         self._dice = random.Random(seed)
         self._cast = cast
-        topic = cast.broker.topic(partitions=PARTITIONS)
+        with cast.turn:
+            topic = cast.broker.topic(partitions=PARTITIONS)
         uri = cast.milvus.uri if cast.milvus else str(folder / "index")
         self._post = Post(
             name="last", folder=str(folder), bootstrap=cast.broker.bootstrap, topic=topic, uri=uri,
@@ -119,7 +120,8 @@ class Story:
             finally:
                 for worker in self._workers:
                     worker.signal(signal.SIGKILL)
-        self._judge(seen)
+        with self._cast.turn:
+            self._judge(seen)
         self.looks = len(seen.heads)
 
     def _records(self) -> Iterator[dict[str, Any]]:
@@ -308,7 +310,12 @@ def _rewind(post: Post, dice: random.Random) -> None:
 
     settings = settings_of(post)
     with closing(
-        KafkaConsumer(bootstrap_servers=settings.bootstrap, group_id=settings.group, enable_auto_commit=False)
+        KafkaConsumer(
+            bootstrap_servers=settings.bootstrap,
+            group_id=settings.group,
+            enable_auto_commit=False,
+            reconnect_backoff_max_ms=500,
+        )
     ) as consumer:
         places = [TopicPartition(post.topic, number) for number in range(PARTITIONS)]
         consumer.assign(places)
