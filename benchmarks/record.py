@@ -92,7 +92,7 @@ def _free(name: str) -> Path:
 def _facts() -> dict[str, Any]:
     return {
         "began": _now(),
-        "command": shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]),
+        "command": shlex.join(["python", "-m", _program(), *sys.argv[1:]]),
         "commit": _commit(),
         "machine": {
             "cpu": _cpu(),
@@ -103,6 +103,12 @@ def _facts() -> dict[str, Any]:
         "load_at_begin": [round(value, 2) for value in os.getloadavg()],
         "versions": {"python": platform.python_version()} | _versions(),
     }
+
+
+def _program() -> str:
+    """A soak among the tests, or the benchmarks."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return spec.name if spec is not None and spec.name.startswith("tests.") else "benchmarks"
 
 
 def _now() -> str:
