@@ -4,6 +4,7 @@ from tests.trial.uses import uses
 
 _WRONG = {
     "demo": "--out corpus.jsonl",
+    "demo-stream": "--out corpus.jsonl",
     "tower import": "./nowhere --out t",
     "tower show": "nowhere",
     "train": "nowhere --out run",

@@ -29,6 +29,7 @@ def test_without_maven_it_says_so_where_the_jars_are_not_there(tmp_path: Path, m
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(WrongUse, match="needs mvn, which is not installed here: install Maven"):
         kafka.class_path(tmp_path / "jars")
+    (tmp_path / "jars").mkdir()
     (tmp_path / "jars" / ".pom").write_bytes(kafka.POM.read_bytes())
     (tmp_path / "jars" / "a.jar").touch()
     assert kafka.class_path(tmp_path / "jars") == str(tmp_path / "jars" / "a.jar")

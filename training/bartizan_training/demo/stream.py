@@ -21,7 +21,7 @@ from bartizan_training.demo import corpus as corpora
 from bartizan_training.demo.layout import Layout
 from bartizan_training.demo.live import Live
 from bartizan_training.demo.servers import milvus
-from bartizan_training.demo.servers.kafka import Broker, class_path
+from bartizan_training.demo.servers.kafka import Broker, require
 from bartizan_training.demo.shell import Shell
 from bartizan_training.demo.steps import MAX_TOKENS
 
@@ -67,7 +67,7 @@ class StreamDemo:
     def run(self) -> None:
         """From a broker to a summary; every process that was started has ended then."""
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # what was begun is ended then too
-        class_path(self.jars)  # what is missing is said before anything is begun
+        require(self.jars)  # what is missing is said before anything is begun
         shell, layout = Shell(), Layout(self.out)
         layout.clear({"stream": True})
         with interruptible("the processes of the demo have ended; run it again whenever you like"), ExitStack() as on:

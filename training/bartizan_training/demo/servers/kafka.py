@@ -17,6 +17,7 @@ from bartizan_training.demo.servers.ports import free_ports
 HERE = Path(__file__).parent
 POM, LOGGING = HERE / "kafka.pom.xml", HERE / "kafka.log4j2.properties"
 _PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies"
+_STAMP = ".pom"
 _CLUSTER = "MkU3OEVBNTcwNTJENDM2Qg"
 _MAKE_SECONDS, _START_SECONDS, _STOP_SECONDS = 300.0, 60.0, 10.0
 _JVM = (
@@ -138,14 +139,19 @@ class Broker:
             )
 
 
+def require(folder: Path) -> None:
+    """Refuse where a program is missing; Maven is needed only where the jars are not there yet."""
+    _require("java", "install a Java runtime, 17 or newer (Debian: apt install default-jre-headless)")
+    if not _are_there(folder):
+        _require("mvn", f"install Maven (Debian: apt install maven), which brings the broker's jars to {folder} once")
+
+
 def class_path(folder: Path) -> str:
     """The broker's jars, fetched when they are missing or the list of them has changed."""
-    _require("java", "install a Java runtime, 17 or newer (Debian: apt install default-jre-headless)")
+    require(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    stamp, wanted = folder / ".pom", POM.read_bytes()
     with alone_in(folder):
-        if not stamp.exists() or stamp.read_bytes() != wanted:
-            _require("mvn", f"install Maven (Debian: apt install maven), which brings its jars to {folder} once")
+        if not _are_there(folder):
             command = ["mvn", "-B", "-ntp", "-q", "-f", str(POM), _PLUGIN, "-DincludeScope=runtime"]
             fetched = subprocess.run(
                 [*command, f"-DoutputDirectory={folder.absolute()}"],
@@ -156,8 +162,13 @@ def class_path(folder: Path) -> str:
             )
             if fetched.returncode:
                 raise Stop(f"Maven cannot bring the Kafka broker: {fetched.stdout[-1000:]}{fetched.stderr[-1000:]}")
-            stamp.write_bytes(wanted)
+            (folder / _STAMP).write_bytes(POM.read_bytes())
     return os.pathsep.join(sorted(str(path.absolute()) for path in folder.glob("*.jar")))
+
+
+def _are_there(folder: Path) -> bool:
+    stamp = folder / _STAMP
+    return stamp.exists() and stamp.read_bytes() == POM.read_bytes()
 
 
 def _require(program: str, way_out: str) -> None:
