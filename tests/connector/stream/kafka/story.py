@@ -31,7 +31,7 @@ KEYS = 24
 STEPS, RECORDS = 6, 40
 _CONTENTS = ("apple", "banana", "cherry")
 _PATIENT = 90.0
-_LOOKS = 20
+_LOOKS, _CATCHES = 20, 10
 IDS = [f"d{number}" for number in range(KEYS)]
 
 
@@ -201,10 +201,15 @@ class Story:
         for worker in self._workers:
             worker.wait(_PATIENT)
         self._bury()
-        last = self._cast.nursery.worker(self._post)
-        self._workers.append(last)
-        last.wait(_PATIENT)
-        self._bury()
+        for number in range(_CATCHES):  # one that catches up leaves to a dead member what the group still has it own
+            last = self._cast.nursery.worker(replace(self._post, name=f"last-{number}"))
+            self._workers.append(last)
+            last.wait(_PATIENT)
+            self._bury()
+            with self._cast.turn:
+                if _is_read(self._post):
+                    return
+        raise AssertionError("the topic is not read to its end")
 
     @contextmanager
     def _observed(self) -> Iterator[Seen]:
@@ -300,6 +305,18 @@ def _partition(head: Head) -> int:
 def _text(document: Any) -> str:
     assert len(document.rows) == 1, "a document of one chunk has several"
     return str(document.rows[0].fields["text"])
+
+
+def _is_read(post: Post) -> bool:
+    """Whether the group has committed all that is there."""
+    from kafka import KafkaConsumer, TopicPartition
+
+    settings = settings_of(post)
+    with closing(
+        KafkaConsumer(bootstrap_servers=settings.bootstrap, group_id=settings.group, enable_auto_commit=False)
+    ) as consumer:
+        ends = consumer.end_offsets([TopicPartition(post.topic, number) for number in range(PARTITIONS)])
+        return all((consumer.committed(place) or 0) >= end for place, end in ends.items())
 
 
 def _rewind(post: Post, dice: random.Random) -> None:
