@@ -3,7 +3,7 @@ PYTHON ?= python3
 UV_VERSION = 0.13.8
 VENV = .venv/bin
 
-.PHONY: env demo test check lint bench soak gpu triton triton-env infinity-env lock clean
+.PHONY: env demo demo-stream test check lint bench soak gpu triton triton-env infinity-env lock clean
 
 env: .venv/.stamp
 
@@ -55,6 +55,10 @@ $(INFINITY)/.stamp: | .tools/bin/uv
 demo: env
 	$(VENV)/bartizan demo
 
+# A broker, a store and a worker on this machine, and a stream of edits; needs Java, and Maven to bring the broker.
+demo-stream: env
+	$(VENV)/bartizan demo-stream --jars .tools/kafka
+
 lint: env
 	$(VENV)/python tests/lanes.py lint
 
@@ -67,9 +71,9 @@ test: env
 bench: env
 	$(VENV)/python -m benchmarks
 
-# Kills and rivals by the hundred, which tests try by twos and threes, and 200,000 requests through the real Triton server
-# with the memory of both sides.
-SOAKS = embedded words writers
+# Kills and rivals by the hundred, which tests try by twos and threes, stories of Kafka workers and servers that die, and
+# 200,000 requests through the real Triton server with the memory of both sides.
+SOAKS = embedded words writers stream
 soak: env triton-env
 	for soak in $(SOAKS); do $(VENV)/python -m tests.soak $$soak || exit 1; done
 	$(VENV)/python -m benchmarks soak_triton

@@ -15,6 +15,7 @@ BENCHMARKS = (
     "collections",
     "embedded_store",
     "words",
+    "streaming",
     "training_throughput",
     "recipes",
     "adaptation",
