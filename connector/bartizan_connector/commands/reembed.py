@@ -53,7 +53,7 @@ def plan_reembedding(
         facts: dict[str, Any] = {**_places(place), "changes": _changes(place)}
         if place.state != "stands":
             with towers.encoders(towers.new) as encoders:
-                estimate = towers.reembedding.plan(encoders, sample=sample)
+                estimate = towers.reembedding.plan(encoders, cutter=towers.cutter(towers.new), sample=sample)
             facts |= asdict(estimate) | {"seconds": estimate.seconds, "tokens": estimate.tokens}
     if as_json:
         out.print_json(data=facts)
@@ -107,6 +107,7 @@ def run_reembedding(
         ):
             outcome = towers.reembedding.run(
                 encoders,
+                cutter=towers.cutter(towers.new),
                 words=words,
                 topic=topic,
                 back_fill=source == "stored",
@@ -182,7 +183,14 @@ def swap_collections(
             towers.searching(data) as searches,
             towers.words(towers.new, place.next) as words,
         ):
-            outcome = towers.reembedding.swap(encoders, limits=limits, searches=searches, force=forced, words=words)
+            outcome = towers.reembedding.swap(
+                encoders,
+                limits=limits,
+                searches=searches,
+                force=forced,
+                cutter=towers.cutter(towers.new),
+                words=words,
+            )
     _tell(outcome, as_json)
     if not as_json and outcome.place.state == "swapped":
         err.print(
@@ -205,7 +213,9 @@ def roll_back(
         assert towers.old is not None
         place = towers.reembedding.look()
         with towers.encoders(towers.old) as encoders, towers.words(towers.old, place.former) as words:
-            outcome = towers.reembedding.rollback(encoders, at_once=at_once, follow=follow, words=words, stop=stop)
+            outcome = towers.reembedding.rollback(
+                encoders, at_once=at_once, follow=follow, cutter=towers.cutter(towers.old), words=words, stop=stop
+            )
     _tell(outcome, as_json)
 
 

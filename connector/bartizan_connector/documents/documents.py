@@ -24,7 +24,7 @@ from bartizan_connector.search.request import checked_filter
 from bartizan_connector.search.retriever import Retriever
 from bartizan_connector.store.backend import Backend, Leased, Store
 from bartizan_connector.store.collection import Collection, Document, Scalar
-from bartizan_connector.store.filters import And, Compare, Filter, leaves
+from bartizan_connector.store.filters import FIRST_CHUNKS, And, Filter, leaves
 from bartizan_connector.stream.chunks import Cutter
 from bartizan_connector.stream.source import Message
 from bartizan_connector.stream.work import fill
@@ -34,7 +34,6 @@ Fielded = dict[str, Scalar]
 """A document as `put` takes it and `get` gives it: `_id`, `title`, `text`, and the declared fields."""
 
 _PAGE = 256
-_FIRST_CHUNKS = Compare("chunk", "==", 0)
 _OF_A_CHUNK = ("chunk", "text")
 """In these the rows of one document differ."""
 
@@ -121,7 +120,7 @@ class Documents:
         passing, store = checked_filter(filter, self.collection), self._opened(create=False)
         if passing is not None and any(leaf.field in _OF_A_CHUNK for leaf in leaves(passing)):
             return sum(1 for _ in store.scan(passing))
-        return store.count(And((_FIRST_CHUNKS,) if passing is None else (_FIRST_CHUNKS, passing)))
+        return store.count(And((FIRST_CHUNKS,) if passing is None else (FIRST_CHUNKS, passing)))
 
     def scan(self, filter: str | Filter | None = None) -> Iterator[Fielded]:
         """Every document that passes, in any order, with bounded memory."""

@@ -15,11 +15,11 @@ from bartizan_connector.search.configured import Contract, lazy_encoder, open_wo
 from bartizan_connector.search.lazy import Lazy
 from bartizan_connector.search.retriever import Retriever
 from bartizan_connector.store.backend import Backend
+from bartizan_connector.stream.chunks import Cutter
 from bartizan_connector.stream.reembed.gates import Searches
 from bartizan_connector.stream.reembed.judged import Judged, Search
 from bartizan_connector.stream.reembed.names import Place
 from bartizan_connector.stream.reembed.reembedding import SETTLE_SECONDS, Encoders, Reembedding
-from bartizan_connector.stream.reembed.stored import whole_text
 from bartizan_connector.stream.source import Source
 from bartizan_connector.stream.words import Words
 
@@ -59,6 +59,10 @@ class Towers:
             for encoder in opened.values():
                 left.callback(encoder.close)
             yield opened
+
+    def cutter(self, config: Config) -> Cutter:
+        """How that configuration cuts long documents."""
+        return Cutter.of(config)
 
     @contextmanager
     def words(self, config: Config, physical: str | None) -> Iterator[Words | None]:
@@ -122,7 +126,7 @@ class Towers:
     def _queries(self, place: Place) -> list[str]:
         """What people might ask: the first words of some documents."""
         with closing(self.backend.open(place.contract, create=False, name=place.serving)) as store:
-            texts = [whole_text(document) for document in islice(store.scan(), _AMONG)]
+            texts = [document.fields for document in islice(store.scan(), _AMONG)]
         chosen = texts[:: max(1, len(texts) // _QUERIES)][:_QUERIES]
         told = (str(fields.get("title") or fields.get("text") or "") for fields in chosen)
         return [" ".join(text.split()[:_WORDS]) for text in told if text.strip()]

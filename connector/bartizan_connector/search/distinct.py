@@ -9,12 +9,11 @@ from bartizan_connector.config.settings import OfDocument
 from bartizan_connector.search.fusion import best_chunks
 from bartizan_connector.store.checks import MAX_RESULTS
 from bartizan_connector.store.collection import Hit
-from bartizan_connector.store.filters import And, Compare, Filter, In, Not
+from bartizan_connector.store.filters import FIRST_CHUNKS, And, Filter, In, Not
 
 Ask = Callable[[int, Filter | None], list[Hit]]
 """The best rows that pass, best first: as many as are asked for, or all there are."""
 
-_FIRST = Compare("chunk", "==", 0)
 _SPARE = 1.25
 """Rows are asked for beyond what the share of distinct documents so far says."""
 
@@ -32,7 +31,7 @@ def documents(ask: Ask, k: int, filter: Filter | None, of_document: OfDocument =
     the rows, they are asked for once. Else for more of them, until there are k documents or no more rows; and beyond
     the most rows of one answer, for those of other documents."""
     if of_document == "first":
-        return best_chunks(ask(k, _both(filter, _FIRST)))[:k]
+        return best_chunks(ask(k, _both(filter, FIRST_CHUNKS)))[:k]
     found: list[Hit] = []
     others = filter
     while True:

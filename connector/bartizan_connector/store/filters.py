@@ -72,6 +72,8 @@ class Not:
 
 
 Filter = Compare | In | And | Or | Not
+FIRST_CHUNKS = Compare("chunk", "==", 0)
+"""One row of each document."""
 
 
 def matches(filter: Filter, fields: Mapping[str, Scalar]) -> bool:

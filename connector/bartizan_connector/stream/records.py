@@ -59,6 +59,11 @@ class Cut:
         return f"{self.tokens}.{self.overlap}.{self.at}"
 
 
+def digest_in(hash: str) -> str:
+    """What the hash says of the content, however it is cut."""
+    return hash.partition(".")[0] if Cut.of_hash(hash) else hash
+
+
 _CUT = re.compile(r"[0-9a-f]{64}\.(\d{1,9})\.(\d{1,9})\.(sentence|token)")
 
 

@@ -17,6 +17,7 @@ from bartizan_connector.base.errors import Retry
 from bartizan_connector.encode.encoder import Encoder
 from bartizan_connector.store.backend import Store
 from bartizan_connector.store.collection import Head
+from bartizan_connector.stream.chunks import Cutter
 from bartizan_connector.stream.patience import Patience
 from bartizan_connector.stream.reembed.stored import StoredSource
 from bartizan_connector.stream.report import Report
@@ -41,6 +42,8 @@ class Follower:
     target: Store
     encoders: Mapping[str, Encoder]
     """Leg → the document tower of the one that follows."""
+    cutter: Cutter | None = None
+    """How that one cuts long documents into chunks."""
     words: Words | None = None
     patience: Patience | None = None
     stop: Event = field(default_factory=Event)
@@ -94,6 +97,7 @@ class Follower:
             source,
             self.encoders,
             words=self.words,
+            cutter=self.cutter,
             patience=self.patience,
             on_batch=self.on_batch,
             stop=stop,

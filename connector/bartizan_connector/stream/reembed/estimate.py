@@ -9,9 +9,10 @@ import numpy as np
 
 from bartizan_connector.encode.encoder import Encoder
 from bartizan_connector.store.backend import Store
-from bartizan_connector.store.collection import Collection, Document, Scalar
-from bartizan_connector.stream.records import text_of
-from bartizan_connector.stream.reembed.stored import whole_text
+from bartizan_connector.store.collection import Collection, Document
+from bartizan_connector.store.filters import FIRST_CHUNKS
+from bartizan_connector.stream.chunks import Cutter
+from bartizan_connector.stream.records import Put
 
 SAMPLE = 256
 _AMONG = 20_000
@@ -57,13 +58,22 @@ class Estimate:
         return sum(leg.tokens for leg in self.legs.values())
 
 
-def estimate(store: Store, encoders: Mapping[str, Encoder], wanted: Collection, *, sample: int = SAMPLE) -> Estimate:
-    """Encode a sample of what is stored. Nothing is written."""
-    documents = store.count()
-    chosen = _spread(store, sample)
-    texts = [_text(whole_text(document)) for document in chosen]
-    own = sum(len(str(value).encode()) for document in chosen for value in whole_text(document).values())
-    legs = {leg.name: _leg(encoders[leg.name], texts, documents) for leg in wanted.legs} if texts else {}
+def estimate(
+    store: Store,
+    encoders: Mapping[str, Encoder],
+    wanted: Collection,
+    *,
+    cutter: Cutter | None = None,
+    sample: int = SAMPLE,
+) -> Estimate:
+    """Encode a sample of what is stored, in chunks where the new configuration cuts it. Nothing is written."""
+    documents = store.count(FIRST_CHUNKS)
+    chosen = _spread(store, documents, sample)
+    pieces = (cutter or Cutter({}, None)).pieces([_put(document, cutter) for document in chosen])
+    texts = [piece.encoded for each in pieces for piece in each]
+    own = sum(len(str(value).encode()) for document in chosen for value in document.fields.values())
+    rows = round(documents * len(texts) / len(chosen)) if chosen else 0
+    legs = {leg.name: _leg(encoders[leg.name], texts, rows) for leg in wanted.legs} if texts else {}
     return Estimate(
         documents=documents,
         sampled=len(chosen),
@@ -72,12 +82,12 @@ def estimate(store: Store, encoders: Mapping[str, Encoder], wanted: Collection, 
     )
 
 
-def _leg(encoder: Encoder, texts: list[str], documents: int) -> LegCost:
+def _leg(encoder: Encoder, texts: list[str], rows: int) -> LegCost:
     encoder.encode(texts[:8], "document")  # what is loaded at the first call is paid once
     began = time.perf_counter()
     vectors = encoder.encode(texts, "document")
     seconds = time.perf_counter() - began
-    share = documents / len(texts)
+    share = rows / len(texts)
     most = encoder.spec.role("document").max_tokens
     dense = isinstance(vectors.values, np.ndarray)
     bytes_each = (
@@ -89,17 +99,23 @@ def _leg(encoder: Encoder, texts: list[str], documents: int) -> LegCost:
         seconds=seconds * share,
         tokens=round(sum(min(count, most) for count in vectors.tokens) * share),
         truncated=float(np.mean(vectors.truncated)),
-        storage_bytes=round(bytes_each * documents),
-        index_bytes=round((bytes_each + (_GRAPH_BYTES if dense else 0)) * documents),
+        storage_bytes=round(bytes_each * rows),
+        index_bytes=round((bytes_each + (_GRAPH_BYTES if dense else 0)) * rows),
     )
 
 
-def _spread(store: Store, sample: int) -> list[Document]:
+def _spread(store: Store, documents: int, sample: int) -> list[Document]:
     """Documents at equal distances among the first of a scan."""
-    count = min(store.count(), _AMONG)
-    stride = max(1, count // max(1, sample))
+    stride = max(1, min(documents, _AMONG) // max(1, sample))
     return list(islice((each for number, each in enumerate(store.scan()) if number % stride == 0), sample))
 
 
-def _text(fields: Mapping[str, Scalar]) -> str:
-    return text_of(str(fields.get("title", "")), str(fields.get("text", "")))
+def _put(document: Document, cutter: Cutter | None) -> Put:
+    fields, head = document.fields, document.head
+    return Put(
+        id=document.id,
+        title=str(fields.get("title", "")),
+        text=str(fields.get("text", "")),
+        version=head.version,
+        cut=cutter.cut if cutter else None,
+    )

@@ -14,6 +14,7 @@ from bartizan_connector.store.audit import Audited
 from bartizan_connector.store.backend import Store
 from bartizan_connector.store.collection import Head
 from bartizan_connector.stream.fence import is_torn
+from bartizan_connector.stream.records import digest_in
 
 Relation = Literal["agrees", "behind", "ahead", "unlike"]
 _MOST_NAMED = 10_000
@@ -65,7 +66,8 @@ def relation(head: Head, theirs: Head | None) -> Relation:
         return "behind" if order > 0 else "ahead"
     if is_torn(theirs):
         return "behind"
-    return "agrees" if (head.deleted, head.hash) == (theirs.deleted, theirs.hash) else "unlike"
+    same = (head.deleted, digest_in(head.hash)) == (theirs.deleted, digest_in(theirs.hash))
+    return "agrees" if same else "unlike"
 
 
 def heads_of(store: Store) -> Iterator[list[Head]]:

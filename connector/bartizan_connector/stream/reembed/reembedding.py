@@ -19,6 +19,7 @@ from bartizan_connector.base.errors import Retry, Stop, WrongUse
 from bartizan_connector.encode.encoder import Encoder
 from bartizan_connector.store.backend import Backend, Store
 from bartizan_connector.store.collection import Collection
+from bartizan_connector.stream.chunks import Cutter
 from bartizan_connector.stream.patience import Patience
 from bartizan_connector.stream.reembed import names
 from bartizan_connector.stream.reembed.copying import Follower
@@ -77,15 +78,16 @@ class Reembedding:
             raise WrongUse(f"collection '{self._wanted.name}' keeps no text, so there is nothing to encode anew from")
         return place
 
-    def plan(self, encoders: Encoders, *, sample: int = SAMPLE) -> Estimate:
+    def plan(self, encoders: Encoders, *, cutter: Cutter | None = None, sample: int = SAMPLE) -> Estimate:
         """What it will cost, measured on so many documents."""
         with self._open(self.look().serving) as store:
-            return estimate(store, encoders, self._wanted, sample=sample)
+            return estimate(store, encoders, self._wanted, cutter=cutter, sample=sample)
 
     def run(
         self,
         encoders: Encoders,
         *,
+        cutter: Cutter | None = None,
         words: Words | None = None,
         topic: Callable[[bool], Source] | None = None,
         back_fill: bool = True,
@@ -116,6 +118,7 @@ class Reembedding:
                 source=old,
                 target=new,
                 encoders=encoders,
+                cutter=cutter,
                 words=words,
                 patience=self._patience,
                 stop=stop or Event(),
@@ -161,6 +164,7 @@ class Reembedding:
         limits: Limits | None = None,
         searches: Callable[[Place], Searches | None] | None = None,
         force: Sequence[Name] = (),
+        cutter: Cutter | None = None,
         words: Words | None = None,
     ) -> Outcome:
         """Bring over what is new, judge, move the name, bring over what was written meanwhile. Where the spaces are
@@ -179,7 +183,9 @@ class Reembedding:
             return Outcome(place=place, report=Report(), reasons={}, gates=measured, forced=_passed_over(held))
         assert place.next is not None
         with self._open(place.serving) as old, self._open(place.next) as new:
-            follower = Follower(source=old, target=new, encoders=encoders, words=words, patience=self._patience)
+            follower = Follower(
+                source=old, target=new, encoders=encoders, cutter=cutter, words=words, patience=self._patience
+            )
             writer, difference = self._bring_over(follower, own=True)
             measured = (
                 *same(difference, limits),
@@ -208,6 +214,7 @@ class Reembedding:
         at_once: bool = False,
         follow: bool = False,
         every: float = EVERY_SECONDS,
+        cutter: Cutter | None = None,
         words: Words | None = None,
         stop: Event | None = None,
     ) -> Outcome:
@@ -227,6 +234,7 @@ class Reembedding:
                 source=new,
                 target=former,
                 encoders=encoders,
+                cutter=cutter,
                 words=words,
                 patience=self._patience,
                 stop=stop or Event(),

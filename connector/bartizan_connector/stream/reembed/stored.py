@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 
 from bartizan_connector.store.backend import Store
-from bartizan_connector.store.collection import Document, Head, Scalar
+from bartizan_connector.store.collection import Head, Scalar
 from bartizan_connector.stream.fence import is_torn
 from bartizan_connector.stream.reembed.heads import heads_of, relation
 from bartizan_connector.stream.source import Batch, Message
@@ -93,7 +93,7 @@ class StoredSource:
             if head.deleted and after.get(head.id) == head:
                 yield self._message(head, None)
             elif document is not None and document.head == after.get(head.id) and not is_torn(document.head):
-                yield self._message(document.head, whole_text(document))
+                yield self._message(document.head, document.fields)
 
     def _message(self, head: Head, fields: Mapping[str, Scalar] | None) -> Message:
         self._given[head.id] = head
@@ -105,8 +105,3 @@ class StoredSource:
             origin=head.origin,
             offset=head.offset,
         )
-
-
-def whole_text(document: Document) -> Mapping[str, Scalar]:
-    """The document's fields with its whole title and text, as it was ingested."""
-    return document.rows[0].fields
