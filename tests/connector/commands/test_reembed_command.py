@@ -75,6 +75,30 @@ def bartizan(
     return project
 
 
+def test_long_documents_are_cut_anew_and_read_back_whole(bartizan: Project) -> None:
+    long = " ".join(f"the {word} tower stands." for word in WORDS * 3)
+    for name, tokens in (("bartizan.toml", 12), ("new.toml", 20)):
+        with (bartizan.folder / name).open("a") as file:
+            file.write(f"\n[chunks]\ntokens = {tokens}\noverlap = 2\n")
+    with (bartizan.folder / "corpus.jsonl").open("a") as corpus:
+        corpus.write(json.dumps({"_id": "long", "text": long}) + "\n")
+    assert bartizan("ingest")[0] == 0
+    plan = bartizan.json("reembed", "plan", "new.toml")
+    assert plan["documents"] == 7
+    assert plan["legs"]["dense"]["storage_bytes"] > 7 * 8 * 4, "a vector a chunk"
+    run = bartizan.json("reembed", "run", "new.toml")
+    assert run["difference"]["documents"] == run["difference"]["copied"] == 7
+    assert run["difference"]["behind"] == 0
+    bartizan.json("reembed", "swap", "new.toml")
+    (found,) = bartizan.json("collection", "get", "long", "--config", "new.toml")
+    assert found["text"] == long
+    again = bartizan.json("reembed", "run", "new.toml")
+    assert again["report"]["written"] == 0, "however it was cut, the content is the same"
+    assert bartizan("reembed", "rollback", "new.toml")[0] == 0
+    (found,) = bartizan.json("collection", "get", "long")
+    assert found["text"] == long
+
+
 def space(tower: Path) -> str:
     return TowerSpec.read(tower).space_id
 
