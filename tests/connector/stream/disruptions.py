@@ -108,10 +108,13 @@ class DoomedWords:
 
     origin: str | None = None
 
-    def __init__(self, held: dict[str, list[Row]], unsettled: list[str], fate: Fate) -> None:
+    def __init__(self, held: dict[str, list[Row]], unsettled: list[str], fate: Fate, *, beside: bool = False) -> None:
+        """`beside`: another worker lives and has announced something, which is its own to settle."""
         self._held = held
         self._unsettled = unsettled
         self._fate = fate
+        self._beside = beside
+        self._mine: list[str] = []
 
     def filled_from(self) -> str | None:
         return self.origin
@@ -123,13 +126,14 @@ class DoomedWords:
         yield {id: rows[0].hash for id, rows in self._held.items()}
 
     def announced(self) -> Sequence[str]:
-        return list(self._unsettled)
+        return [] if self._beside else list(self._unsettled)
 
     def announce(self, ids: Sequence[str]) -> None:
+        self._mine += ids
         self._fate.effect(lambda: self._unsettled.extend(ids))
 
     def settle(self) -> None:
-        self._fate.effect(self._unsettled.clear)
+        self._fate.effect(self._settle)
 
     def hashes(self, ids: Sequence[str]) -> Mapping[str, str]:
         return {id: self._held[id][0].hash for id in ids if id in self._held}
@@ -144,6 +148,10 @@ class DoomedWords:
     def _forget(self, ids: Sequence[str]) -> None:
         for id in ids:
             self._held.pop(id, None)
+
+    def _settle(self) -> None:
+        self._unsettled[:] = [id for id in self._unsettled if id not in self._mine] if self._beside else []
+        self._mine.clear()
 
 
 class DoomedEncoder(HashEncoder):

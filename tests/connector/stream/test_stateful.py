@@ -209,7 +209,7 @@ class World(RuleBasedStateMachine):
             encoders,
             DoomedBackend(self.backend, fate),
             self.collection,
-            words=DoomedWords(self.words, self.unsettled, fate),
+            words=DoomedWords(self.words, self.unsettled, fate, beside=only is not None),
             cutter=self.cutter,
             patience=NO_WAIT,
             on_batch=shares.append,
