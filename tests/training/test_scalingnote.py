@@ -150,8 +150,7 @@ def test_the_large_recipe_is_the_papers_method_with_our_numbers() -> None:
 @pytest.mark.data
 @pytest.mark.timeout(900)
 def test_the_small_recipe_goes_from_the_real_language_model_to_two_towers(tmp_path: Path) -> None:
-    """As docs/train.md begins, as a try-out of one step each, with a student of another make for one that is cut from the
-    teacher."""
+    """As docs/train.md begins, as a try-out of one step each; the student is of another make here."""
     try:
         data = data_folder() / "scifact"
     except WrongUse as missing:
