@@ -17,6 +17,7 @@ BENCHMARKS = (
     "training_throughput",
     "recipes",
     "adaptation",
+    "studies",
     "token_tables",
     "triton_hop",
     "soak_triton",

@@ -38,7 +38,7 @@ def run() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     data = folder / "data"
     if not data.is_dir():
-        _small(BeirData.read(data_folder() / "scifact"), data)
+        part_of(BeirData.read(data_folder() / "scifact"), data)
     record = Record("adaptation")
     results: dict[str, Any] = {}
     rows: list[dict[str, str]] = []
@@ -92,7 +92,7 @@ def _trained(place: Path, data: Path, *, seed: int, adapted: bool) -> tuple[Resu
     return Result.read(judged), figures
 
 
-def _small(whole: BeirData, folder: Path) -> None:
+def part_of(whole: BeirData, folder: Path) -> None:
     """Some train queries; some test queries over the documents of both and some others. Titles are lost."""
     test = whole.qrels("test")
     random = np.random.default_rng(0)
