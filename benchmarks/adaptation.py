@@ -28,7 +28,7 @@ from benchmarks.record import Record
 SEEDS = (0, 1, 2)
 ARMS = {"with adaptation": True, "without": False}
 STEPS: Mapping[str, int] = {"adapt": 15, "splade": 20}
-"""Of the run with adaptation: fewer than the recipe's, and of smaller batches, so that six runs take two cores half an hour."""
+"""Of the run with adaptation: fewer and smaller than the recipe's, so that six runs take two cores half an hour."""
 _BATCH = 16
 _TRAINED, _QUERIES, _DOCUMENTS = 200, 200, 400
 
