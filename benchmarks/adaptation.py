@@ -4,6 +4,7 @@ The run without adaptation spends the adaptation's steps on contrast. Everything
 (`bartizan-adaptation`): a run that was cut short goes on where it was, and what was judged is not judged again.
 """
 
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -39,7 +40,7 @@ def run() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     data = folder / "data"
     if not data.is_dir():
-        part_of(BeirData.read(data_folder() / "scifact"), data)
+        part_of(data_folder() / "scifact", data)
     record = Record("adaptation")
     results: dict[str, Any] = {}
     rows: list[dict[str, str]] = []
@@ -93,8 +94,9 @@ def _trained(place: Path, data: Path, *, seed: int, adapted: bool) -> tuple[Resu
     return Result.read(judged), figures
 
 
-def part_of(whole: BeirData, folder: Path) -> None:
-    """Some train queries; some test queries over the documents of both and some others. Titles are lost."""
+def part_of(collection: Path, folder: Path) -> None:
+    """Some train queries; some test queries over the documents of both and some others."""
+    whole = BeirData.read(collection)
     test = whole.qrels("test")
     random = np.random.default_rng(0)
     learned = sorted(whole.qrels("train"))
@@ -105,9 +107,11 @@ def part_of(whole: BeirData, folder: Path) -> None:
     rest = sorted(set(whole.corpus) - needed)
     needed |= {rest[n] for n in random.permutation(len(rest))[: max(0, _DOCUMENTS - len(needed))]}
     queries = [*train_qrels, *asked]
+    with (collection / "corpus.jsonl").open(encoding="utf-8") as lines:
+        documents = [record for line in lines if (record := json.loads(line))["_id"] in needed]
     write_collection(
         folder,
-        [{"_id": id, "title": "", "text": whole.corpus[id]} for id in sorted(needed)],
+        documents,
         [{"_id": id, "text": whole.queries[id]} for id in queries],
         {
             split: [(query, id) for query in asking for id, grade in judged[query].items() if grade >= 1]

@@ -35,7 +35,7 @@ def run(towers: Path = WORK / "csplade-small" / "run" / "towers") -> None:
     folder = Path(os.environ.get("BARTIZAN_STUDIES", "bartizan-studies")).absolute()
     data = folder / "scifact-part"
     if not data.is_dir():
-        part_of(BeirData.read(data_folder() / "scifact"), data)
+        part_of(data_folder() / "scifact", data)
     if not towers.is_dir():
         raise WrongUse(
             f"{towers} is not there: first train it, by `python -m benchmarks recipes --recipe csplade-small`"
