@@ -42,9 +42,9 @@ class MilvusBackend:
         self._writers: dict[Found, Writer] = {}
         """One for all stores of a collection, so that their writes take turns, and searches wait for a reindex."""
 
-    def open(self, collection: Collection, *, create: bool = True) -> MilvusStore:
+    def open(self, collection: Collection, *, create: bool = True, name: str = "") -> MilvusStore:
         with self._connected(create=create):
-            prepared = Preparation(self._connection, self._index).open(collection, create=create)
+            prepared = Preparation(self._connection, self._index).open(collection, name, create=create)
             with self._lock:
                 writer = self._writers.setdefault(
                     prepared.found, Writer(self._connection, prepared, collection.name, self._silence)
