@@ -36,7 +36,7 @@ KILLED = {
     "tas_b-small": ("2-pairs", "4-batches", "6-tas_balanced"),
     "gtr-small": ("1-t5", "4-judged"),
 }
-"""Steps of each recipe in which the run is killed; in which optimiser step, chance says."""
+"""Steps of each recipe that train; in which of them, and in which optimiser step, the run is killed, chance says."""
 
 
 @pytest.fixture(scope="module")
@@ -78,12 +78,11 @@ def test_every_small_recipe_is_tried() -> None:
     assert set(KILLED) == set(small())
 
 
-def test_a_run_killed_at_random_steps_gives_the_same_weights(run: Path) -> None:
-    name = Recipe.load(run / "recipe.toml").name
-    killed = run / "killed"
-    for step in KILLED[name]:
-        at = killed / "steps" / step / "checkpoints" / f"step-{random.randint(1, STEPS - 1):08}"
-        toy.train_and_kill(run / "recipe.toml", killed, at=at)
+def test_a_run_killed_at_a_random_step_gives_the_same_weights(run: Path) -> None:
+    killed, step = run / "killed", random.choice(KILLED[Recipe.load(run / "recipe.toml").name])
+    at = killed / "steps" / step / "checkpoints" / f"step-{random.randint(1, STEPS - 1):08}"
+    print(at)
+    toy.train_and_kill(run / "recipe.toml", killed, at=at)
     train(Recipe.load(run / "recipe.toml"), killed, resume=True)
     for role in ("document", "query"):
         files = [folder / "towers" / role / "model.safetensors" for folder in (run / "run", killed)]
@@ -99,7 +98,7 @@ def test_its_towers_are_exported_ingested_and_searched_as_they_are_judged(
         export_tower(run / "run/towers" / role, run / role, "fp32")
     (run / "bartizan.toml").write_text(
         'collection = { name = "things" }\nspaces.only = { document_tower = "document", query_tower = "query" }\n'
-        f'backend = {{ uri = "index.db" }}\nsource = {{ path = "{data / "corpus.jsonl"}" }}\n',
+        f'backend = {{ uri = "index.bartizan" }}\nsource = {{ path = "{data / "corpus.jsonl"}" }}\n',
         encoding="utf-8",
     )
     config = str(run / "bartizan.toml")
