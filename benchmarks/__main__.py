@@ -19,6 +19,7 @@ BENCHMARKS = (
     "training_throughput",
     "recipes",
     "adaptation",
+    "studies",
     "token_tables",
     "triton_hop",
     "soak_triton",

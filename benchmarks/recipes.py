@@ -57,7 +57,7 @@ def run(
 
 def one(name: str, data: Path, work: Path) -> dict[str, Any]:
     """Train the recipe unless that was done, and judge its start, and what its steps left in the last space."""
-    seconds = _trained(name, data, work)
+    spent = _trained(name, data, work)
     run = Run(work / "run")
     recipe = Recipe.load(run.recipe)
     document, start = run.towers / "document", _start(recipe, run)
@@ -67,7 +67,7 @@ def one(name: str, data: Path, work: Path) -> dict[str, Any]:
         for step, query in _queries(recipe, run, document)
     }
     return {
-        "minutes": None if seconds is None else seconds / 60,
+        "minutes": spent,
         "start": _facts(before),
         "steps": {step: _facts(result) for step, result in found.items()},
     }
@@ -83,19 +83,20 @@ def _start(recipe: Recipe, run: Run) -> Path:
     return made.folder / "document"
 
 
-def _trained(name: str, data: Path, work: Path) -> float | None:
-    """Seconds from nothing to two towers; None when a run was interrupted, so that nobody knows."""
-    file = work / "seconds.json"
+def _trained(name: str, data: Path, work: Path) -> dict[str, float] | None:
+    """Minutes from nothing to two towers, by the clock and of processor time; None when a run was interrupted, so that
+    nobody knows."""
+    file = work / "minutes.json"
     if (work / "run" / "towers").is_dir():
-        return float(json.loads(file.read_text())) if file.exists() else None
+        return dict(json.loads(file.read_text())) if file.exists() else None
     whole = not (work / "run").exists()
     err.print(f"training {name} …", markup=False)
-    begun = time.monotonic()
+    begun, used = time.monotonic(), time.process_time()
     train(Recipe.load(shipped()[name], data=data), work / "run", resume=True)
-    seconds = time.monotonic() - begun
+    spent = {"clock": (time.monotonic() - begun) / 60, "processor": (time.process_time() - used) / 60}
     if whole:
-        file.write_text(json.dumps(seconds))
-    return seconds if whole else None
+        file.write_text(json.dumps(spent))
+    return spent if whole else None
 
 
 def _queries(recipe: Recipe, run: Run, document: Path) -> Iterator[tuple[str, Path]]:
@@ -132,7 +133,8 @@ def _facts(result: Result) -> dict[str, Any]:
 
 
 def _rows(name: str, facts: Mapping[str, Any]) -> list[dict[str, str]]:
-    minutes = "?" if facts["minutes"] is None else f"{facts['minutes']:.0f}"
+    spent = facts["minutes"]
+    minutes = "?" if spent is None else f"{spent['clock']:.0f} ({spent['processor']:.0f})"
     rows = [_row(name, "start", facts["start"], "")]
     return rows + [_row(name, step, found, minutes) for step, found in facts["steps"].items()]
 
@@ -147,5 +149,5 @@ def _row(name: str, towers: str, found: Mapping[str, Any], minutes: str) -> dict
         "95 % interval": "" if change is None else f"{change['low']:+.4f} … {change['high']:+.4f}",
         _RECALL: f"{found['metrics'][_RECALL]:.4f}",
         "ms a query": f"{found['encode_ms']:.1f}",
-        "minutes, whole recipe": minutes,
+        "minutes, whole recipe (of processor time)": minutes,
     }

@@ -78,6 +78,10 @@ def stage(bench: Path, family: str) -> PretrainStage:
     return table.stage({}, toy.toy_place(bench))
 
 
+def history(run: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
 def log_softmax(logits: torch.Tensor) -> np.ndarray:
     values = logits.double().numpy()
     values = values - values.max(axis=-1, keepdims=True)
@@ -129,6 +133,20 @@ def test_two_processes_are_asked_what_one_is_asked(bench: Path, family: str) -> 
     for one, *two in (seen, said):
         assert torch.equal(torch.cat(two), one)
     assert sum(made(half).item() for half in halves) / 2 == pytest.approx(made(whole).item(), rel=1e-5)
+
+
+def test_two_processes_train_what_one_trains(bench: Path, tmp_path: Path) -> None:
+    """Real ones, over gloo: the losses and gradients of each step, and the weights that come out."""
+    steps = [step(family, name=family, steps=3) for family in FAMILIES]
+    table = recipe(bench, *steps)
+    train(table, tmp_path / "one")
+    toy.train_in_two_processes(bench / "recipe.toml", tmp_path / "two")
+    for ours, theirs in zip(history(tmp_path / "one"), history(tmp_path / "two"), strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
+        assert ours["gradient_norm"] == pytest.approx(theirs["gradient_norm"], rel=1e-3)
+    for family in FAMILIES:
+        one, two = (read_weights(toy.towers_of(tmp_path / name, family) / "document") for name in ("one", "two"))
+        assert max((one[name] - two[name]).abs().max().item() for name in one) < 1e-3
 
 
 def test_a_new_t5_begins_near_chance(bench: Path) -> None:

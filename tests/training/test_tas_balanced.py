@@ -17,6 +17,7 @@ from bartizan_training.data.triples import read_triples
 from bartizan_training.loop import train
 from bartizan_training.recipe import Recipe
 from bartizan_training.stages.tas_balanced import TasBalanced
+from bartizan_training.teachers.cross_encoder import CrossEncoder
 from bartizan_training.teachers.late_interaction import LateInteraction
 from tests.training import toy
 from tests.training.toy import with_keys
@@ -200,6 +201,20 @@ def test_the_scores_of_a_step_are_the_teachers_of_every_pair(bench: Path) -> Non
     assert len(scores.pairs) == len({pair for side in both for pair in side})
 
 
+def test_a_teacher_grows_out_of_a_tower_of_its_own(bench: Path, tmp_path: Path) -> None:
+    toy.tower(bench / "one-layer", layers=1, seed=4)
+    step = with_keys(CROSS, steps=1, backbone="one-layer")
+    recipe = Recipe.load(toy.recipe(bench, step))
+    train(recipe, tmp_path / "run")
+    (made,) = (tmp_path / "run/artefacts").glob("cross_encoder-cross_encoder/*")
+    teacher = CrossEncoder.load(made)
+    layers = [tower.backbone.config.num_hidden_layers for tower in (Tower.load(bench / "tower"), teacher.tower)]
+    assert layers[1] == 1 != layers[0]
+    noted = Recipe.load(tmp_path / "run/recipe.toml").identities
+    assert noted
+    assert noted["cross_encoder.backbone"] == TowerSpec.read(bench / "one-layer").tower_id
+
+
 def test_scores_and_topics_of_other_data_are_refused(bench: Path, tmp_path: Path) -> None:
     other = 'data = { kind = "judged", path = "data", negatives_per_query = 3, seed = 8 }\n'
     late = with_keys(LATE, steps=2, scores="score", data=None) + "\n" + other
@@ -225,6 +240,10 @@ def test_scores_and_topics_of_other_data_are_refused(bench: Path, tmp_path: Path
         (
             (CROSS, SCORE, with_keys(TAS, clusters="score")),
             r"step 'score' gives scores, not clusters",
+        ),
+        (
+            (CROSS + 'document = "start.document"\nbackbone = "tower"',),
+            r"document = 'start.document' and a backbone: give",
         ),
         ((SCORE,), r"teacher = 'cross_encoder': no step before is called 'cross_encoder'"),
         ((with_keys(CROSS, document_tokens=99),), r"texts of 107 tokens are asked for, but 'toy' has positions for 32"),

@@ -60,6 +60,7 @@ def test_the_small_recipe_goes_from_one_tower_to_two_evaluated_ones(tmp_path: Pa
     text = shipped()["tas_b-small"].read_text(encoding="utf-8")
     for key, value in {"steps": 2, "query_tokens": 8, "document_tokens": 12, "clusters": 4}.items():
         text = re.sub(rf"^{key} = \d+", f"{key} = {value}", text, flags=re.MULTILINE)
+    text = text.replace('backbone = "minilm"', f'backbone = "{tmp_path / "tower"}"')
     (tmp_path / "recipe.toml").write_text(text, encoding="utf-8")
     torch.set_num_threads(1)
     recipe = Recipe.load(tmp_path / "recipe.toml", tower=tmp_path / "tower", data=tmp_path / "data")

@@ -169,7 +169,7 @@ def _work(
             part = _trained(step, towers["document"], "document", texts, steps, step.block / mean)
             return blocks, [part], steps
         case FromTriples():
-            triples, tower = read_triples(step.data), towers["document"]
+            triples, tower = read_triples(step.data), step.origin(towers)
             steps = step.length(max(1, len(triples) // step.batch_size))
             query = _trained(step, tower, "query", triples.queries, steps, 1)
             document = _trained(step, tower, "document", triples.documents, steps, 2)

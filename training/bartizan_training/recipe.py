@@ -100,8 +100,8 @@ class Recipe(Table):
         starts = {"tower": self.tower} if isinstance(self.tower, Path) else {}
         starts |= {"query_tower": self.query_tower} if self.query_tower else {}
         for name, step in zip(self.step_names, self.steps, strict=True):
-            if isinstance(step, DistilQuery) and isinstance(step.student, Path):
-                starts[f"{name}.student"] = step.student
+            if step.brings and isinstance(came := getattr(step, step.brings), Path):
+                starts[f"{name}.{step.brings}"] = came
         return starts
 
     @classmethod

@@ -130,11 +130,11 @@ class Run:
     def _require_same_towers(self, then: Recipe, now: Recipe, begun: int) -> None:
         """Refuse a starting tower that is another one than when the run began; of steps that have not begun, any will
         do."""
-        of_begun = {f"{name}.student" for name in now.step_names[:begun]}
+        of_begun = now.step_names[:begun]
         present = now.identified().identities or {}
         for key, path in now.starts.items():
             before, came = (then.identities or {}).get(key), present.get(key)
-            if before and came and before != came and (key in of_begun or "." not in key):
+            if before and came and before != came and (key.partition(".")[0] in of_begun or "." not in key):
                 raise SpaceMismatch(
                     f"{key} = {path} is another tower now than the one that {self.folder} begins with",
                     expected=before,

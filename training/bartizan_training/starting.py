@@ -10,7 +10,6 @@ from bartizan_encoders.importing import import_tower
 from bartizan_training.recipe import START, AnyStep, Recipe
 from bartizan_training.run import Run
 from bartizan_training.settings import Published
-from bartizan_training.stages.distil_query import DistilQuery
 from bartizan_training.towers import TrainedTowers, wishes
 
 
@@ -45,8 +44,8 @@ def with_folders(recipe: Recipe, folder_of: Callable[[Published], Path]) -> Reci
     """The recipe with a folder for each published model in it."""
 
     def ready(step: AnyStep) -> AnyStep:
-        if isinstance(step, DistilQuery) and isinstance(step.student, Published):
-            return step.model_copy(update={"student": folder_of(step.student)})
+        if step.brings and isinstance(came := getattr(step, step.brings), Published):
+            return step.model_copy(update={step.brings: folder_of(came)})
         return step
 
     tower = folder_of(recipe.tower) if isinstance(recipe.tower, Published) else recipe.tower

@@ -12,12 +12,12 @@ from accelerate import Accelerator
 from pydantic import Field
 
 from bartizan_connector.base.errors import WrongUse
-from bartizan_connector.space.spec import Role
+from bartizan_connector.space.spec import Role, TowerSpec
 from bartizan_connector.space.tokens import Tokens
 from bartizan_training.artefacts import Artefacts, Kind
 from bartizan_training.data.packing import Budget
 from bartizan_training.data.token_table import StoredTokens, TokenTable, made_from, write_tokens
-from bartizan_training.settings import Table, Training
+from bartizan_training.settings import Published, Table, Training
 from bartizan_training.towers import PlannedTower
 
 Reference = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+(\.[a-z_]+)?$")]
@@ -44,6 +44,16 @@ class Step(Table, ABC):
     gives: ClassVar[Kind]
     takes: ClassVar[Mapping[str, Kind]]
     """Its keys that name artefacts, each with the kind of artefact."""
+    brings: ClassVar[str | None] = None
+    """Its key that may name a tower from outside the recipe's steps, or a published model."""
+
+    @property
+    def brought(self) -> Path | None:
+        """The folder of the tower that it brings."""
+        came: Path | Published | None = getattr(self, self.brings) if self.brings else None
+        if isinstance(came, Published):
+            raise WrongUse(f"{self.brings} = '{came.source}' is to be imported before the first step")
+        return came
 
     @abstractmethod
     def plan(self, name: str, towers: Mapping[str, PlannedTower]) -> Mapping[str, PlannedTower]:
@@ -57,7 +67,8 @@ class Step(Table, ABC):
         """What its artefact depends on besides the artefacts that it takes. A key at its default is left out: one that
         is added later changes no key of what was made before."""
         changes_nothing = {"name", "log_every", "checkpoint_every", *self.takes}
-        return self.model_dump(mode="json", exclude_defaults=True, exclude=changes_nothing)
+        facts = self.model_dump(mode="json", exclude_defaults=True, exclude=changes_nothing)
+        return facts | ({f"{self.brings}_id": TowerSpec.read(self.brought).tower_id} if self.brought else {})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

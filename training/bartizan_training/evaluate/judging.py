@@ -4,10 +4,11 @@
 decides the answers. Equal scores are in order of document id.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 
 from bartizan_connector.base.errors import WrongUse
 from bartizan_connector.base.progress import progress
@@ -23,6 +24,10 @@ _CHUNK = 128
 """Texts encoded between two steps of the progress bar."""
 _TIMED_QUERIES = 100
 _WARM_UP = 5
+_BLOCK = 256
+"""Sparse vectors that are laid out as dense ones together."""
+
+Scores = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +37,13 @@ class Documents:
     ids: tuple[str, ...]
     vectors: Vectors
     dim: int
+    end_to_end: exact.SparseTable | None = field(init=False, repr=False, compare=False)
+    """Sparse documents laid out once for all queries; None for dense ones."""
+
+    def __post_init__(self) -> None:
+        values = self.vectors.values
+        table = exact.SparseTable(values) if isinstance(values, tuple) else None
+        object.__setattr__(self, "end_to_end", table)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,9 +118,8 @@ def search(queries: Vectors, documents: Documents, k: int = DEPTH) -> list[list[
     if isinstance(queries.values, np.ndarray) and isinstance(documents.vectors.values, np.ndarray):
         found, _ = exact.top_k(queries.values, documents.vectors.values, k)
         return [[int(position) for position in row] for row in found]
-    if isinstance(queries.values, tuple) and isinstance(documents.vectors.values, tuple):
-        table = exact.SparseTable(documents.vectors.values)
-        return [_search_sparse(query, table, documents.dim, k) for query in queries.values]
+    if isinstance(queries.values, tuple) and documents.end_to_end:
+        return [_best_sparse(scores, k) for scores in sparse_scores(queries.values, documents)]
     raise WrongUse("dense and sparse vectors cannot be compared; give two towers of one kind")
 
 
@@ -157,7 +168,29 @@ def _gather(parts: Sequence[Vectors], order: Sequence[int]) -> np.ndarray | tupl
     return tuple(rows[position] for position in order)
 
 
-def _search_sparse(query: SparseVector, documents: exact.SparseTable, dim: int, k: int) -> list[int]:
+def sparse_scores(queries: Sequence[SparseVector], documents: Documents) -> Iterator[Scores]:
+    """The inner product of each query with each document. Many queries are multiplied as dense matrices, some queries
+    and some documents at a time: of towers that weigh half of a vocabulary, one query alone takes a second."""
+    rows, table = documents.vectors.values, documents.end_to_end
+    assert isinstance(rows, tuple)
+    assert table
+    if len(queries) == 1:
+        yield table.scores(queries[0], documents.dim)
+        return
+    for start in range(0, len(queries), _BLOCK):
+        asked = _dense(queries[start : start + _BLOCK], documents.dim)
+        blocks = (_dense(rows[first : first + _BLOCK], documents.dim) for first in range(0, len(rows), _BLOCK))
+        yield from np.concatenate([np.zeros((len(asked), 0)), *(asked @ block.T for block in blocks)], axis=1)
+
+
+def _dense(rows: Sequence[SparseVector], dim: int) -> Scores:
+    matrix = np.zeros((len(rows), dim))
+    for row, vector in zip(matrix, rows, strict=True):
+        row[vector.indices] = vector.weights
+    return matrix
+
+
+def _best_sparse(scores: Scores, k: int) -> list[int]:
     """Documents without a common term are no answer."""
-    positions, scores = exact.best(documents.scores(query, dim), k)
-    return [int(position) for position in positions[scores > 0]]
+    positions, best = exact.best(scores, k)
+    return [int(position) for position in positions[best > 0]]

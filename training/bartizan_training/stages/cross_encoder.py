@@ -44,7 +44,7 @@ class CrossEncoderStage(Stage):
         self._order = Order(len(self._triples), table.batch_size, seed=place.seed)
         self.batches_per_epoch = self._order.batches_per_epoch
         self.model = CrossEncoder.over(
-            Tower.load(taken["document"]),
+            Tower.load(table.brought or taken["document"]),
             name=f"{place.name}-cross-encoder",
             pooling=table.pooling,
             query_tokens=table.query_tokens,

@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -26,7 +26,7 @@ from bartizan_training.data.texts import read_texts
 from bartizan_training.embedding import arithmetic, by_piece, capped, encode
 from bartizan_training.frozen import Frozen, freeze
 from bartizan_training.losses import alignment, token_gap
-from bartizan_training.settings import Alignment, Published, Start, TextSource
+from bartizan_training.settings import Alignment, Start, TextSource
 from bartizan_training.stages.first_head import lay
 from bartizan_training.stages.stage import Batch, Embedded, Stage, TrainingStep
 from bartizan_training.step import FromTowers, Place, Taken, under_key
@@ -48,6 +48,7 @@ class DistilQuery(FromTowers, TrainingStep):
     """How far the student is from the teacher."""
 
     gives: ClassVar[Kind] = "towers"
+    brings: ClassVar[str] = "student"
 
     @model_validator(mode="after")
     def _one_student(self) -> Self:
@@ -55,18 +56,11 @@ class DistilQuery(FromTowers, TrainingStep):
             raise ValueError("give either layers or student")
         return self
 
-    @property
-    def student_folder(self) -> Path | None:
-        """The folder of a student that is there."""
-        if isinstance(self.student, Published):
-            raise WrongUse(f"student = '{self.student.source}' is to be imported before the first step")
-        return self.student
-
     def plan(self, name: str, towers: Mapping[str, PlannedTower]) -> Mapping[str, PlannedTower]:
         """The document tower as it was, and a student of its space."""
         document, teacher = towers["document"], towers["query"]
         teacher.spec.role("query")
-        origin = PlannedTower.read(self.student_folder) if self.student_folder else self._cut(teacher)
+        origin = PlannedTower.read(self.brought) if self.brought else self._cut(teacher)
         with under_key("student"):
             student = origin.trained_in(name, space=document.space, roles=("query",))
         if self.loss.w_tokens:
@@ -95,12 +89,6 @@ class DistilQuery(FromTowers, TrainingStep):
         """The texts; no more than a try-out uses."""
         texts = read_texts(self.texts, seed=seed)
         return texts if self.limit is None else texts[: self.limit * self.accumulate * self.batch_size]
-
-    def made_from(self) -> dict[str, Any]:
-        """The settings, and which tower the student is."""
-        folder = self.student_folder
-        student = {"student_id": TowerSpec.read(folder).tower_id} if folder else {}
-        return super().made_from() | student
 
     def stage(self, taken: Taken, place: Place) -> "DistilQueryStage":
         """The stage itself."""
@@ -207,14 +195,14 @@ def _require_same_tokens(student: PlannedTower, teacher: PlannedTower) -> None:
 
 def _has_new_head(table: DistilQuery, space: TowerSpec) -> bool:
     """Whether the student comes without a head to the document tower's size."""
-    folder = table.student_folder
+    folder = table.brought
     return folder is not None and TowerSpec.read(folder).dim != space.dim
 
 
 def _student(table: DistilQuery, start: Towers) -> Tower:
     """A tower for queries alone, with vectors of the document tower's size and similarity."""
     space = start.document.spec
-    folder = table.student_folder
+    folder = table.brought
     origin = Tower.load(folder) if folder else start.query.cut(table.layers or ())
     spec = origin.spec
     head = origin.head

@@ -55,7 +55,7 @@ class LateInteractionStage(Stage):
         self._order = Order(len(self._triples), table.batch_size, seed=place.seed)
         self.batches_per_epoch = self._order.batches_per_epoch
         self.model = LateInteraction.over(
-            Tower.load(taken["document"]),
+            Tower.load(table.brought or taken["document"]),
             name=f"{place.name}-late-interaction",
             dim=table.dim,
             scale=table.scale,

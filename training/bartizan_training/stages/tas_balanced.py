@@ -28,7 +28,7 @@ from bartizan_training.mine.cluster import read_clusters
 from bartizan_training.settings import Positive, Table, Weight
 from bartizan_training.stages.contrast import from_all
 from bartizan_training.stages.stage import Batch, Embedded, Stage
-from bartizan_training.stages.triples import FromScores, require_dense, scored
+from bartizan_training.stages.triples import FromScores, scored
 from bartizan_training.step import Place, Reference, Taken, under_key
 from bartizan_training.teachers.late_interaction import LateInteraction, max_sim
 from bartizan_training.towers import PlannedTower, TrainedTowers, redesigned
@@ -91,8 +91,7 @@ class TasBalanced(FromScores):
 
     def plan(self, name: str, towers: Mapping[str, PlannedTower]) -> Mapping[str, PlannedTower]:
         """A tower of a new space for both roles."""
-        require_dense(towers["document"])
-        tower = towers["document"].trained_in(name, space=name, roles=("document", "query"))
+        tower = self.origin(towers).trained_in(name, space=name, roles=("document", "query"))
         return {"document": tower, "query": tower}
 
     def check_data(self, seed: tuple[int, int], processes: int) -> None:
@@ -129,7 +128,7 @@ class TasBalancedStage(Stage):
         clusters = read_clusters(taken["clusters"], triples.queries) if "clusters" in taken else None
         self._sampler = table.sampler(triples, self._margins, clusters, place)
         self.batches_per_epoch = self._sampler.batches_per_epoch
-        start = Tower.load(taken["document"])
+        start = Tower.load(table.brought or taken["document"])
         self.tower = redesigned(
             start,
             start.head,

@@ -14,7 +14,7 @@ from bartizan_training.data.scores import Scores, ScoreTable
 from bartizan_training.data.triple_rows import Triples
 from bartizan_training.data.triple_tables import TripleSource
 from bartizan_training.data.triples import read_triples
-from bartizan_training.settings import Positive
+from bartizan_training.settings import Positive, Start
 from bartizan_training.stages.stage import TrainingStep
 from bartizan_training.step import Reference, Taken, under_key
 from bartizan_training.teachers.score import require_negatives_once, triples_of
@@ -26,6 +26,8 @@ class FromTriples(TrainingStep):
 
     document: Reference | None = None
     """The tower whose backbone it starts from: `step.document`; none: the newest."""
+    backbone: Start | None = None
+    """In place of `document`: it starts from this tower, or this published model; a teacher may be larger."""
     data: TripleSource
     """Triples of query, positive and negative."""
     negatives: Reference | None = None
@@ -36,16 +38,31 @@ class FromTriples(TrainingStep):
     """Longest document."""
 
     takes: ClassVar[Mapping[str, Kind]] = {"document": "towers", "negatives": "negatives"}
+    brings: ClassVar[str] = "backbone"
 
     @model_validator(mode="after")
     def _one_source_of_negatives(self) -> Self:
         require_negatives_once(self.data, self.negatives)
         return self
 
+    @model_validator(mode="after")
+    def _one_origin(self) -> Self:
+        if self.document and self.backbone:
+            raise ValueError(f"document = '{self.document}' and a backbone: give one of them")
+        return self
+
     def plan(self, name: str, towers: Mapping[str, PlannedTower]) -> Mapping[str, PlannedTower]:
         """Gives no towers."""
-        require_dense(towers["document"])
+        self.origin(towers)
         return {}
+
+    def origin(self, towers: Mapping[str, PlannedTower]) -> PlannedTower:
+        """The tower that it starts from; one with a language model's head is refused."""
+        tower = PlannedTower.read(self.brought) if self.brought else towers["document"]
+        with under_key(self.brings if self.brought else "document"):
+            if tower.spec.kind != "dense":
+                raise WrongUse(f"it starts from a dense tower, and '{tower.spec.name}' is {tower.spec.kind}")
+        return tower
 
     def check_data(self, seed: tuple[int, int], processes: int) -> None:
         """Triples that fill a batch."""
@@ -97,9 +114,3 @@ def margins_of(triples: Triples, scores: Path) -> Scores:
             for side in (triples.positive, triples.negative)
         )
     return np.asarray(better - worse, dtype=np.float32)
-
-
-def require_dense(tower: PlannedTower) -> None:
-    """Refuse a tower whose head is a language model's."""
-    if tower.spec.kind != "dense":
-        raise WrongUse(f"it starts from a dense tower, and '{tower.spec.name}' is {tower.spec.kind}")
