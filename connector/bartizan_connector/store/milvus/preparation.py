@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from bartizan_connector.base.errors import BartizanError, Retry, Stop, WrongUse
 from bartizan_connector.store.checks import check_stored
 from bartizan_connector.store.collection import Collection, new_physical_name
+from bartizan_connector.store.milvus.choices import Choices
 from bartizan_connector.store.milvus.connection import Connection
 from bartizan_connector.store.milvus.expression import check_names
 from bartizan_connector.store.milvus.failures import calling
 from bartizan_connector.store.milvus.indexes import Indexes
 from bartizan_connector.store.milvus.ledger import Ledger, ledger_name
 from bartizan_connector.store.milvus.names import Found, Names
-from bartizan_connector.store.milvus.schema import IndexChoice, properties_of, schema_of
+from bartizan_connector.store.milvus.schema import properties_of, schema_of
 
 _OLDEST_SPARSE_SERVER = (2, 4)
 _TURNS = 5
@@ -32,9 +33,9 @@ class Preparation:
     a physical name of its own, and its name, in one step, once it is whole. Who is killed before leaves a collection
     without a name, which nobody opens and `collections` shows."""
 
-    def __init__(self, connection: Connection, index: IndexChoice) -> None:
+    def __init__(self, connection: Connection, choices: Choices) -> None:
         self._connection = connection
-        self._index = index
+        self._choices = choices
         self._names = Names(connection)
 
     def open(self, collection: Collection, *, create: bool) -> Prepared:
@@ -67,7 +68,7 @@ class Preparation:
                 "backup, or ingest the documents again under a new collection name"
             )
         ledger = Ledger.described(self._connection, found.physical, description)
-        indexes = Indexes(self._connection, found.physical, found.contract, self._index)
+        indexes = Indexes(self._connection, found.physical, found.contract, self._choices)
         indexes.complete()
         return Prepared(found, ledger, indexes)
 
@@ -82,7 +83,7 @@ class Preparation:
                 client.create_collection(
                     physical, schema=schema_of(collection), properties=properties_of(collection), timeout=timeout
                 )
-            Indexes(self._connection, physical, collection, self._index).complete()
+            Indexes(self._connection, physical, collection, self._choices).complete()
         except BaseException:
             self._take_away(physical)
             raise
