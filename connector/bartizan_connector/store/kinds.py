@@ -113,7 +113,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "gpu_cagra": Kind(
             name="GPU_CAGRA",
             build={
-                "intermediate_graph_degree": Limit(least=1),
+                "intermediate_graph_degree": Limit(least=2),
                 "graph_degree": Limit(least=1),
                 "build_algo": Limit(words=("IVF_PQ", "NN_DESCENT")),
                 "cache_dataset_on_device": _TRUTH,

@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from bartizan_connector.space.vectors import Floats, SparseVector, Vector, Vectors
 from bartizan_connector.store.backend import Indexed, Store
+from bartizan_connector.store.checks import checked_leg
 from bartizan_connector.store.collection import Hit, Leg
 from bartizan_connector.store.exact import SparseTable
 
@@ -53,7 +54,7 @@ class Exam:
     @classmethod
     def of(cls, store: Store, leg: str, *, queries: int = QUERIES, k: int = K, seed: int = 0) -> "Exam":
         """Drawn from all rows of the leg, alike each time that the same rows stand there."""
-        which = store.collection.leg(leg)
+        which = checked_leg(store.collection, leg)
         asked = _questions(which, _sample(store, which, queries, np.random.default_rng(seed)))
         best = _Best(which, asked, _TIES * k)
         for keys, vectors in _pages(store, which):
