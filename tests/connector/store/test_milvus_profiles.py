@@ -71,7 +71,7 @@ def assert_answers(store: MilvusStore) -> None:
         assert all(hit.fields["year"] < 1_500 for hits in got for hit in hits) or filter is None
 
 
-@pytest.mark.parametrize("kind", ["flat", "ivf_flat", "ivf_sq8", "ivf_pq", "scann", "hnsw", "autoindex"])
+@pytest.mark.parametrize("kind", ["flat", "ivf_flat", "ivf_sq8", "scann", "hnsw", "autoindex"])
 def test_every_kind_that_needs_no_gpu_is_built_and_finds_what_is_near(store: MilvusStore, kind: str) -> None:
     heard: list[tuple[int, int]] = []
     facts = store.build("dense", profile_of(kind), on_rows=lambda *counts: heard.append(counts))
@@ -81,6 +81,18 @@ def test_every_kind_that_needs_no_gpu_is_built_and_finds_what_is_near(store: Mil
     assert facts.recall >= 0.9
     assert recall_of(store, "dense").recall >= 0.9
     assert_answers(store)
+
+
+def test_codes_are_built_or_replaced_where_the_server_cannot_load_them(uri: str) -> None:
+    """2.3.5 at times fails to load what it has built of this kind (`std::exception`), again and again."""
+    backend = opened(uri, build_timeout=NEVER)
+    store = backend.open(COLLECTION, create=False)
+    facts = store.build("dense", profile_of("ivf_pq"))
+    assert facts.kind == "ivf_pq" or "the server could not load it" in facts.note
+    assert facts.recall is not None
+    assert facts.recall >= 0.9
+    assert_answers(store)
+    backend.close()
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,7 @@ class Indexes:
         self._searchable = Event()
         self._searchable.set()
         self._rebuilt = 0
+        self._load_seconds = connection.timeout
         self._seen: Mapping[str, Standing] = {}
         self._looked = 0.0
 
@@ -54,7 +55,7 @@ class Indexes:
             for leg in self._collection.legs:
                 self.make(leg, self.wanted(leg))
             client.load_collection(self._ledger.name, timeout=timeout, _async=True)
-            client.load_collection(self._physical, timeout=timeout)
+            client.load_collection(self._physical, timeout=self._load_seconds)
             client.load_collection(self._ledger.name, timeout=timeout)
 
     def remarks(self) -> Sequence[str]:
@@ -82,6 +83,10 @@ class Indexes:
         kind = standing.kind if standing else None
         return kind.most_results if kind else KINDS["flat"].most_results
 
+    def leg(self, name: str) -> Leg:
+        """The leg of that name."""
+        return self._collection.leg(name)
+
     def wanted(self, leg: Leg) -> Profile:
         """As the configuration asks."""
         return self.choices.wanted(leg, in_file=self.connection.file is not None)
@@ -98,11 +103,18 @@ class Indexes:
         """Search here as this outcome says, before anybody else does."""
         self._seen = {**self._seen, leg: replace(self._seen[leg], outcome=outcome)}
 
+    def rows(self) -> int:
+        """About how many there are, whether they can be searched or not."""
+        with calling(self.connection.place):
+            told = self.connection.client.get_collection_stats(self._physical, timeout=self.connection.timeout)
+        return int(told.get("row_count", 0))
+
     def replace(self, orders: Mapping[str, Profile], rows: int) -> None:
         """Begin to build the indexes of these legs anew. Milvus answers no search in between; what a kill cuts off is
         completed when the collection is opened next."""
         client, timeout = self.connection.client, self.connection.timeout
         self._searchable.clear()
+        self._load_seconds = max(timeout, self.choices.build_timeout)
         try:
             with calling(self.connection.place):
                 client.release_collection(self._physical, timeout=timeout)
@@ -114,6 +126,7 @@ class Indexes:
             self.complete()
             self._look()
         finally:
+            self._load_seconds = timeout
             self._rebuilt += 1
             self._searchable.set()
 
@@ -124,7 +137,7 @@ class Indexes:
         try:
             with calling(self.connection.place):
                 client.release_collection(self._physical, timeout=timeout)
-                client.load_collection(self._physical, timeout=timeout)
+                client.load_collection(self._physical, timeout=max(timeout, self.choices.build_timeout))
         finally:
             self._rebuilt += 1
             self._searchable.set()

@@ -165,9 +165,7 @@ class MilvusStore:
     def _built(self, orders: Mapping[str, Profile], on_rows: Callable[[int, int], None] | None = None) -> None:
         """Searches wait while the indexes are taken away, and are answered while they are built; writes wait for the
         first only."""
-        building = Building(
-            self._indexes, lambda leg: Exam.of(self, leg.name), self._now_searched, lambda: self.reader.count("")
-        )
+        building = Building(self._indexes, lambda leg: Exam.of(self, leg.name), self._now_searched)
         with self._indexes.building:
             with self._writing():
                 self._writer.flush()
