@@ -21,9 +21,6 @@ from bartizan_connector.store.profiles import Profile
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-_CODED = frozenset({"IVF_SQ8", "IVF_PQ", "SCANN", "DISKANN", "GPU_CAGRA", "GPU_IVF_FLAT", "GPU_IVF_PQ"})
-"""Kinds that may hold no vectors as they were given."""
-_PAUSE = 0.2
 _LOOKED = 60.0
 """Seconds after which what stands there is looked at again: another may have built it anew."""
 
@@ -43,7 +40,6 @@ class Indexes:
         self._searchable.set()
         self._rebuilt = 0
         self._load_seconds = connection.timeout
-        self._coded = False
         self._seen: Mapping[str, Standing] = {}
         self._looked = 0.0
 
@@ -117,7 +113,6 @@ class Indexes:
         """Begin to build the indexes of these legs anew. Milvus answers no search in between; what a kill cuts off is
         completed when the collection is opened next."""
         client, timeout = self.connection.client, self.connection.timeout
-        self._coded = self._coded or any(each.name in _CODED for each in self._seen.values())
         self._searchable.clear()
         self._load_seconds = max(timeout, self.choices.build_timeout)
         try:
@@ -128,29 +123,12 @@ class Indexes:
                         client.drop_index(self._physical, name, timeout=timeout)
                 for leg, profile in orders.items():
                     self.make(self._collection.leg(leg), profile, rows)
-            if self._coded and self.connection.file is None:
-                self._settle()
             self.complete()
             self._look()
         finally:
             self._load_seconds = timeout
             self._rebuilt += 1
             self._searchable.set()
-
-    def _settle(self) -> None:
-        """Wait for what was ordered before it is loaded. Where an index of codes alone stood, 2.3.5 fails to load the
-        vectors themselves (`std::exception`), and loads the next index once that is built."""
-        since, most = time.monotonic(), -1
-        while True:
-            seen = self._look().values()
-            if all(each.state != "building" for each in seen):
-                return
-            covered = sum(each.counts[0] for each in seen)
-            if covered > most:
-                most, since = covered, time.monotonic()
-            elif time.monotonic() - since > self.choices.build_timeout:
-                return
-            time.sleep(_PAUSE)
 
     def reload(self) -> None:
         """Let the server search by what it has built: until then it compares the rows that it has loaded."""
