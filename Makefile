@@ -3,7 +3,7 @@ PYTHON ?= python3
 UV_VERSION = 0.13.8
 VENV = .venv/bin
 
-.PHONY: env demo test check lint bench soak gpu triton triton-env infinity-env lock clean
+.PHONY: env demo demo-stream test check lint bench soak gpu triton triton-env infinity-env lock clean
 
 env: .venv/.stamp
 
@@ -55,6 +55,10 @@ $(INFINITY)/.stamp: | .tools/bin/uv
 demo: env
 	$(VENV)/bartizan demo
 
+# A broker, a store and a worker on this machine, and a stream of edits; needs Java, and Maven to bring the broker.
+demo-stream: env
+	$(VENV)/bartizan demo-stream --jars .tools/kafka
+
 lint: env
 	$(VENV)/python tests/lanes.py lint
 
@@ -67,15 +71,11 @@ test: env
 bench: env
 	$(VENV)/python -m benchmarks
 
-# Kills and rivals by the hundred, which tests try by twos and threes (one file a line), and 200,000 requests through the
-# real Triton server with the memory of both sides.
-SOAKS = \
-  tests/connector/store/embedded/test_kills.py \
-  tests/connector/stream/test_word_kills.py \
-  tests/connector/stream/test_two_writers.py
+# Kills and rivals by the hundred, which tests try by twos and threes, stories of Kafka workers and servers that die, and
+# 200,000 requests through the real Triton server with the memory of both sides.
+SOAKS = embedded words writers stream
 soak: env triton-env
-	$(VENV)/python -m tests.soak --kills $${BARTIZAN_KILLS:-300}
-	BARTIZAN_KILLS=$${BARTIZAN_KILLS:-120} BARTIZAN_ROUNDS=$${BARTIZAN_ROUNDS:-25} $(VENV)/pytest -s -q --timeout 3000 $(SOAKS)
+	for soak in $(SOAKS); do $(VENV)/python -m tests.soak $$soak || exit 1; done
 	$(VENV)/python -m benchmarks soak_triton
 
 gpu: env

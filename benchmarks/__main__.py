@@ -14,6 +14,8 @@ BENCHMARKS = (
     "query_tower",
     "collections",
     "embedded_store",
+    "words",
+    "streaming",
     "training_throughput",
     "recipes",
     "adaptation",

@@ -26,8 +26,8 @@ from transformers import AutoModel
 from bartizan_connector.base.errors import Stop
 from bartizan_connector.space.vectors import Floats
 from bartizan_encoders.hub import locate
+from bartizan_training.demo.servers.ports import free_ports
 from tests.servers.environments import made
-from tests.servers.ports import free_ports
 
 ROOT = Path(__file__).parents[1]
 ENVIRONMENT = ROOT / ".venv-infinity"

@@ -39,11 +39,17 @@ Table = Sequence[Mapping[str, str]]
 
 
 class Record:
-    """One benchmark's run; written anew after each step, so that a run that is cut short leaves what it has."""
+    """One benchmark's run; written anew after each step, so that a run that is cut short leaves what it has. What
+    `goes_on` adds to what it left earlier on the day, which is `before`."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, goes_on: bool = False) -> None:
         self._name = f"{datetime.now(UTC):%Y-%m-%d}-{name}"
         self._stem: Path | None = None
+        self.before: Mapping[str, Any] = {}
+        earlier = RESULTS / f"{self._name}.json"
+        if goes_on and earlier.exists() and earlier.stat().st_size:
+            self._stem = earlier.with_suffix("")
+            self.before = json.loads(earlier.read_text(encoding="utf-8"))["results"]
         self._facts = {"benchmark": name, **_facts()}
 
     def write(self, results: Mapping[str, Any], tables: Mapping[str, Table]) -> None:
@@ -86,7 +92,7 @@ def _free(name: str) -> Path:
 def _facts() -> dict[str, Any]:
     return {
         "began": _now(),
-        "command": shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]),
+        "command": shlex.join(["python", "-m", _program(), *sys.argv[1:]]),
         "commit": _commit(),
         "machine": {
             "cpu": _cpu(),
@@ -97,6 +103,12 @@ def _facts() -> dict[str, Any]:
         "load_at_begin": [round(value, 2) for value in os.getloadavg()],
         "versions": {"python": platform.python_version()} | _versions(),
     }
+
+
+def _program() -> str:
+    """A soak among the tests, or the benchmarks."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return spec.parent if spec is not None and spec.name.startswith("tests.") else "benchmarks"
 
 
 def _now() -> str:

@@ -151,10 +151,23 @@ def test_the_table_of_expected_values_is_found_by_its_headings(tmp_path: Path) -
 @pytest.mark.parametrize("written", sorted(record.RESULTS.glob("*.json")), ids=lambda path: path.stem)
 def test_every_committed_result_names_command_commit_and_machine(written: Path) -> None:
     facts = json.loads(written.read_bytes())
-    assert facts["command"].startswith("python -m benchmarks")
+    assert facts["command"].startswith(("python -m benchmarks", "python -m tests.soak"))
     assert facts["commit"] != "unknown"
     assert facts["machine"]["cpu"]
     assert written.with_suffix(".md").exists()
+
+
+def test_what_goes_on_adds_to_the_result_of_the_day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(record, "RESULTS", tmp_path)
+    for number in (1, 2):
+        piece = record.Record("soak", goes_on=True)
+        assert piece.before.get("kills", 0) == number - 1
+        piece.write({"kills": number}, {"Kills": [{"kills": str(number)}]})
+    another = record.Record("soak")
+    another.write({"kills": 7}, {})
+    assert sorted(path.name.partition("-soak")[2] for path in tmp_path.iterdir()) == [
+        "-run2.json", "-run2.md", ".json", ".md",
+    ]  # fmt: skip
 
 
 @pytest.fixture

@@ -29,6 +29,7 @@ NEEDS = {
     "repo list": ("tritonclient",),
     "deploy": ("tritonclient", "onnxruntime"),
     "doctor server": ("tritonclient",),
+    "demo-stream": dict.fromkeys((*TORCH, "onnxruntime", "faiss", "kafka")),
     "demo": dict.fromkeys((*TORCH, "accelerate", "onnx", "ir_measures", "onnxruntime", "faiss")),
 }
 
@@ -106,6 +107,7 @@ def words(command: str, place: Path) -> list[str]:
         "repo list": ("repo", "list", place),
         "deploy": ("deploy", place, "--server", "grpc://127.0.0.1:1"),
         "doctor server": ("doctor", "--server", "grpc://127.0.0.1:1"),
+        "demo-stream": ("demo-stream", "--out", place / "stream"),
         "demo": ("demo", "--from-scratch", "--out", place / "demo"),
     }
     return [str(word) for word in said[command]]
@@ -135,7 +137,7 @@ def test_a_missing_package_is_named_with_the_line_that_installs_it(
     printed = capsys.readouterr()
     told = " ".join((printed.err + printed.out).split())
     assert f"this needs the package '{hidden.replace('_', '-')}', which is not installed" in told
-    assert re.search(r"pip install 'bartizan-search\[(local|milvus|train|triton)\]'", told)
+    assert re.search(r"pip install 'bartizan-search\[(local|milvus|stream|train|triton)\]'", told)
     assert sorted(place.rglob("*")) == before
 
 

@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from bartizan_training.demo.servers.ports import free_ports
 from tests.needs import unavailable
 from tests.servers.environments import made
-from tests.servers.ports import free_ports
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = ROOT / ".venv-triton"

@@ -19,6 +19,48 @@ USES = [
         ),
         ("ingest", 2, "collection: is missing", {"files": {"bartizan.toml": ""}, "name": "an empty configuration"}),
         ("ingest --json --strictt", 2, "No such option: --strictt"),
+        ("ingest --listen 9095", 2, "--listen takes host:port, such as 127.0.0.1:9095, but '9095' came"),
+        ("ingest --listen http://localhost:9095/", 2, "--listen takes host:port"),
+        ("ingest --listen 127.0.0.1:99999", 2, "a port is at most 65535"),
+        ("ingest --listen 192.0.2.1:9095", 2, "cannot listen on 192.0.2.1:9095: .*give another address"),
+    ),
+    *uses(
+        "dlq",
+        ("dlq", 2, "Usage"),
+        ("dlq purge", 2, "No such command 'purge'"),
+        ("dlq list nowhere.toml", 2, "cannot read the configuration nowhere.toml"),
+        ("dlq list --limit 0", 2, "--limit.*must be greater than or equal to 1, but '0' came"),
+        ("dlq list --limit many", 2, "--limit.*must be a whole number, but 'many' came"),
+        ("dlq list --jsonn", 2, "No such option: --jsonn"),
+        ("dlq list --since yesterday", 2, "--since takes a date .*but 'yesterday' came"),
+        ("dlq list --since 2026-13-01 --json", 2, "--since takes a date .*but '2026-13-01' came"),
+        ("dlq list --id a --reason b --since 5x", 2, "--since takes a date .*but '5x' came"),
+        (
+            "dlq list",
+            2,
+            "bartizan.toml holds something else than dead letters",
+            {"swap": {"[source]": "[source]\ndead_letters = 'bartizan.toml'"}, "name": "no dead letters"},
+        ),
+        ("dlq list --verbose --quiet", 2, "exclude each other"),
+        ("dlq replay --all --verbose --quiet", 2, "exclude each other"),
+        ("dlq replay", 2, "say which letters: --all, or some by --reason, --id or --since"),
+        ("dlq replay --all --id a", 2, "not both"),
+        ("dlq replay --all --reason x", 2, "not both"),
+        ("dlq replay --dry-run --json", 2, "say which letters"),
+        ("dlq replay --since soon", 2, "--since takes a date .*but 'soon' came"),
+        ("dlq replay nowhere.toml --all", 2, "cannot read the configuration nowhere.toml"),
+        (
+            "dlq replay --all",
+            3,
+            "another space",
+            {"swap": {_TOWER: '"{other_export}"'}, "name": "a replay by another tower"},
+        ),
+        (
+            "dlq replay --all --dry-run",
+            2,
+            "there is no collection|new.bartizan",
+            {"swap": {'"index.bartizan"': '"new.bartizan"'}, "name": "a replay into nothing"},
+        ),
     ),
     *(
         use
@@ -123,6 +165,28 @@ USES = [
                 {"[source]": "[search]\nweights = { words = 1 }\n[source]"},
             ),
             (
+                "search.of_document: must be 'max' or 'first', but 'mean' came",
+                2,
+                {"[source]": "[search]\nof_document = 'mean'\n[source]"},
+            ),
+            *(
+                (told, 2, {"[source]": f"[chunks]\n{line}\n[source]"})
+                for told, line in (
+                    ("chunks.tokens: must be .*greater than or equal to 8, but 0 came", "tokens = 0"),
+                    ("chunks.tokens: must be a whole number, but 'all' came", "tokens = 'all'"),
+                    (
+                        r".chunks. tokens = 100000, but the document tower of leg 'dense' reads \d+ tokens of a text",
+                        "tokens = 100000",
+                    ),
+                    ("overlap = 9 is more than half of tokens = 16; give at most 8", "tokens = 16\noverlap = 9"),
+                    (r".chunks. overlap = 5000 is more than half of the \d+ tokens of a chunk", "overlap = 5000"),
+                    ("chunks.overlap: must be .*greater than or equal to 0, but -1 came", "overlap = -1"),
+                    ("chunks.at: must be 'sentence' or 'token', but 'word' came", "at = 'word'"),
+                    ("unknown key chunks.size; known here: at, overlap, tokens", "size = 64"),
+                )
+            ),
+            ("chunks: must be a table, but 64 came", 2, {"[collection]": "chunks = 64\n[collection]"}),
+            (
                 "unknown engine 'tensorrt'; known: onnx, torch, triton",
                 2,
                 {"[source]": "[encoders.query]\nengine = 'tensorrt'\n[source]"},
@@ -153,6 +217,10 @@ USES = [
                 2,
                 {"[source]": "[encoders.document]\nengine = 'torch'\n[source]"},
             ),
+            ("ingest.listen: must", 2, {"[source]": "[ingest]\nlisten = '9095'\n[source]"}),
+            ("ingest.listen: must", 2, {"[source]": "[ingest]\nlisten = 9095\n[source]"}),
+            ("batch_seconds: must be .*0.1, but 0 came", 2, {"[source]": "[ingest]\nbatch_seconds = 0\n[source]"}),
+            ("batch_seconds: must be a number", 2, {"[source]": "[ingest]\nbatch_seconds = '5'\n[source]"}),
             ("is not valid TOML", 2, {'name = "docs"': "name = docs"}),
             ("encodes|sparse", 2, {_TOWER: '"{sparse}"'}),
         )

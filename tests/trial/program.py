@@ -4,6 +4,7 @@ from tests.trial.uses import uses
 
 _WRONG = {
     "demo": "--out corpus.jsonl",
+    "demo-stream": "--out corpus.jsonl",
     "tower import": "./nowhere --out t",
     "tower show": "nowhere",
     "train": "nowhere --out run",
@@ -51,6 +52,10 @@ USES = [
         "options",
         ("demo --quick --out corpus.jsonl", 2, "corpus.jsonl is a file; give the demo another --out"),
         ("demo --from-scratch --out .", 2, "is not empty and no demo made it"),
+        ("demo-stream --demo nowhere --jars jars --out corpus.jsonl", 2, "corpus.jsonl is a file|needs java|needs mvn"),
+        ("demo-stream --edits 0", 2, "must be greater than or equal to 1, but '0' came"),
+        ("demo-stream --seconds 0", 2, "must be greater than or equal to 1, but '0' came"),
+        ("demo-stream --rate 0", 2, "must be greater than or equal to 0.1, but '0' came"),
         ("deploy nowhere --server grpc://127.0.0.1:9 --dry-run", 2, "nowhere"),
         ("doctor --json --config nowhere.toml", 2, "cannot read the configuration nowhere.toml"),
         ("eval nowhere --tower {export} --json", 2, "nowhere is not a folder"),

@@ -8,6 +8,7 @@ from typing import Any
 from bartizan_connector import (
     Collection,
     Config,
+    Documents,
     FieldSpec,
     Leg,
     MemoryBackend,
@@ -48,6 +49,11 @@ def _closed(_: Places) -> Any:
 
 def _encode(*words: Any, **how: Any) -> Callable[[Places], Any]:
     return lambda places: OnnxEncoder.open(places["export"]).encode(*words, **how)
+
+
+def _documents(places: Places, chunks: Any) -> Any:
+    with Documents.at("memory:", places["export"], chunks=chunks) as documents:
+        return documents.put([{"_id": "a", "text": "x"}])
 
 
 USES = [
@@ -101,6 +107,9 @@ USES = [
             ("EmbeddedBackend({})", lambda _: EmbeddedBackend({}), 2, "must be a path"),  # type: ignore[arg-type]
             ("EmbeddedBackend(3).collections()", lambda _: EmbeddedBackend(3).collections(), 2, "must be a path"),  # type: ignore[arg-type]
             ("MilvusBackend({})", lambda _: MilvusBackend({}), 2, "must be|address"),  # type: ignore[arg-type]
+            ("Documents.at(chunks=64)", lambda p: _documents(p, 64), 2, "chunks: must be a table, but 64 came"),
+            ("Documents.at(chunks={'size': 1})", lambda p: _documents(p, {"size": 1}), 2, "unknown key chunks.size"),
+            ("Documents.at(chunks=10**6 tokens)", lambda p: _documents(p, {"tokens": 10**6}), 2, "reads .* tokens"),
             ("MemoryBackend().drop('x')", lambda _: MemoryBackend().drop("x"), 2, "x"),
             ("MemoryBackend().point('x', 'y')", lambda _: MemoryBackend().point("x", "y"), 2, "no collection 'y'"),
             ("BeirData.read({})", lambda _: BeirData.read({}), 2, "must be a path"),  # type: ignore[arg-type]

@@ -14,13 +14,26 @@ from huggingface_hub import constants
 
 from bartizan_connector.__main__ import main
 from bartizan_connector.base.errors import BartizanError
-from tests.trial import collection, data, export, ingest, keys, program, python, search, studies, towers, train
+from tests.trial import (
+    collection,
+    data,
+    export,
+    ingest,
+    keys,
+    program,
+    python,
+    reembed,
+    search,
+    studies,
+    towers,
+    train,
+)
 from tests.trial.uses import Use
 from tests.trial.world import home
 
 USES: tuple[Use, ...] = tuple(
     use
-    for part in (program, towers, export, train, studies, ingest, collection, data, search, keys, python)
+    for part in (program, towers, export, train, studies, ingest, collection, reembed, data, search, keys, python)
     for use in part.USES
 )
 _RAW = re.compile(r"\b(?!WrongUse|SpaceMismatch)[A-Z][A-Za-z]+(Error|Exception)\b(?! of)|Traceback|fault of Bartizan")

@@ -11,11 +11,11 @@ from bartizan_connector.base.errors import WrongUse
 from bartizan_connector.commands.program import build
 from bartizan_connector.encode.triton.contract import model_name
 from bartizan_connector.space.spec import TowerSpec
+from bartizan_training.demo.servers.ports import free_ports
 from bartizan_triton.repository.config import CONFIG_FILE
 from tests.exports import export_folder
 from tests.judged import write_collection
 from tests.served import added
-from tests.servers.ports import free_ports
 from tests.servers.triton import TritonServer
 
 FRUIT = ("apple", "bread and cheese", "two dates", "a tower of eggs", "figs, grapes", "honey of the tower")

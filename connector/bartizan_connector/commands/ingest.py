@@ -12,9 +12,10 @@ import typer
 
 from bartizan_connector.base.console import counted, err, out
 from bartizan_connector.base.errors import Stop, WrongUse, interruptible
-from bartizan_connector.base.progress import progress
+from bartizan_connector.commands.watching import shown, told
 from bartizan_connector.config import Config
 from bartizan_connector.config.kafka import KafkaSettings
+from bartizan_connector.config.settings import is_address
 
 if TYPE_CHECKING:
     from bartizan_connector.stream.report import Report
@@ -55,6 +56,9 @@ def ingest(
     until_caught_up: Annotated[
         bool, typer.Option("--until-caught-up", help="A topic: end when what is there now has been read.")
     ] = False,
+    listen: Annotated[
+        str | None, typer.Option("--listen", metavar="HOST:PORT", help="Tell metrics and health there meanwhile.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Stream the documents of [source] into the collection: read, skip what is there, encode, write.
@@ -67,19 +71,20 @@ def ingest(
     `bartizan ingest -` reads standard input, and `--prune` takes what the source holds for all that shall be stored.
 
     A topic ([source] kind = "kafka") is followed: SIGTERM ends the worker once what is in flight is committed. Workers
-    of one group share its partitions.
+    of one group share its partitions. What is away is waited for, however long. --listen 127.0.0.1:9095 (or [ingest]
+    listen) answers /metrics, /healthz and /readyz.
     """
-    if force and not prune:
-        raise WrongUse("--force is about --prune; give both, or none")
-    if follow and until_caught_up:
-        raise WrongUse("--follow goes on and --until-caught-up ends: give one of them")
+    _refuse_contradictions(prune=prune, force=force, follow=follow, until_caught_up=until_caught_up, listen=listen)
     settings, source = _opened(
         config, stream, prune=prune, follow=True if follow else False if until_caught_up else None
     )
+    if listen is not None:
+        settings = _listening(settings, listen)
+    endless = isinstance(settings.source, KafkaSettings) and stream is None and not until_caught_up
     held: set[str] = set()
     with interruptible(_WAY_ON), _told_to_stop() as stop:
         on_ids = held.update if prune else None
-        report = ingest_all(settings, source, reindex=reindex, on_ids=on_ids, stop=stop)
+        report = ingest_all(settings, source, reindex=reindex, on_ids=on_ids, stop=stop, endless=endless)
     pruned, failure = _pruned(settings, report, held, force=force) if prune else (None, None)
     if json:
         letters = source.dead_letters if report.dead else None
@@ -107,6 +112,22 @@ def _opened(config: Path, stream: str | None, *, prune: bool, follow: bool | Non
     if follow:
         raise WrongUse("standard input ends by itself: leave --follow out, or read a topic")
     return settings, open_standard_input(settings)
+
+
+def _refuse_contradictions(
+    *, prune: bool, force: bool, follow: bool, until_caught_up: bool, listen: str | None
+) -> None:
+    if force and not prune:
+        raise WrongUse("--force is about --prune; give both, or none")
+    if follow and until_caught_up:
+        raise WrongUse("--follow goes on and --until-caught-up ends: give one of them")
+    if listen is not None and not is_address(listen):
+        raise WrongUse(f"--listen takes host:port, such as 127.0.0.1:9095, but {listen!r:.80} came")
+
+
+def _listening(settings: Config, listen: str) -> Config:
+    """The same with that address."""
+    return settings.model_copy(update={"ingest": settings.ingest.model_copy(update={"listen": listen})})
 
 
 def _conclude(report: "Report", source: "Source", settings: Config, failure: Stop | None, *, strict: bool) -> None:
@@ -161,17 +182,21 @@ def ingest_all(
     reindex: bool = False,
     on_ids: Callable[[Sequence[str]], None] | None = None,
     stop: Event | None = None,
+    endless: bool = False,
 ) -> "Report":
     """Open what the configuration names, and run the source through it with a progress bar; the source is closed.
     `on_ids` gets the ids of the documents of each batch once it is committed; when `stop` is set, what is in flight is
-    committed and the run ends."""
+    committed and the run ends. `endless`: what becomes unreachable is waited for until it is back."""
     from bartizan_connector.config.towers import collection_of, open_encoders
     from bartizan_connector.search.configured import open_words
+    from bartizan_connector.stream.chunks import Cutter
+    from bartizan_connector.stream.patience import ENDLESS
     from bartizan_connector.stream.work import run
 
     with ExitStack() as opened:
         opened.enter_context(closing(source))
         collection = collection_of(config)
+        cutter = Cutter.of(config)
         encoders = open_encoders(config, "document")
         for encoder in encoders.values():
             opened.enter_context(closing(encoder))
@@ -182,15 +207,20 @@ def ingest_all(
         words = open_words(config)
         if words is not None:
             opened.enter_context(closing(words))
-        with progress(f"ingesting into {collection.name}", total=source.backlog()) as tick:
+        watch = opened.enter_context(told(config.ingest.listen, collection, source))
+        with shown(collection, source) as tick:
             return run(
                 source,
                 encoders,
                 backend,
                 collection,
                 words=words,
+                cutter=cutter,
                 on_batch=lambda share: tick(share.read),
                 on_ids=on_ids,
+                watch=watch,
+                batch_seconds=config.ingest.batch_seconds,
+                patience=ENDLESS if endless else None,
                 stop=stop,
             )
 

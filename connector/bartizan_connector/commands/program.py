@@ -18,7 +18,7 @@ from bartizan_connector.base.errors import BartizanError, Interrupted, WrongUse,
 from bartizan_connector.base.output import guarded_output
 from bartizan_connector.commands.usage import is_usage, tell_usage
 
-ORDER = ("demo", "tower", "train", "export", "repo", "deploy", "ingest", "search", "eval", "doctor")
+ORDER = ("demo", "tower", "train", "export", "repo", "deploy", "ingest", "dlq", "search", "eval", "doctor")
 """The order a newcomer meets the commands in; others follow by name."""
 TRACEBACK = "BARTIZAN_TRACEBACK"
 """The environment variable that lets a programming error show where it happened."""

@@ -43,8 +43,9 @@ def search(
         places = "  ".join(f"{leg} #{place.rank} ({place.score:.3f})" for leg, place in result.legs.items())
         title = " ".join(str(result.fields.get("title", "")).split())
         title = "" if title == result.id else title
+        chunk = f"  chunk {result.chunk}" if result.chunk else ""
         name = f"[bold]{escape(title)}[/bold]  {escape(result.id)}" if title else f"[bold]{escape(result.id)}[/bold]"
-        out.print(f"[bold]{rank:>3}[/bold]  {name}  {result.score:.4f}  [dim]{places}[/dim]")
+        out.print(f"[bold]{rank:>3}[/bold]  {name}{chunk}  {result.score:.4f}  [dim]{places}[/dim]")
         if snippet := " ".join(str(result.fields.get("text", "")).split()):
             out.print(f"     {escape(snippet[:SNIPPET_CHARS])}{'…' if len(snippet) > SNIPPET_CHARS else ''}")
     if not answer.results:

@@ -20,6 +20,7 @@ from bartizan_connector.base.tables import Table, Text, check, read_toml
 from bartizan_connector.config.settings import (
     LEXICAL,
     TEXT_FIELDS,
+    ChunkSettings,
     CollectionSettings,
     IngestSettings,
     SearchSettings,
@@ -44,6 +45,8 @@ class Config(Table):
     encoders: dict[str, AnyEncoder] = Field(default_factory=dict)
     backend: BackendSettings = BackendSettings()
     search: SearchSettings = SearchSettings()
+    chunks: ChunkSettings | None = None
+    """None: a document is one row, of which a tower reads the beginning."""
     source: SourceSettings | None = None
     ingest: IngestSettings = IngestSettings()
 

@@ -1,10 +1,11 @@
 """The tables of `bartizan.toml` that say what is stored, how it is searched, and where documents come from."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, ValidationError, field_validator
+from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from bartizan_connector.base.tables import Table, Unfit
 from bartizan_connector.config.kafka import KafkaSettings
@@ -22,6 +23,8 @@ LEXICAL = "lexical"
 
 Fusion = Literal["rrf", "scores"]
 """By ranks: 1 / (60 + rank), whatever the scores. By scores: each leg's best hit counts 1, its last one 0."""
+OfDocument = Literal["max", "first"]
+"""What counts of a document in several chunks: its best chunk, or its first one alone."""
 Weight = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -83,8 +86,29 @@ class SearchSettings(Table):
     """By ranks (`rrf`) or by `scores`."""
     weights: dict[str, Weight] = Field(default_factory=dict)
     """How much each leg counts, by name (`lexical` is the words'); 1 where nothing is said."""
+    of_document: OfDocument = "max"
+    """What counts of a document in chunks: the best of them (`max`), or the `first` alone."""
     timeout: Seconds = 30.0
     """Deadline of one search, in seconds."""
+
+
+class ChunkSettings(Table):
+    """`[chunks]`: how a document that is longer than a tower reads becomes several rows."""
+
+    tokens: Annotated[int, Field(ge=8)] | None = None
+    """The most tokens of a chunk, its title and what it overlaps with among them; default: what the towers read."""
+    overlap: Annotated[int, Field(ge=0)] = 0
+    """Tokens before a chunk that the towers read with it."""
+    at: Literal["sentence", "token"] = "sentence"
+    """Where a text is cut: at the ends of sentences, where they allow it; or at any token."""
+
+    @model_validator(mode="after")
+    def _overlap_leaves_room(self) -> Self:
+        if self.tokens is not None and self.overlap > self.tokens // 2:
+            raise ValueError(
+                f"overlap = {self.overlap} is more than half of tokens = {self.tokens}; give at most {self.tokens // 2}"
+            )
+        return self
 
 
 class JsonlSettings(Table):
@@ -111,10 +135,26 @@ class JsonlSettings(Table):
 
 
 class IngestSettings(Table):
-    """`[ingest]`: when a run counts as failed although it came to its end."""
+    """`[ingest]`: how a run goes on, what it tells, and when it counts as failed although it came to its end."""
 
     fail_above: Annotated[float, Field(ge=0, le=1)] = 0.5
     """The share of the lines that may be stale or dead, once there are many of them; 1: any."""
+    batch_seconds: Annotated[Seconds, Field(ge=0.1)] = 5.0
+    """What a batch shall take; its size follows, up to [source] batch_size."""
+    listen: str | None = None
+    """`host:port` at which metrics and health are told while a run goes on."""
+
+    @field_validator("listen")
+    @classmethod
+    def _is_address(cls, listen: str | None) -> str | None:
+        if listen is not None and not is_address(listen):
+            raise ValueError(f"must be host:port, such as 127.0.0.1:9095, but {listen!r:.80} came")
+        return listen
+
+
+def is_address(text: str) -> bool:
+    """Whether it is `host:port`; a host with colons stands in brackets."""
+    return re.fullmatch(r"([^\s/:]+|\[[0-9a-fA-F:]+\]):\d{1,5}", text) is not None
 
 
 def _picked(table: object) -> object:

@@ -44,6 +44,11 @@ fusion = "rrf"                  # how the legs become one list: by ranks; or "sc
 # weights = { lexical = 0.5 }   # how much a leg counts; 1 where nothing is said
 timeout = 30.0                  # seconds for a whole search
 """
+_CHUNKS = """
+# [chunks]                      # long documents become several rows; without this table a tower reads their beginning
+# tokens = 256                  # the most of a chunk, its title among them; default: what the towers read
+# overlap = 32                  # tokens before a chunk that are read with it
+"""
 _SOURCE = """
 [source]
 kind = "jsonl"
@@ -76,7 +81,7 @@ def template(towers: Sequence[Path], beside: Path, *, name: str, uri: str, sourc
             encoders |= {engine: engine for engine in chosen.values()}
     parts += [f"\n[encoders.{name}]\nengine = {_text(engine)}\n" for name, engine in sorted(encoders.items())]
     words = _OWN_WORDS if check(BackendSettings, {"uri": uri}, Path("--uri")).is_embedded else _NO_WORDS
-    parts += [_BACKEND.format(uri=_text(uri), lexical=words), _SEARCH, _SOURCE.format(path=_text(source))]
+    parts += [_BACKEND.format(uri=_text(uri), lexical=words), _SEARCH, _CHUNKS, _SOURCE.format(path=_text(source))]
     return "".join(parts)
 
 

@@ -15,6 +15,7 @@ from bartizan_connector.doctor.findings import Finding, parted, problem
 from bartizan_connector.search.configured import open_words
 from bartizan_connector.search.words.ownership import owner_of
 from bartizan_connector.space.spec import Role
+from bartizan_connector.stream.chunks import Cutter
 from bartizan_connector.stream.jsonl import dead_letters_of
 from bartizan_connector.stream.sources import open_source
 
@@ -42,6 +43,7 @@ def examine(path: Path) -> Iterator[Finding]:
         for role in get_args(Role):
             yield _tower(config, leg, role, pair)
     if sound:
+        yield from _chunks(config)
         yield from _stored(config)
 
 
@@ -64,6 +66,20 @@ def _tower(config: Config, leg: str, role: Role, pair: Pair) -> Finding:
     spec = pair.document if role == "document" else pair.query
     what = f"{spec.name} · {vectors.tower_id} · {settings.engine} · {spec.precision} · {spec.kind} {spec.dim}"
     return Finding(area=_area(config, kind, leg), status="ok", what=f"{what} · encodes ({vectors.tokens[0]} tokens)")
+
+
+def _chunks(config: Config) -> Iterator[Finding]:
+    """Whether the towers can be filled with chunks as they are asked for."""
+    if config.chunks is None:
+        return
+    try:
+        cut = Cutter.of(config).cut
+    except BartizanError as error:
+        yield problem("chunks", error)
+        return
+    assert cut is not None
+    what = f"at most {cut.tokens} tokens, overlapping by {cut.overlap}, cut at the end of a {cut.at}"
+    yield Finding(area="chunks", status="ok", what=what)
 
 
 def _stored(config: Config) -> Iterator[Finding]:

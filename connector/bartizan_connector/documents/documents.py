@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from threading import Lock, RLock
@@ -11,6 +12,7 @@ from typing import Any, Self, TypeVar
 
 from bartizan_connector.base.errors import WrongUse
 from bartizan_connector.config import Config
+from bartizan_connector.config.settings import ChunkSettings
 from bartizan_connector.config.towers import collection_of
 from bartizan_connector.documents.given import GivenSource, Session, several
 from bartizan_connector.documents.opening import Deferred, Fields, configured, lazy_encoders, read
@@ -22,7 +24,8 @@ from bartizan_connector.search.request import checked_filter
 from bartizan_connector.search.retriever import Retriever
 from bartizan_connector.store.backend import Backend, Leased, Store
 from bartizan_connector.store.collection import Collection, Document, Scalar
-from bartizan_connector.store.filters import Filter
+from bartizan_connector.store.filters import And, Compare, Filter, leaves
+from bartizan_connector.stream.chunks import Cutter
 from bartizan_connector.stream.source import Message
 from bartizan_connector.stream.work import fill
 
@@ -31,6 +34,9 @@ Fielded = dict[str, Scalar]
 """A document as `put` takes it and `get` gives it: `_id`, `title`, `text`, and the declared fields."""
 
 _PAGE = 256
+_FIRST_CHUNKS = Compare("chunk", "==", 0)
+_OF_A_CHUNK = ("chunk", "text")
+"""In these the rows of one document differ."""
 
 
 class Documents:
@@ -68,11 +74,13 @@ class Documents:
         query_tower: str | Path | None = None,
         name: str = "documents",
         fields: Fields = (),
+        chunks: Mapping[str, Any] | ChunkSettings | None = None,
     ) -> Self:
         """A collection at this address (as `[backend] uri`: a path is a file of the embedded store), filled and
         searched by this tower: an export, or a tower as it was trained. `query_tower` answers queries in its place;
-        `fields` are typed and can be filtered by: `{"year": "int"}`, or FieldSpecs where there are defaults."""
-        return cls(configured(uri, tower, query_tower=query_tower, name=name, fields=fields))
+        `fields` are typed and can be filtered by: `{"year": "int"}`, or FieldSpecs where there are defaults. `chunks`:
+        how a long document becomes several rows, as `[chunks]`: `{"overlap": 32}`; `{}` for all defaults."""
+        return cls(configured(uri, tower, query_tower=query_tower, name=name, fields=fields, chunks=chunks))
 
     @property
     def store(self) -> Store:
@@ -109,8 +117,11 @@ class Documents:
         return {id: _fielded(found[id]) for id in wanted if id in found}
 
     def count(self, filter: str | Filter | None = None) -> int:
-        """How many documents pass the filter; one of several chunks counts once for each."""
-        return self._opened(create=False).count(checked_filter(filter, self.collection))
+        """How many documents pass the filter; one of several chunks counts once."""
+        passing, store = checked_filter(filter, self.collection), self._opened(create=False)
+        if passing is not None and any(leaf.field in _OF_A_CHUNK for leaf in leaves(passing)):
+            return sum(1 for _ in store.scan(passing))
+        return store.count(And((_FIRST_CHUNKS,) if passing is None else (_FIRST_CHUNKS, passing)))
 
     def scan(self, filter: str | Filter | None = None) -> Iterator[Fielded]:
         """Every document that passes, in any order, with bounded memory."""
@@ -229,8 +240,12 @@ class Documents:
             if isinstance(store, Leased):
                 after.callback(store.let_others_write)
             source = GivenSource(messages)
-            report = fill(store, source, encoders, words=words)
+            report = fill(store, source, encoders, words=words, cutter=self._cutter)
         return Outcome.of(report, source.refused)
+
+    @cached_property
+    def _cutter(self) -> Cutter:
+        return Cutter.of(self.config)
 
     def _searching(self) -> Retriever:
         with self._opening:
@@ -270,7 +285,7 @@ class Documents:
 
 
 def _fielded(document: Document) -> Fielded:
-    return {"_id": document.id, **document.rows[0].fields}
+    return {"_id": document.id, **document.fields}
 
 
 def _borrowed(encoders: Mapping[str, Lazy[Any]]) -> dict[str, Lazy[Any]]:

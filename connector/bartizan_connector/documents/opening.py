@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from bartizan_connector.base.errors import WrongUse
 from bartizan_connector.base.tables import check
 from bartizan_connector.config import Config
+from bartizan_connector.config.settings import ChunkSettings
 from bartizan_connector.config.towers import checked_pair
 from bartizan_connector.encode.encoder import Encoder
 from bartizan_connector.encode.settings import engine_of
@@ -31,7 +33,13 @@ def read(config: str | Path | Config) -> Config:
 
 
 def configured(
-    uri: str | Path, tower: str | Path, *, query_tower: str | Path | None, name: str, fields: Fields
+    uri: str | Path,
+    tower: str | Path,
+    *,
+    query_tower: str | Path | None,
+    name: str,
+    fields: Fields,
+    chunks: Mapping[str, Any] | ChunkSettings | None,
 ) -> Config:
     """The configuration of one space, each tower run by the engine that suits what is in its folder."""
     towers: dict[Role, Path] = {"document": Path(tower), "query": Path(tower if query_tower is None else query_tower)}
@@ -42,6 +50,7 @@ def configured(
         "spaces": {specs["document"].kind: {f"{role}_tower": folder for role, folder in towers.items()}},
         "encoders": {role: {"engine": engine_of(folder)} for role, folder in towers.items()},
         "backend": {"uri": str(uri), "lexical": BackendSettings(uri=str(uri)).is_embedded},
+        "chunks": dict(chunks) if isinstance(chunks, Mapping) else chunks,
     }
     return check(Config, tables, Path(str(uri)))
 

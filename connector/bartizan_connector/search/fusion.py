@@ -19,6 +19,8 @@ class Place:
 
     rank: int
     score: float
+    chunk: int = 0
+    """Which of the document's chunks the leg found."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,9 +29,11 @@ class Result:
 
     id: str
     chunk: int
+    """The number of the chunk that is shown, from 0: that of the leg which counts most."""
     score: float
     legs: Mapping[str, Place]
     fields: Mapping[str, Scalar]
+    """What is stored of it; `text` is the chunk's own."""
 
 
 def best_chunks(hits: Sequence[Hit]) -> list[Hit]:
@@ -67,18 +71,20 @@ def fuse(
     check_fusion(fusion)
     ranked = {leg: best_chunks(hits) for leg, hits in legs.items()}
     places: dict[str, dict[str, Place]] = {}
-    shown: dict[str, Hit] = {}
+    shown: dict[str, tuple[float, Hit]] = {}
     shares: dict[str, list[float]] = {}
     for leg, hits in sorted(ranked.items()):
         weight = weights.get(leg, 1.0)
         for (rank, hit), share in zip(enumerate(hits, start=1), _shares(hits, fusion), strict=True):
-            places.setdefault(hit.id, {})[leg] = Place(rank, hit.score)
-            shown.setdefault(hit.id, hit)
+            places.setdefault(hit.id, {})[leg] = Place(rank, hit.score, hit.chunk)
+            if hit.id not in shown or weight * share > shown[hit.id][0]:
+                shown[hit.id] = weight * share, hit
             shares.setdefault(hit.id, []).append(weight * share)
     scores = {id: math.fsum(parts) for id, parts in shares.items()}  # in any order the same sum, so that ties are ties
     order = sorted(scores, key=lambda id: (-scores[id], id))[:k]
     return tuple(
-        Result(id=id, chunk=shown[id].chunk, score=scores[id], legs=places[id], fields=shown[id].fields) for id in order
+        Result(id=id, chunk=hit.chunk, score=scores[id], legs=places[id], fields=hit.fields)
+        for id, (_, hit) in ((id, shown[id]) for id in order)
     )
 
 
@@ -94,6 +100,12 @@ def _shares(hits: Sequence[Hit], fusion: Fusion) -> list[float]:
 def alone(leg: str, hits: Sequence[Hit], k: int) -> tuple[Result, ...]:
     """The answer of a single leg, at the leg's own scores."""
     return tuple(
-        Result(id=hit.id, chunk=hit.chunk, score=hit.score, legs={leg: Place(rank, hit.score)}, fields=hit.fields)
+        Result(
+            id=hit.id,
+            chunk=hit.chunk,
+            score=hit.score,
+            legs={leg: Place(rank, hit.score, hit.chunk)},
+            fields=hit.fields,
+        )
         for rank, hit in enumerate(best_chunks(hits)[:k], start=1)
     )

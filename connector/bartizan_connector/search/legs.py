@@ -14,8 +14,10 @@ from functools import partial
 from typing import Protocol
 
 from bartizan_connector.base.errors import BartizanError, NotAText, Retry, SpaceMismatch, Stop
+from bartizan_connector.config.settings import OfDocument
 from bartizan_connector.encode.answers import check_answer, trusting
 from bartizan_connector.encode.encoder import Encoder
+from bartizan_connector.search.distinct import documents
 from bartizan_connector.search.lazy import Lazy
 from bartizan_connector.search.request import Request
 from bartizan_connector.search.threads import LegThreads
@@ -70,8 +72,9 @@ class Attempt:
 class Leg:
     """What every leg has: threads of its own, its failures named, one remark for each that lasts."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, of_document: OfDocument) -> None:
         self.name = name
+        self._of_document = of_document
         self._threads = LegThreads(name)
         self._failing = False
 
@@ -113,8 +116,8 @@ class Leg:
 class VectorLeg(Leg):
     """A leg of the collection, searched by one tower's vectors."""
 
-    def __init__(self, name: str, encoder: Lazy[Encoder], store: Lazy[Store]) -> None:
-        super().__init__(name)
+    def __init__(self, name: str, encoder: Lazy[Encoder], store: Lazy[Store], of_document: OfDocument) -> None:
+        super().__init__(name, of_document)
         self._encoder = encoder
         self._store = store
 
@@ -151,7 +154,11 @@ class VectorLeg(Leg):
         attempt.enter("open")
         with self._store.use() as store:
             attempt.enter("search")
-            (hits,) = store.search(self.name, vectors, depth, request.filter, timeout=left(request.deadline))
+
+            def ask(rows: int, filter: Filter | None) -> list[Hit]:
+                return store.search(self.name, vectors, rows, filter, timeout=left(request.deadline))[0]
+
+            hits = documents(ask, depth, request.filter, self._of_document)
         attempt.enter("end")
         return hits
 
@@ -159,8 +166,8 @@ class VectorLeg(Leg):
 class LexicalLeg(Leg):
     """The words."""
 
-    def __init__(self, name: str, words: Lazy[Lexical]) -> None:
-        super().__init__(name)
+    def __init__(self, name: str, words: Lazy[Lexical], of_document: OfDocument) -> None:
+        super().__init__(name, of_document)
         self._words = words
 
     def close(self) -> None:
@@ -171,7 +178,11 @@ class LexicalLeg(Leg):
         attempt.enter("open")
         with self._words.use() as words:
             attempt.enter("search")
-            hits = words.search(request.query, depth, request.filter, timeout=left(request.deadline))
+
+            def ask(rows: int, filter: Filter | None) -> list[Hit]:
+                return words.search(request.query, rows, filter, timeout=left(request.deadline))
+
+            hits = documents(ask, depth, request.filter, self._of_document)
         attempt.enter("end")
         return hits
 

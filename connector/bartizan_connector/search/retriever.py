@@ -8,10 +8,11 @@ from typing import Self
 from bartizan_connector.base.errors import BartizanError, Retry, WrongUse
 from bartizan_connector.base.paths import AnyPath
 from bartizan_connector.config import Config
-from bartizan_connector.config.settings import LEXICAL, Fusion
+from bartizan_connector.config.settings import LEXICAL, Fusion, OfDocument
 from bartizan_connector.encode.encoder import Encoder
 from bartizan_connector.search.answer import Answer, Encoded, Latency
 from bartizan_connector.search.configured import Contract, lazy_encoder, lazy_store, lazy_words
+from bartizan_connector.search.distinct import check_of_document
 from bartizan_connector.search.fusion import alone, check_fusion, check_weights, fuse
 from bartizan_connector.search.lazy import Lazy
 from bartizan_connector.search.legs import Attempt, Late, Leg, Lexical, LexicalLeg, Unforeseen, VectorLeg, found
@@ -31,7 +32,8 @@ class Retriever:
     between threads; close it when done, and with it the encoders, the store and the words.
 
     `weights` say how much each leg counts in the fusion, by name (`lexical` is the words'), 1 where nothing is said;
-    `fusion` is by ranks (`rrf`) or by `scores`."""
+    `fusion` is by ranks (`rrf`) or by `scores`; of a document in several chunks the best counts (`max`), or the `first`
+    alone (`of_document`)."""
 
     def __init__(
         self,
@@ -41,6 +43,7 @@ class Retriever:
         words: Lexical | None = None,
         weights: Mapping[str, float] | None = None,
         fusion: Fusion = "rrf",
+        of_document: OfDocument = "max",
         timeout: float = 30.0,
     ) -> None:
         collection = store.collection
@@ -56,6 +59,7 @@ class Retriever:
             Lazy.opened(words, getattr(words, "close", None)) if words is not None else None,
             weights or {},
             fusion,
+            of_document,
             timeout,
         )
 
@@ -84,6 +88,7 @@ class Retriever:
             lazy_words(config, store),
             config.search.weights,
             config.search.fusion,
+            config.search.of_document,
             config.search.timeout,
         )
         return retriever
@@ -96,16 +101,18 @@ class Retriever:
         words: Lazy[Lexical] | None,
         weights: Mapping[str, float],
         fusion: Fusion,
+        of_document: OfDocument,
         timeout: float,
     ) -> None:
         check_weights(weights)
         check_fusion(fusion)
+        check_of_document(of_document)
         self.timeout = seconds(timeout, "timeout")
         self.collection = collection
         self._weights, self._fusion = dict(weights), fusion
-        legs: list[Leg] = [VectorLeg(name, encoder, store) for name, encoder in encoders.items()]
+        legs: list[Leg] = [VectorLeg(name, encoder, store, of_document) for name, encoder in encoders.items()]
         if words is not None:
-            legs.append(LexicalLeg(LEXICAL, words))
+            legs.append(LexicalLeg(LEXICAL, words, of_document))
         if not legs:
             raise WrongUse("there is nothing to search by: give an encoder for a leg of the collection, or words")
         if unknown := sorted(set(weights) - {leg.name for leg in legs} - {LEXICAL}):

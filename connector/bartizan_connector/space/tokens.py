@@ -96,6 +96,22 @@ class Tokens:
         """How many different ids can come out."""
         return self._tokenizer.get_vocab_size(with_added_tokens=True)
 
+    def room(self, role: Role) -> int:
+        """How many tokens of a text the tower reads, beside its prefix and the special tokens."""
+        return self.roles[role].max_tokens - self._around(role)
+
+    def lengths(self, texts: Sequence[str], role: Role) -> list[int]:
+        """The tokens of each text, without its prefix and the special tokens."""
+        around = self._around(role)
+        return [each.length - around for each in self.encode(texts, role)]
+
+    def spans(self, text: str) -> list[tuple[int, int]]:
+        """From which character to which each token of the bare text reaches, in order."""
+        return list(self._tokenizer.encode(text, add_special_tokens=False).offsets)
+
+    def _around(self, role: Role) -> int:
+        return self._special + len(self._tokenizer.encode(self.roles[role].prefix, add_special_tokens=False))
+
     def encode(self, texts: Sequence[str], role: Role) -> list[Tokenized]:
         """The ids of each text. A text without a single token becomes one padding token, so that it has a vector."""
         spec = self.roles.get(role)

@@ -57,6 +57,10 @@ class Audit(Protocol):
         """Every id that has a head, a page at a time."""
         ...
 
+    def heads(self) -> Iterator[list[Head]]:
+        """Every head, by rising id, a page at a time, and no rows."""
+        ...
+
     def again(self, ids: Sequence[str]) -> list[Standing]:
         """The same of these ids, as of now."""
         ...

@@ -189,9 +189,10 @@ class OneFile(Protocol):
 class Backend(Protocol):
     """Where collections are kept."""
 
-    def open(self, collection: Collection, *, create: bool = True) -> Store:
-        """The collection of that name. A leg of another space raises SpaceMismatch, another field or leg Stop; nothing
-        is changed then. A missing collection is created, or, with `create=False` (who only reads must not make an empty
+    def open(self, collection: Collection, *, create: bool = True, name: str = "") -> Store:
+        """The collection of that name, or of the other `name` (also a physical one) that is given: it can be made
+        before it gets its own. A leg of another space raises SpaceMismatch, another field or leg Stop; nothing is
+        changed then. A missing collection is created, or, with `create=False` (who only reads must not make an empty
         one), refused as WrongUse. Of several who create at once one does, and all open what it made."""
         ...
 

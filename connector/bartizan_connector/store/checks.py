@@ -31,7 +31,10 @@ MAX_CHUNKS = 10_000
 MAX_HASH_BYTES = 256
 MAX_ORIGIN_BYTES = 256
 
-_OTHER_TOWER = "Use the tower of that space, or index the documents again under a new collection name."
+_OTHER_TOWER = (
+    "Use the tower of that space, or index the documents again under a new collection name. Where its towers were "
+    "changed by bartizan reembed: use the new configuration, or go back by bartizan reembed rollback."
+)
 
 
 def require_leg(collection: Collection, name: str, spec: TowerSpec, what: str, *, way_out: str) -> Leg:

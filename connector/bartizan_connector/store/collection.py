@@ -124,7 +124,8 @@ class Collection(BaseModel):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One chunk of one document as it is stored. All chunks of a document are written together."""
+    """One chunk of one document as it is stored. All chunks of a document are written together; the field `text` of
+    each is its own part of the document's, and the parts, joined in their order, are the whole."""
 
     id: str
     chunk: int = 0
@@ -162,6 +163,14 @@ class Document:
     id: str
     rows: tuple[Row, ...]
     head: Head
+
+    @property
+    def fields(self) -> dict[str, Scalar]:
+        """What was given: the fields that all rows share, and the whole text, of which each row has its own part."""
+        fields = dict(self.rows[0].fields)
+        if len(self.rows) > 1 and "text" in fields:
+            fields["text"] = "".join(str(row.fields["text"]) for row in self.rows)
+        return fields
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,6 +17,8 @@ from bartizan_connector.store.filter_faults import joined_texts, of_syntax, told
 
 Operator = Literal["==", "!=", "<", "<=", ">", ">="]
 
+KEYS: Mapping[str, FieldType] = {"id": "string", "chunk": "int"}
+"""What a filter can name beside the collection's fields."""
 MAX_FILTER_CHARS = 200_000
 MAX_COMPARISONS = 256
 """A server's parser takes quadratic time; a long list of values is one `in`."""
@@ -73,7 +75,7 @@ Filter = Compare | In | And | Or | Not
 
 
 def matches(filter: Filter, fields: Mapping[str, Scalar]) -> bool:
-    """Whether a row with these fields (and `id`) passes."""
+    """Whether a row with these fields (`id` and `chunk` among them) passes."""
     match filter:
         case Compare(field, op, value):
             return _EVALUATE[op](fields[field], value)
@@ -89,8 +91,8 @@ def matches(filter: Filter, fields: Mapping[str, Scalar]) -> bool:
 
 def check(filter: Filter, collection: Collection) -> None:
     """Refuse a filter that names an unknown field or compares it with a constant of another type."""
-    types: dict[str, FieldType] = {"id": "string", **{spec.name: spec.type for spec in collection.fields}}
-    for leaf in _checked_leaves(filter):
+    types: dict[str, FieldType] = {**KEYS, **{spec.name: spec.type for spec in collection.fields}}
+    for leaf in leaves(filter):
         if leaf.field not in types:
             raise WrongUse(f"unknown field '{leaf.field}' in the filter; the collection has {', '.join(sorted(types))}")
         kind = types[leaf.field]
@@ -118,7 +120,7 @@ def parse(text: str) -> Filter:
         raise WrongUse(told(text, str(error))) from error
 
 
-def _checked_leaves(filter: Filter) -> Iterator[Compare | In]:
+def leaves(filter: Filter) -> Iterator[Compare | In]:
     """Every comparison, without recursion: a filter may come from a program as well as from `parse`."""
     waiting: list[tuple[Filter, int]] = [(filter, 1)]
     comparisons = 0

@@ -24,16 +24,17 @@ class MemoryBackend:
         self._kept: dict[str, _Kept] = {}
         self._names: dict[str, str] = {}
 
-    def open(self, collection: Collection, *, create: bool = True) -> "MemoryStore":
+    def open(self, collection: Collection, *, create: bool = True, name: str = "") -> "MemoryStore":
+        name = name or collection.name
         with self._lock:
-            physical = self._physical(collection.name)
+            physical = self._physical(name)
             if physical is not None:
                 check_stored(self._kept[physical].collection, collection)
             elif create:
-                physical = self._names[collection.name] = new_physical_name(collection.name)
+                physical = self._names[name] = new_physical_name(collection.name)
                 self._kept[physical] = _Kept(collection)
             else:
-                raise WrongUse(f"there is no collection '{collection.name}' in {_PLACE}; ingest documents first")
+                raise WrongUse(f"there is no collection '{name}' in {_PLACE}; ingest documents first")
             return MemoryStore(self, collection.name, physical)
 
     def collections(self) -> Mapping[str, Collection]:
@@ -229,6 +230,11 @@ class MemoryAudit:
                 if (head := kept.heads.get(id))
             ]
 
+    def heads(self) -> Iterator[list[Head]]:
+        with self._store._lock:
+            heads = sorted(self._store._kept.heads.values(), key=lambda head: head.id)
+        yield from (heads[start : start + PAGE] for start in range(0, len(heads), PAGE))
+
     def strays(self) -> Iterator[list[Stray]]:
         with self._store._lock:
             kept = self._store._kept
@@ -258,4 +264,4 @@ class MemoryAudit:
 
 
 def _passes(filter: Filter | None, row: Row) -> bool:
-    return filter is None or filters.matches(filter, {"id": row.id, **row.fields})
+    return filter is None or filters.matches(filter, {"id": row.id, "chunk": row.chunk, **row.fields})

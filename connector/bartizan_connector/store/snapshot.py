@@ -20,7 +20,7 @@ class Snapshot:
     def search(self, leg: Leg, vectors: Vectors, k: int, filter: Filter | None) -> list[list[Hit]]:
         rows = self._rows
         if filter is not None:
-            rows = [row for row in rows if matches(filter, {"id": row.id, **row.fields})]
+            rows = [row for row in rows if matches(filter, {"id": row.id, "chunk": row.chunk, **row.fields})]
         if isinstance(vectors.values, np.ndarray):
             found = self._dense(leg, rows, vectors.values, k)
         else:

@@ -10,6 +10,8 @@ their order. Whether a change is newer than the head of its id:
 4. Else the versions decide, that is: the clocks. Equal is not newer.
 5. But a head whose version is still to come was stamped by a clock that was ahead; it stops nothing that arrives from
    elsewhere.
+6. A change that was set aside and comes after its turn (a dead letter) is newer by 1, 2 and 4 only: that it arrives
+   now says nothing.
 
 A change that is newer by 2, 3 or 5 gets at least the version after the head's, so the versions of an id always grow.
 
@@ -84,11 +86,11 @@ def version_after(change: Change, head: Head | None, now: int) -> int | None:
         if change.offset == head.offset:
             return head.version if is_torn(head) else None
         return following if change.offset > head.offset else None
-    if change.origin and sequence(change.origin) == sequence(head.origin):
+    if change.origin and not change.late and sequence(change.origin) == sequence(head.origin):
         return following
     if change.version > head.version or (change.version == head.version and is_torn(head)):
         return change.version
-    return following if change.origin and head.origin and head.version > now else None
+    return following if change.origin and head.origin and head.version > now and not change.late else None
 
 
 def is_replay(change: Change, head: Head) -> bool:

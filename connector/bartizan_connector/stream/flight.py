@@ -10,7 +10,7 @@ from threading import Lock
 from bartizan_connector.base.errors import Reject, Stop
 from bartizan_connector.store.collection import Collection, Head
 from bartizan_connector.stream.fence import Plan
-from bartizan_connector.stream.records import Change, Put, decode
+from bartizan_connector.stream.records import Change, Cut, Put, decode
 from bartizan_connector.stream.report import Report
 from bartizan_connector.stream.source import Batch, Message
 from bartizan_connector.stream.towers import Encoded
@@ -41,11 +41,11 @@ class Flight:
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     """Spent in each step."""
 
-    def decode(self, collection: Collection) -> None:
-        """Tell records from what is none."""
+    def decode(self, collection: Collection, cut: Cut | None = None) -> None:
+        """Tell records from what is none; `cut`: how their texts are cut."""
         for message in self.batch.messages:
             try:
-                self.alive.append((message, decode(message, collection)))
+                self.alive.append((message, decode(message, collection, cut)))
             except Reject as error:
                 self.dead.append((message, error.reason))
         self.named = tuple(change.id for _, change in self.alive if isinstance(change, Put))

@@ -15,14 +15,14 @@ the file got it, which is the same at every reading; so a replay of such a file 
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from bartizan_connector.base.errors import Stop, WrongUse
 from bartizan_connector.base.paths import AnyPath, as_path
-from bartizan_connector.stream.letters import SUFFIX, Letters
+from bartizan_connector.stream.letter_file import SUFFIX, LetterFile
 from bartizan_connector.stream.packed import DAMAGED, PACKED, unpacked
 from bartizan_connector.stream.seeming import beginning_of, seeming
 from bartizan_connector.stream.source import Batch, Message
@@ -50,8 +50,8 @@ class JsonlSource:
         aside = dead_letters_of(path) if dead_letters is None else as_path(dead_letters, "[source] dead_letters")
         self._root = path if path.is_dir() else path.parent
         self._files = _files_of(path, aside)
-        self._letters = Letters(aside)
-        self._batch_size = batch_size
+        self._letters = LetterFile(aside)
+        self.batch_size = batch_size
         self._max_line_bytes = max_line_bytes
         self._batches: Iterator[Batch] | None = None
         self._ended = False
@@ -150,7 +150,7 @@ class JsonlSource:
             )
             for line in lines_of(stream, self._max_line_bytes)
         )
-        for batch in cut(messages, self._batch_size):
+        for batch in cut(messages, lambda: self.batch_size):
             self._seen = before + batch[-1].offset
             self._read_of[name] += len(batch)
             yield Batch(messages=batch, partition=name)
@@ -197,13 +197,13 @@ def lines_of(stream: BinaryIO, max_bytes: int = MAX_LINE_BYTES) -> Iterator[Line
             yield Line(number, line.removesuffix(b"\n"), None)
 
 
-def cut(messages: Iterable[Message], size: int) -> Iterator[tuple[Message, ...]]:
-    """Batches of at most so many messages, and of a bounded number of bytes."""
+def cut(messages: Iterable[Message], size: Callable[[], int]) -> Iterator[tuple[Message, ...]]:
+    """Batches of at most so many messages as `size` says then, and of a bounded number of bytes."""
     batch: list[Message] = []
     used = 0
     for message in messages:
         length = len(message.value or b"")
-        if batch and (len(batch) >= size or used + length > MAX_BATCH_BYTES):
+        if batch and (len(batch) >= size() or used + length > MAX_BATCH_BYTES):
             yield tuple(batch)
             batch, used = [], 0
         batch.append(message)

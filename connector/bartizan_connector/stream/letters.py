@@ -1,94 +1,87 @@
-"""Dead letters in a file: each line is a message that cannot be written, with its position and the reason."""
+"""Dead letters: messages that could not be written, each kept with the reason, to be looked at and given again.
 
-import base64
+A letter keeps the version, origin and offset that its message was read at. So when it is given again, whatever has come
+for its id meanwhile still counts as newer (`late`, rule 6 in stream/fence.py).
+"""
+
 import json
-import os
-from pathlib import Path
-from typing import BinaryIO
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
-from bartizan_connector.base.aside import sync_folder
-from bartizan_connector.base.errors import Stop, WrongUse
-from bartizan_connector.stream.source import Message
-
-SUFFIX = ".dead.jsonl"
-_LONGEST_LINE = 8 * 16 * 2**20
+from bartizan_connector.stream.source import Message, Source
 
 
-class Letters:
-    """One file, made by the first letter. It holds what is wrong now: each run begins it anew."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Letter:
+    """One message that was set aside."""
 
-    def __init__(self, path: Path) -> None:
-        """Refuses a file that holds anything else: nothing else is ever overwritten."""
-        if path.exists() and not _holds_letters(path):
-            raise WrongUse(f"{path} holds something else than dead letters; give them a file of their own")
-        self.path = path
-        self._file: BinaryIO | None = None
+    place: str
+    """Its name in the letterbox; the message's position is the same."""
+    source: str
+    """Where the message came from, for people: `corpus.jsonl:17`, `docs[3]@1204`."""
+    message: Message
+    """As it was read, and late."""
+    id: str
+    """The document's, as far as that can be told; else empty."""
+    reason: str
+    time: float | None = None
+    """When it was set aside, seconds since 1970, where that is known."""
 
-    def begin(self) -> None:
-        """Forget those of an earlier run."""
-        self.close()
-        try:
-            if self.path.exists():
-                self.path.open("wb").close()
-        except OSError as error:
-            raise self._cannot(error) from error
 
-    def add(self, message: Message, reason: str) -> None:
-        letter = {"position": message.position, "reason": reason, "version": message.version, **_original(message)}
-        line = json.dumps(letter, ensure_ascii=False) + "\n"
-        try:
-            if self._file is None:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                self._file = self.path.open("ab")
-                sync_folder(self.path.parent)
-            self._file.write(line.encode(errors="backslashreplace"))
-        except OSError as error:
-            raise self._cannot(error) from error
+Chosen = Callable[[Letter], bool]
 
-    def sync(self) -> None:
-        """Make them durable."""
-        if self._file is None:
-            return
-        try:
-            self._file.flush()
-            os.fsync(self._file.fileno())
-        except OSError as error:
-            raise self._cannot(error) from error
+
+class Letterbox(Protocol):
+    """Where a source's dead letters are."""
+
+    @property
+    def place(self) -> str:
+        """Where that is, for people."""
+        ...
+
+    def letters(self) -> Generator[Letter, None, None]:
+        """Those that nobody has seen to, oldest first."""
+        ...
+
+    def again(self, chosen: Chosen) -> Source:
+        """A source of those that are chosen. What its `commit` was told is not listed any more; what was refused once
+        more is, with its new reason."""
+        ...
+
+    def flush(self) -> None:
+        """What was committed is durable when this returns; else it comes again, which does no harm."""
+        ...
 
     def close(self) -> None:
-        """Let go of the file."""
-        if self._file is None:
-            return
-        file, self._file = self._file, None
-        try:
-            file.close()
-        except OSError as error:
-            raise self._cannot(error) from error
+        """Let go. Closing twice is fine."""
+        ...
 
-    def _cannot(self, error: OSError) -> Stop:
-        return Stop(
-            f"cannot write the dead letters to {self.path}: {error.strerror}. Make room or set "
-            "[source] dead_letters to another place, then run again: nothing is lost, nothing is encoded twice"
+
+Outcome = tuple[Letter, str | None]
+"""A letter that was given again, and why it was refused, if it was."""
+
+
+def chooser(*, reasons: Sequence[str] = (), ids: Sequence[str] = (), since: float | None = None) -> Chosen:
+    """Letters with one of these words in their reason, of one of these ids, set aside since then; nothing: any."""
+
+    def chosen(letter: Letter) -> bool:
+        return (
+            (not reasons or any(word in letter.reason for word in reasons))
+            and (not ids or letter.id in ids)
+            and (since is None or letter.time is None or letter.time >= since)
         )
 
+    return chosen
 
-def _holds_letters(path: Path) -> bool:
-    """Whether the file is empty, or begins as an earlier run left it."""
-    if not path.is_file():
-        return not path.is_dir()  # a device or a pipe holds nothing that could be lost
+
+def id_in(key: str | None, value: bytes | None) -> str:
+    """The id that a message is about, as far as that can be told."""
+    if key is not None:
+        return key
     try:
-        with path.open("rb") as file:
-            first = file.readline(_LONGEST_LINE)
-        return not first or {"position", "reason", "version"} <= json.loads(first).keys()
-    except (OSError, ValueError, AttributeError):
-        return False
-
-
-def _original(message: Message) -> dict[str, str | None]:
-    """The message's own bytes: as text, or in base64 when they are not UTF-8."""
-    if message.value is None:
-        return {"key": message.key, "text": None}
-    try:
-        return {"text": message.value.decode()}
-    except UnicodeDecodeError:
-        return {"base64": base64.b64encode(message.value).decode("ascii")}
+        record = json.loads(value or b"")
+    except (ValueError, RecursionError):
+        return ""
+    found = record.get("_id", record.get("id", "")) if isinstance(record, dict) else ""
+    return str(found) if isinstance(found, str | int) else ""

@@ -8,9 +8,10 @@ and the report names it.
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, Self
 
 from bartizan_connector.base.errors import Reject
 from bartizan_connector.space.canonical import digest_of
@@ -31,6 +32,34 @@ _JSON_NAMES = {"str": "string", "dict": "object", "NoneType": "null"}
 _SHOWN_CHARS = 60
 MAX_KEYS = 10_000
 """The most keys of one object; nobody's record has more, and each costs time and memory in several places."""
+MAX_TEXT_BYTES = 4 * 2**20
+"""The longest text that is cut into chunks; it is tokenised whole, in some 300 times its size."""
+Boundary = Literal["sentence", "token"]
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """How a text is cut into chunks; a head's hash tells it of what is stored."""
+
+    tokens: int
+    """The most tokens of a chunk as the tower reads it: its title and what it overlaps with count."""
+    overlap: int
+    """Tokens before a chunk that the tower reads with it."""
+    at: Boundary
+
+    @classmethod
+    def of_hash(cls, hash: str) -> Self | None:
+        """How the content of that hash was cut; None where it was not, or where somebody else made the hash."""
+        found = _CUT.fullmatch(hash)
+        if found is None:
+            return None
+        return cls(int(found[1]), int(found[2]), "token" if found[3] == "token" else "sentence")
+
+    def __str__(self) -> str:
+        return f"{self.tokens}.{self.overlap}.{self.at}"
+
+
+_CUT = re.compile(r"[0-9a-f]{64}\.(\d{1,9})\.(\d{1,9})\.(sentence|token)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,14 +75,19 @@ class Put:
     origin: str = ""
     """The message's, unless the version is the record's own."""
     offset: int = 0
+    late: bool = field(default=False, compare=False)
+    """The message's."""
     undeclared: tuple[str, ...] = field(default=(), compare=False)
     """Keys of the record that the collection has no field for; not stored."""
+    cut: Cut | None = None
+    """How it is cut into chunks; None: it is one row, whatever its length."""
     hash: str = field(init=False, compare=False)
-    """Equal exactly when what is encoded and stored is equal."""
+    """Equal exactly when what is encoded and stored is equal: the content's digest, and how it is cut."""
 
     def __post_init__(self) -> None:
         facts = {"title": self.title, "text": self.text, "fields": dict(self.fields)}
-        object.__setattr__(self, "hash", digest_of(facts, domain=_HASH_DOMAIN))
+        digest = digest_of(facts, domain=_HASH_DOMAIN)
+        object.__setattr__(self, "hash", digest if self.cut is None else f"{digest}.{self.cut}")
 
     @property
     def encoded(self) -> str:
@@ -69,6 +103,7 @@ class Remove:
     version: int
     origin: str = ""
     offset: int = 0
+    late: bool = field(default=False, compare=False)
 
 
 Change = Put | Remove
@@ -79,15 +114,15 @@ def text_of(title: str, text: str) -> str:
     return f"{title} {text}".strip()
 
 
-def decode(message: Message, collection: Collection) -> Change:
-    """Read one message; what can never be written raises Reject with the precise reason."""
+def decode(message: Message, collection: Collection, cut: Cut | None = None) -> Change:
+    """Read one message; what can never be written raises Reject with the precise reason. `cut`: how texts are cut."""
     if message.fault is not None:
         raise _refusal(message.fault)
     if message.value is None:
         if message.key is None:
             raise _refusal("a message without a value deletes its key, but it has no key either")
         place = _place_of({}, message)
-        return Remove(id=_checked_id(message.key), version=place.version, origin=place.origin, offset=place.offset)
+        return _remove(_checked_id(message.key), place)
     record = _object_in(message.value)
     _refuse_unknown_steering(record)
     id = _id_of(record, message.key)
@@ -96,18 +131,24 @@ def decode(message: Message, collection: Collection) -> Change:
     if not isinstance(deleted, bool):
         raise _refusal(f"'_deleted' must be true or false, got {_show(deleted)}")
     if deleted:
-        return Remove(id=id, version=place.version, origin=place.origin, offset=place.offset)
-    return _put(id, place, record, collection.fields)
+        return _remove(id, place)
+    return _put(id, place, record, collection.fields, cut)
 
 
-def _put(id: str, place: "_Place", record: Mapping[str, Any], specs: Sequence[FieldSpec]) -> Put:
+def _remove(id: str, place: "_Place") -> Remove:
+    return Remove(id=id, version=place.version, origin=place.origin, offset=place.offset, late=place.late)
+
+
+def _put(id: str, place: "_Place", record: Mapping[str, Any], specs: Sequence[FieldSpec], cut: Cut | None) -> Put:
     title = _checked_string("title", record.get("title", ""))
     if "text" not in record:
         raise _refusal("'text' is missing")
-    text = _checked_string("text", record["text"])
+    text = _checked_string("text", record["text"], MAX_STRING_BYTES if cut is None else MAX_TEXT_BYTES)
     if not text_of(title, text):
         raise _refusal("title and text are both empty: there is nothing to encode")
-    fields = {spec.name: _field(spec, record) for spec in specs}
+    fields = {
+        spec.name: text if (spec.name, spec.type) == ("text", "string") else _field(spec, record) for spec in specs
+    }
     undeclared = tuple(_printable(key) for key in record if key not in fields and key not in _KNOWN)
     return Put(
         id=id,
@@ -117,7 +158,9 @@ def _put(id: str, place: "_Place", record: Mapping[str, Any], specs: Sequence[Fi
         version=place.version,
         origin=place.origin,
         offset=place.offset,
+        late=place.late,
         undeclared=undeclared,
+        cut=cut,
     )
 
 
@@ -128,13 +171,14 @@ class _Place:
     version: int
     origin: str = ""
     offset: int = 0
+    late: bool = False
 
 
 def _place_of(record: Mapping[str, Any], message: Message) -> _Place:
     """The message's place, or, for a record with a version of its own, that alone."""
     if "_version" in record:
-        return _Place(_checked_version(record["_version"]))
-    return _Place(_checked_version(message.version), message.origin, message.offset)
+        return _Place(_checked_version(record["_version"]), late=message.late)
+    return _Place(_checked_version(message.version), message.origin, message.offset, message.late)
 
 
 def _field(spec: FieldSpec, record: Mapping[str, Any]) -> Scalar:
@@ -222,11 +266,12 @@ def _checked_version(version: object) -> int:
     raise _refusal(f"the version must be an int from 0 to 2**63 - 1, got {_show(version)}")
 
 
-def _checked_string(name: str, value: object) -> str:
+def _checked_string(name: str, value: object, most: int = MAX_STRING_BYTES) -> str:
     if not isinstance(value, str):
         raise _refusal(f"'{name}' must be a string, got {_show(value)}")
-    if (size := _utf8_size(name, value)) > MAX_STRING_BYTES:
-        raise _refusal(f"'{name}' has {size:,} bytes; at most {MAX_STRING_BYTES:,} can be stored: split the document")
+    if (size := _utf8_size(name, value)) > most:
+        way_out = "split the document, or set [chunks]" if (name, most) == ("text", MAX_STRING_BYTES) else "split it"
+        raise _refusal(f"'{name}' has {size:,} bytes; at most {most:,} can be stored: {way_out}")
     return value
 
 

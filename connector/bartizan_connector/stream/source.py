@@ -28,6 +28,8 @@ class Message:
     headers: Mapping[str, bytes] = field(default_factory=dict)
     timestamp: float | None = None
     """When it was written, seconds since 1970, where the source knows; for measuring freshness."""
+    late: bool = False
+    """Whether it was set aside and comes after its turn: that it arrives now is no sign that it is newer."""
     fault: str | None = None
     """Why the source itself cannot deliver the change (a line too long to read); `value` is its beginning then."""
 
@@ -93,6 +95,29 @@ class Judging(Protocol):
 
     def verdict(self) -> str | None:
         """What is wrong with what was read as a whole, asked when it has ended; a run with a verdict has failed."""
+        ...
+
+
+@runtime_checkable
+class Sized(Protocol):
+    """What a source has besides when the size of its batches can be changed while it is read."""
+
+    batch_size: int
+    """At most so many messages a batch; what it is at first is the most that it shall ever be."""
+
+
+@runtime_checkable
+class Measured(Protocol):
+    """What a source has besides when it knows how far behind it is. May be asked from any thread, and never waits."""
+
+    @property
+    def lags(self) -> Mapping[str, int] | None:
+        """Partition → messages that are not committed yet, as last heard; None until it is known which are ours."""
+        ...
+
+    @property
+    def restarts(self) -> int:
+        """How often the connection had to be made anew."""
         ...
 
 

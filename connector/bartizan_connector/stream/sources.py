@@ -4,9 +4,11 @@ from bartizan_connector.base.errors import WrongUse
 from bartizan_connector.config import Config
 from bartizan_connector.config.kafka import KafkaSettings
 from bartizan_connector.config.settings import JsonlSettings
-from bartizan_connector.stream.jsonl import JsonlSource
+from bartizan_connector.stream.jsonl import JsonlSource, dead_letters_of
+from bartizan_connector.stream.letter_file import FiledLetters
+from bartizan_connector.stream.letters import Letterbox
 from bartizan_connector.stream.source import Source
-from bartizan_connector.stream.standard_input import StandardInput
+from bartizan_connector.stream.standard_input import LETTERS, StandardInput
 
 
 def open_source(config: Config, *, follow: bool | None = None) -> Source:
@@ -34,3 +36,17 @@ def open_standard_input(config: Config) -> Source:
     if not isinstance(settings, JsonlSettings):
         return StandardInput()
     return StandardInput(dead_letters=settings.dead_letters, batch_size=settings.batch_size)
+
+
+def open_letters(config: Config) -> Letterbox:
+    """The dead letters of what `[source]` says; without it, those of standard input."""
+    settings = config.source
+    match settings:
+        case None:
+            return FiledLetters(LETTERS)
+        case JsonlSettings():
+            return FiledLetters(settings.dead_letters or dead_letters_of(settings.path))
+        case KafkaSettings():
+            from bartizan_connector.stream.kafka.letterbox import TopicLetters
+
+            return TopicLetters(settings)

@@ -12,7 +12,7 @@ from uuid import uuid4
 
 from bartizan_connector.base.errors import Stop
 from bartizan_connector.stream.jsonl import cut, lines_of
-from bartizan_connector.stream.letters import SUFFIX, Letters
+from bartizan_connector.stream.letter_file import SUFFIX, LetterFile
 from bartizan_connector.stream.source import Batch, Message
 from bartizan_connector.stream.versions import stamp
 
@@ -25,7 +25,7 @@ class StandardInput:
     def __init__(
         self, *, dead_letters: Path | None = None, batch_size: int = 256, stream: BinaryIO | None = None
     ) -> None:
-        self._letters = Letters(dead_letters or LETTERS)
+        self._letters = LetterFile(dead_letters or LETTERS)
         origin, first = f"stdin#{uuid4().hex[:16]}", stamp(int(time.time() * 1000))
         messages = (
             Message(
@@ -38,7 +38,8 @@ class StandardInput:
             )
             for line in lines_of(stream or sys.stdin.buffer)
         )
-        self._batches = cut(messages, batch_size)
+        self.batch_size = batch_size
+        self._batches = cut(messages, lambda: self.batch_size)
         self._begun = False
         self.ended = False
 

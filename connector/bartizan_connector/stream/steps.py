@@ -9,8 +9,8 @@ from bartizan_connector.store.collection import Collection, Head, Row
 from bartizan_connector.stream.fence import Plan, is_torn, opened, plan
 from bartizan_connector.stream.flight import Expected, Flight
 from bartizan_connector.stream.patience import Waiting
-from bartizan_connector.stream.records import Change, Put
-from bartizan_connector.stream.towers import Towers
+from bartizan_connector.stream.records import Change, Cut, Put
+from bartizan_connector.stream.towers import Chunk, Towers
 from bartizan_connector.stream.versions import latest
 from bartizan_connector.stream.words import Words
 
@@ -38,6 +38,11 @@ class Steps:
     def collection(self) -> Collection:
         """What records are read for."""
         return self._store.collection
+
+    @property
+    def cut(self) -> Cut | None:
+        """How their texts are cut."""
+        return self._towers.cut
 
     def prepare(self, flight: Flight) -> None:
         """Encode what this batch will write as far as can be told now; decides nothing but that."""
@@ -93,12 +98,12 @@ class Steps:
 
     def _write(self, flight: Flight, todo: Plan, heads: dict[str, Head]) -> None:
         """Step 5, in its order. `heads` is kept as it is stored where rows are about to change."""
-        rows = [self._row(put, head, flight) for put, head in todo.write]
+        rows = [row for put, head in todo.write for row in _rows(put, head, flight.encoded[put.hash].chunks)]
         gone = [head for _, head in todo.delete]
-        changing = [heads[id] for id in [row.id for row in rows] + [head.id for head in gone] if id in heads]
+        unsettled = [*dict.fromkeys(row.id for row in rows), *(head.id for head in gone)]
+        changing = [heads[id] for id in unsettled if id in heads]
         marks = [opened(head) for head in changing if not head.deleted and not is_torn(head)]
         touched = [head for _, head in todo.advance] + marks
-        unsettled = [*dict.fromkeys(row.id for row in rows), *(head.id for head in gone)]
         words = self._words
         if words is not None and unsettled:
             self._waiting(lambda: words.announce(unsettled))
@@ -128,27 +133,36 @@ class Steps:
 
     def _write_words(self, words: Words, todo: Plan) -> None:
         """Make the word index hold what is stored of these ids now, whatever it held before."""
-        wanted: dict[str, Row | None] = {put.id: self._row(put, head) for put, head in (*todo.write, *todo.advance)}
+        wanted: dict[str, tuple[Put, Head | None] | None] = {}
+        wanted |= {put.id: (put, head) for put, head in (*todo.write, *todo.advance)}
         wanted |= {head.id: None for _, head in todo.delete}
         for change in todo.known:
-            wanted[change.id] = self._row(change) if isinstance(change, Put) else None
+            wanted[change.id] = (change, None) if isinstance(change, Put) else None
         if not wanted:
             return
         held = self._waiting(lambda: words.hashes(list(wanted)))
-        rows = [row for row in wanted.values() if row is not None and held.get(row.id) != row.hash]
-        gone = [id for id, row in wanted.items() if row is None and id in held]
+        lacking = [each for each in wanted.values() if each is not None and held.get(each[0].id) != each[0].hash]
+        rows = [row for put, head in lacking for row in _rows(put, head, self._towers.bare(put))]
+        gone = [id for id, each in wanted.items() if each is None and id in held]
         if rows:
             self._waiting(lambda: words.upsert(rows))
         if gone:
             self._waiting(lambda: words.delete(gone))
 
-    def _row(self, put: Put, head: Head | None = None, flight: Flight | None = None) -> Row:
-        return Row(
+
+def _rows(put: Put, head: Head | None, chunks: Sequence[Chunk]) -> list[Row]:
+    """The document as it is stored: of each chunk the fields, in which the text is the chunk's own."""
+    own_text = len(chunks) > 1 and "text" in put.fields
+    return [
+        Row(
             id=put.id,
-            vectors=flight.encoded[put.hash].vectors if flight else {},
-            fields=put.fields,
+            chunk=number,
+            vectors=chunk.vectors,
+            fields={**put.fields, "text": chunk.text} if own_text else put.fields,
             version=head.version if head else put.version,
             hash=put.hash,
             origin=put.origin,
             offset=put.offset,
         )
+        for number, chunk in enumerate(chunks)
+    ]

@@ -50,12 +50,15 @@ from bartizan_connector.base.errors import WrongUse
 from bartizan_connector.encode.encoder import Encoder
 from bartizan_connector.store.backend import Backend, Store
 from bartizan_connector.store.collection import Collection
+from bartizan_connector.stream.chunks import Cutter
 from bartizan_connector.stream.flight import Flight
+from bartizan_connector.stream.pace import SECONDS, Pace
 from bartizan_connector.stream.patience import Halted, Patience, Waiting
 from bartizan_connector.stream.report import Report
-from bartizan_connector.stream.source import Message, Shared, Source, Yielding
+from bartizan_connector.stream.source import Message, Shared, Sized, Source, Yielding
 from bartizan_connector.stream.steps import Steps
 from bartizan_connector.stream.towers import Towers, check_towers
+from bartizan_connector.stream.watch import NOBODY, Watch
 from bartizan_connector.stream.words import Words, agree
 
 log = logging.getLogger(__name__)
@@ -75,16 +78,21 @@ def run(
     collection: Collection,
     *,
     words: Words | None = None,
+    cutter: Cutter | None = None,
     patience: Patience | None = None,
     on_batch: Callable[[Report], None] | None = None,
     on_ids: Callable[[Sequence[str]], None] | None = None,
+    watch: Watch = NOBODY,
+    batch_seconds: float = SECONDS,
     in_flight: int = IN_FLIGHT,
     stop: Event | None = None,
     clock: Callable[[], float] = time.time,
 ) -> Report:
     """Bring the collection up to what the source says, until the source has ended, or `stop` is set and what is in
-    flight is committed. `encoders`: leg → its document tower. `on_batch` gets each batch's share of the report once
-    committed, and `on_ids` the ids of the documents that it held, stored now or not.
+    flight is committed. `encoders`: leg → its document tower. `cutter`: how long documents become chunks; without, each
+    is one row. `on_batch` gets each batch's share of the report once committed, and `on_ids` the ids of the documents
+    that it held, stored now or not; `watch` is told what goes on. The batches of a source that is `Sized` shall take
+    `batch_seconds`.
 
     Retry is waited for once the collection is open (`patience`), then raised; Reject sets exactly its ids aside; Stop
     ends the run. Either way nothing is lost: what was not committed comes again in the next run. No thread is left
@@ -99,9 +107,12 @@ def run(
             source,
             encoders,
             words=words,
+            cutter=cutter,
             patience=patience,
             on_batch=on_batch,
             on_ids=on_ids,
+            watch=watch,
+            batch_seconds=batch_seconds,
             in_flight=in_flight,
             stop=stop,
             clock=clock,
@@ -114,9 +125,12 @@ def fill(
     encoders: Mapping[str, Encoder],
     *,
     words: Words | None = None,
+    cutter: Cutter | None = None,
     patience: Patience | None = None,
     on_batch: Callable[[Report], None] | None = None,
     on_ids: Callable[[Sequence[str]], None] | None = None,
+    watch: Watch = NOBODY,
+    batch_seconds: float = SECONDS,
     in_flight: int = IN_FLIGHT,
     stop: Event | None = None,
     clock: Callable[[], float] = time.time,
@@ -124,18 +138,19 @@ def fill(
     """`run` into a store that is open, and stays open."""
     if in_flight < 1:
         raise WrongUse(f"in_flight = {in_flight}: at least one batch must be in flight")
-    halt = Event()
-    waiting = Waiting(patience or Patience(), halt)
+    halt, stop = Event(), stop or Event()
+    waiting = Waiting(patience or Patience(), halt, stop=stop, told=watch.waits)
     # a second writer is told who the first is, before it has read or encoded anything
     store.claim(source.group if isinstance(source, Shared) else "")
     if words is not None and (mended := agree(words, store, waiting)):
         log.info("the word index was made to agree about %d ids, at which an earlier run was cut off", mended)
-    steps = Steps(store, words, Towers(encoders, store.collection, waiting), waiting, clock=clock)
-    pipeline = _Pipeline(source, steps, waiting, halt, on_batch, on_ids, in_flight)
+    steps = Steps(store, words, Towers(encoders, store.collection, waiting, cutter), waiting, clock=clock)
+    pace = Pace(source.batch_size, batch_seconds) if isinstance(source, Sized) else None
+    pipeline = _Pipeline(source, steps, waiting, halt, on_batch, on_ids, watch, pace, in_flight)
     if isinstance(source, Yielding):
         source.before_yielding(pipeline.settle)
     try:
-        return pipeline.run(stop or Event())
+        return pipeline.run(stop)
     finally:
         pipeline.end()
 
@@ -151,6 +166,8 @@ class _Pipeline:
         halt: Event,
         on_batch: Callable[[Report], None] | None,
         on_ids: Callable[[Sequence[str]], None] | None,
+        watch: Watch,
+        pace: Pace | None,
         in_flight: int,
     ) -> None:
         self._source = source
@@ -159,6 +176,8 @@ class _Pipeline:
         self._halt = halt
         self._on_batch = on_batch
         self._on_ids = on_ids
+        self._watch = watch
+        self._pace = pace
         self._in_flight = in_flight
         self._preparing = ThreadPoolExecutor(1, "bartizan-prepare")
         self._writing = ThreadPoolExecutor(1, "bartizan-write")
@@ -178,6 +197,7 @@ class _Pipeline:
         """Until the source has ended, or until `stop` is set, and nothing is in flight."""
         try:
             while True:
+                self._tell_turn()
                 full = self._failure is not None or stop.is_set() or len(self._flights) >= self._in_flight
                 if not full and not self._source.ended:
                     came = self._read(0.0 if self._flights else _IDLE_SECONDS)
@@ -223,7 +243,7 @@ class _Pipeline:
         if batch is None:
             return False
         flight = Flight(batch=batch, lost=batch.generation <= self._lost.get(batch.partition, -1))
-        flight.decode(self._steps.collection)
+        flight.decode(self._steps.collection, self._steps.cut)
         flight.seconds["read"] += time.perf_counter() - started
         self._flights.append(flight)
         self._begin(self._preparing, self._steps.prepare, flight)
@@ -261,6 +281,7 @@ class _Pipeline:
             if error is not None:
                 raise error
             self._written = None
+            self._watch.written(flight)
             self._write_next()
             self._commit(flight)
         elif error is not None:
@@ -320,10 +341,24 @@ class _Pipeline:
         self._last = now
         self._total += share
         log.info("%s", _told(flight, share))
+        self._watch.left(flight, share, self._paced(flight))
         if self._on_batch is not None:
             self._on_batch(share)
         if self._on_ids is not None and not flight.lost:
             self._on_ids(flight.named)
+
+    def _paced(self, flight: Flight) -> int:
+        """The size of the batches to come; 0 where the source decides."""
+        if self._pace is None or not isinstance(self._source, Sized):
+            return 0
+        if not flight.lost:
+            slowest = max(flight.seconds.get(step, 0.0) for step in ("encode", "write"))
+            self._source.batch_size = self._pace.took(len(flight.batch.messages), slowest)
+        return self._source.batch_size
+
+    def _tell_turn(self) -> None:
+        prepared, writing = len(self._prepared), int(self._written is not None)
+        self._watch.turns(len(self._flights) - prepared - writing, prepared, writing)
 
     def _what_failed(self) -> BaseException:
         """The error of the step that ended the run."""

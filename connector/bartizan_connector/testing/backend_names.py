@@ -113,6 +113,25 @@ class Naming(OnBackend):
         backend.point("suite", store.physical_name)
         assert self.everything(backend.open(COLLECTION)) == {("old", 0), ("older", 0)}
 
+    def test_a_collection_can_be_made_before_it_gets_its_name(self, backend: Backend, store: Store) -> None:
+        successor = named("suite", space_id="another")
+        with pytest.raises(WrongUse, match="suite_next"):
+            backend.open(successor, create=False, name="suite_next")
+        made = backend.open(successor, name="suite_next")
+        assert made.collection == successor
+        assert made.physical_name != store.physical_name
+        assert backend.aliases()["suite"] == store.physical_name
+        assert backend.aliases()["suite_next"] == made.physical_name
+        for name in ("suite_next", made.physical_name):
+            assert backend.open(successor, create=False, name=name).physical_name == made.physical_name
+            with pytest.raises(SpaceMismatch, match="another"):
+                backend.open(COLLECTION, create=False, name=name)
+        backend.point("suite", made.physical_name)
+        assert backend.open(successor, create=False).physical_name == made.physical_name
+        assert backend.open(COLLECTION, create=False, name=store.physical_name).physical_name == store.physical_name
+        backend.drop(store.physical_name)
+        assert backend.aliases()["suite"] == backend.aliases()["suite_next"] == made.physical_name
+
     def test_a_name_cannot_stand_for_nothing(self, backend: Backend, store: Store) -> None:
         for name in ("suite", "suite_live"):
             with pytest.raises(WrongUse, match="suite_nowhere"):

@@ -69,6 +69,18 @@ class Searching(OnBackend):
             (hits,) = store.search("dense", queries([1, 0, 0, 0]), 10, filters.parse(filter))
             assert [hit.id for hit in hits] == sorted(expected, reverse=True), filter
 
+    def test_a_filter_can_name_the_chunk_and_leave_documents_out(self, store: Store) -> None:
+        chunks = [("a", 0, 1), ("a", 1, 5), ("b", 0, 2), ("b", 1, 3), ("b", 11, 9), ("c", 0, 0)]
+        store.upsert([row(id, [score, 0, 0, 0], chunk=chunk) for id, chunk, score in chunks])
+        for filter, expected in (
+            ("chunk == 0", [("b", 0), ("a", 0), ("c", 0)]),
+            ("chunk > 1", [("b", 11)]),
+            ("chunk in [0, 11] and not id in ['a']", [("b", 11), ("b", 0), ("c", 0)]),
+        ):
+            (hits,) = store.search("dense", queries([1, 0, 0, 0]), 10, filters.parse(filter))
+            assert found(hits) == expected, filter
+        assert store.count(filters.parse("chunk == 0")) == 3
+
     def test_zero_has_no_sign_in_a_filter(self, store: Store) -> None:
         store.upsert([row(id, [1, 0, 0, 0], price=price) for id, price in (("a", 0.0), ("b", -0.0), ("c", 1.0))])
         for filter in ("price in [0.0]", "price in [2, -0.0]", "price == 0", "price == -0.0", "price not in [1]"):

@@ -65,6 +65,8 @@ FILTERS = {
     "price >= -0.5 and price < 1.5": "ab",
     "price == -0.5 or (price == 2.25 and (fresh or year == 0))": "ac",
     "year == -2019": "",
+    "chunk == 0": "abcd",
+    "chunk > 0 or id == 'b'": "b",
     "not (not (fresh))": "ac",
     " or ".join(f"year == {year}" for year in range(1900, 2020)): "a",
 }

@@ -222,6 +222,29 @@ def test_a_title_does_not_hide_the_id(tmp_path: Path, capsys: pytest.CaptureFixt
     assert sorted(re.split(r"  +", head.strip())[1:-2] for head in heads) == [["Wood", "d1"], ["d[2]"]]
 
 
+def test_the_chunk_of_a_long_document_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    project = Project(tmp_path)
+    project.configure(uri="index.bartizan", backend="lexical = true\n[chunks]\ntokens = 28")
+    text = "The tower is of stone. It stands on a hill. " * 3 + "Its door is of wood."
+    lines = [{"_id": "long", "title": "Tower", "text": text}, {"_id": "short", "text": "a door"}]
+    (tmp_path / "corpus.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    assert project.run("doctor") == 2, "there is no collection yet"
+    assert "at most 28 tokens, overlapping by 0, cut at the end of a sentence" in capsys.readouterr().out
+    assert project.run("ingest") == 0
+    capsys.readouterr()
+    assert project.run("search", "wood", "--legs", "lexical") == 0
+    head, passage = capsys.readouterr().out.splitlines()
+    title, id, chunk = re.split(r"  +", head.strip())[1:4]
+    assert (title, id) == ("Tower", "long")
+    assert "wood" in passage
+    assert "stone" not in passage
+    assert project.run("search", "wood", "--legs", "lexical", "--json") == 0
+    (found,) = json.loads(capsys.readouterr().out)["results"]
+    assert chunk == f"chunk {found['chunk']}" != "chunk 0"
+    assert found["legs"]["lexical"]["chunk"] == found["chunk"]
+    assert found["fields"]["text"].strip() == passage.strip()
+
+
 class Silent(ThreadingTCPServer):
     """Takes every connection, and never says a word."""
 

@@ -184,3 +184,18 @@ def test_an_unknown_fusion_is_refused() -> None:
 def test_a_single_leg_keeps_its_own_scores_and_each_document_once(given: list[Hit], k: int) -> None:
     results = alone("dense", given, k)
     assert [(r.id, r.score) for r in results] == [(h.id, h.score) for h in best_chunks(given)[:k]]
+
+
+def test_the_chunk_that_is_shown_is_that_of_the_leg_that_counts_most_and_each_leg_tells_its_own() -> None:
+    def hit(id: str, chunk: int) -> Hit:
+        return Hit(id=id, chunk=chunk, score=1.0, fields={"text": f"{id}{chunk}"})
+
+    given = {"dense": [hit("x", 0), hit("a", 3)], "lexical": [hit("a", 5), hit("a", 3), hit("x", 1)]}
+    shown = {result.id: result for result in fuse(given, 10)}
+    assert (shown["a"].chunk, shown["a"].fields["text"], shown["x"].chunk) == (5, "a5", 0)
+    assert {leg: place.chunk for leg, place in shown["a"].legs.items()} == {"dense": 3, "lexical": 5}
+    assert {result.id: result.chunk for result in fuse(given, 10, weights={"dense": 9.0})} == {"a": 3, "x": 0}
+    assert [(result.chunk, result.legs["dense"].chunk) for result in alone("dense", given["dense"], 9)] == [
+        (0, 0),
+        (3, 3),
+    ]

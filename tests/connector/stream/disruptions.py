@@ -108,7 +108,7 @@ class DoomedWords:
 
     origin: str | None = None
 
-    def __init__(self, held: dict[str, Row], unsettled: list[str], fate: Fate) -> None:
+    def __init__(self, held: dict[str, list[Row]], unsettled: list[str], fate: Fate) -> None:
         self._held = held
         self._unsettled = unsettled
         self._fate = fate
@@ -120,7 +120,7 @@ class DoomedWords:
         self.origin = physical
 
     def pages(self) -> Iterator[Mapping[str, str]]:
-        yield {id: row.hash for id, row in self._held.items()}
+        yield {id: rows[0].hash for id, rows in self._held.items()}
 
     def announced(self) -> Sequence[str]:
         return list(self._unsettled)
@@ -132,10 +132,11 @@ class DoomedWords:
         self._fate.effect(self._unsettled.clear)
 
     def hashes(self, ids: Sequence[str]) -> Mapping[str, str]:
-        return {id: self._held[id].hash for id in ids if id in self._held}
+        return {id: self._held[id][0].hash for id in ids if id in self._held}
 
     def upsert(self, rows: Sequence[Row]) -> None:
-        self._fate.effect(lambda: self._held.update((row.id, row) for row in rows))
+        documents = {row.id: [each for each in rows if each.id == row.id] for row in rows}
+        self._fate.effect(lambda: self._held.update(documents))
 
     def delete(self, ids: Sequence[str]) -> None:
         self._fate.effect(lambda: self._forget(ids))

@@ -56,12 +56,13 @@ class Oracle:
             again = change.offset == head.offset
             if again:
                 version = head.version
-        elif change.origin.split("#")[0] == head.origin.split("#")[0]:
+        elif not change.late and change.origin.split("#")[0] == head.origin.split("#")[0]:
             newer, again, version = True, False, max(change.version, head.version + 1)
         else:
             newer, version = change.version > head.version, change.version
             again = change.version == head.version
-            if not newer and not (again and torn) and head.origin != "" and head.version > now:
+            ahead = head.origin != "" and head.version > now and not change.late
+            if not newer and not (again and torn) and ahead:
                 newer, again, version = True, False, head.version + 1
         if newer or (again and torn):
             return self._store(change, version)
@@ -78,7 +79,12 @@ ORIGINS = ("", "file#1", "file#2", "topic/0", "topic/1")
 TEXTS = ("apple", "banana")
 
 placed = st.fixed_dictionaries(
-    {"version": st.integers(0, 30), "origin": st.sampled_from(ORIGINS), "offset": st.integers(0, 4)}
+    {
+        "version": st.integers(0, 30),
+        "origin": st.sampled_from(ORIGINS),
+        "offset": st.integers(0, 4),
+        "late": st.booleans(),
+    }
 )
 some_change = st.builds(
     lambda text, place, id: Remove(id=id, **place) if text is None else Put(id=id, text=text, **place),
@@ -244,3 +250,11 @@ def test_stamps_are_clamped_to_the_present_and_fit_for_centuries() -> None:
 @pytest.mark.parametrize("origin", ["file", "file#1", "a#b#c"])
 def test_origins_differ_by_their_state_after_the_first_sign(origin: str) -> None:
     assert after(put("one", 5, origin, 9), put("two", 1, origin.split("#")[0] + "#other", 1)).version == 6
+
+
+def test_what_was_set_aside_is_not_newer_because_it_arrives() -> None:
+    late = replace(put("banana", 5, "topic/0#1", 7), late=True)
+    assert after(put("apple", 9, "topic/0#2", 1), late).offset == 1, "the topic was made again"
+    assert after(put("apple", NOW + 1, "file#1", 1), late).offset == 1, "the head is still to come"
+    assert after(put("apple", 9, "topic/0#1", 6), late).offset == 7, "the same sequence: its turn was after"
+    assert after(removal(9, "topic/0#1", 8), late).deleted

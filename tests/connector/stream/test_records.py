@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from bartizan_connector.base.errors import Reject
 from bartizan_connector.store.collection import MAX_ID_BYTES, MAX_STRING_BYTES, Collection, FieldSpec, Leg
-from bartizan_connector.stream.records import Change, Put, Remove, decode, text_of
+from bartizan_connector.stream.records import MAX_TEXT_BYTES, Change, Cut, Put, Remove, decode, text_of
 from bartizan_connector.stream.source import Message
 
 COLLECTION = Collection(
@@ -162,6 +162,20 @@ def test_what_is_no_record_is_refused(value: bytes, expected: str) -> None:
 )
 def test_a_record_that_cannot_be_stored_is_refused(change: dict[str, Any], expected: str) -> None:
     assert expected in reason(record(**change))
+
+
+def test_a_text_that_is_cut_may_be_longer_than_a_field_and_its_title_may_not() -> None:
+    cut = Cut(64, 8, "sentence")
+    long = decode(record(text="x" * MAX_TEXT_BYTES), COLLECTION, cut)
+    assert isinstance(long, Put)
+    assert long.cut == Cut.of_hash(long.hash) == cut
+    for change, told in (
+        ({"text": "é" * (MAX_TEXT_BYTES // 2 + 1)}, "at most 4,194,304 can be stored"),
+        ({"title": "x" * (MAX_STRING_BYTES + 1)}, "at most 65,535 can be stored"),
+    ):
+        with pytest.raises(Reject) as refusal:
+            decode(record(**change), COLLECTION, cut)
+        assert told in refusal.value.reason
 
 
 def test_a_message_that_its_source_could_not_read_is_refused_with_the_sources_words() -> None:

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 
+from bartizan_connector.config.settings import ChunkSettings
 from bartizan_connector.encode.encoder import Encoder
 from bartizan_connector.space.vectors import SparseVector
 from bartizan_connector.store.backend import Backend
@@ -20,7 +21,9 @@ from bartizan_connector.store.collection import Row
 from bartizan_connector.store.embedded import EmbeddedBackend
 from bartizan_connector.store.memory import MemoryBackend
 from bartizan_connector.store.milvus import MilvusBackend
+from bartizan_connector.stream.chunks import Cutter, Piece
 from bartizan_connector.stream.patience import Patience
+from bartizan_connector.stream.records import Put
 from bartizan_connector.stream.report import Report
 from bartizan_connector.stream.source import Message
 from bartizan_connector.stream.work import run
@@ -34,6 +37,7 @@ from tests.connector.stream.disruptions import (
     GuardedSteps,
     Killed,
 )
+from tests.connector.stream.reading import WordReading
 from tests.connector.stream.streams import collection_for
 from tests.connector.stream.topics import PoliteSource, Topic, TopicSource
 from tests.connector.testing.sparse_fake import WordEncoder
@@ -76,6 +80,10 @@ class World(RuleBasedStateMachine):
     """A back-end that keeps what it is given for as long as the world lasts."""
     sparse = True
     """Whether there is a second leg, which is sparse."""
+    cutter = Cutter({}, None)
+    """How long texts become several rows; not at all here."""
+    longer: Mapping[str, str] = {}
+    """What stands in the place of a text."""
     numbers = count()
 
     def __init__(self) -> None:
@@ -85,14 +93,15 @@ class World(RuleBasedStateMachine):
         self.backend = type(self).make()
         specs = (DENSE.spec, SPARSE.spec) if self.sparse else (DENSE.spec,)
         self.collection = collection_for(*specs, name=f"world{next(self.numbers)}")
-        self.words: dict[str, Row] = {}
+        self.words: dict[str, list[Row]] = {}
         self.unsettled: list[str] = []
         self.versions: dict[str, int] = {}
 
     @rule(changes=st.lists(changes, min_size=1, max_size=8))
     def append(self, changes: list[tuple[tuple[str, str], str | None, int, bool]]) -> None:
         """The topic grows; its clocks jump to and fro."""
-        for (partition, id), text, clock, bare in changes:
+        for (partition, id), short, clock, bare in changes:
+            text = None if short is None else self.longer.get(short, short)
             record = {"_id": id} | ({"_deleted": True} if text is None else {"text": text})
             value = None if text is None and bare else json.dumps(record).encode()
             message = self.topic.append(partition, value, milliseconds=1_000_000 + clock, key=id)
@@ -201,6 +210,7 @@ class World(RuleBasedStateMachine):
             DoomedBackend(self.backend, fate),
             self.collection,
             words=DoomedWords(self.words, self.unsettled, fate),
+            cutter=self.cutter,
             patience=NO_WAIT,
             on_batch=shares.append,
             in_flight=in_flight,
@@ -250,21 +260,28 @@ class World(RuleBasedStateMachine):
             assert head.version >= self.versions.get(id, 0), "the versions of an id grow"
             self.versions[id] = head.version
         documents = store.get(ids, vectors=True)
-        assert {id: document.rows[0].fields["text"] for id, document in documents.items()} == {
+        assert {id: document.fields["text"] for id, document in documents.items()} == {
             id: written.text for id, written in alive.items()
         }
+        pieces = {id: self.pieces(written) for id, written in alive.items()}
         for id, document in documents.items():
-            (row,) = document.rows
-            self.compare_vectors(row, str(alive[id].text))
+            for row, piece in zip(document.rows, pieces[id], strict=True):
+                self.compare_vectors(row, piece.encoded)
             assert document.head == heads[id]
-        assert {id: row.fields["text"] for id, row in self.words.items()} == {
-            id: written.text for id, written in alive.items()
+        assert {id: [(row.chunk, row.fields["text"]) for row in rows] for id, rows in self.words.items()} == {
+            id: [(number, piece.text) for number, piece in enumerate(each)] for id, each in pieces.items()
         }
+        assert store.count() == sum(map(len, pieces.values())), "no chunk is left over"
         letters = {letter.position for letter in self.topic.letters}
         assert bad & set(last.values()) <= letters <= bad, "what is bad is set aside, unless newer news made it stale"
         for partition, log in self.topic.partitions.items():
             assert self.topic.committed.get(partition, 0) == len(log)
         store.close()
+
+    def pieces(self, written: Written) -> tuple[Piece, ...]:
+        """The rows of a document."""
+        put = Put(id=written.id, text=str(written.text), version=0, cut=self.cutter.cut)
+        return self.cutter.pieces([put])[0]
 
     def compare_vectors(self, row: Row, text: str) -> None:
         dense = row.vectors["dense"].value
@@ -291,8 +308,10 @@ def _guarded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bartizan_connector.stream.work.Steps", GuardedSteps)
 
 
-def drive(make: Callable[[], Backend], examples: int, steps: int, *, sparse: bool = True) -> None:
-    class Driven(World):
+def drive(
+    make: Callable[[], Backend], examples: int, steps: int, *, sparse: bool = True, world: type[World] = World
+) -> None:
+    class Driven(world):  # type: ignore[valid-type, misc]
         pass
 
     Driven.make = staticmethod(make)
@@ -307,6 +326,40 @@ def drive(make: Callable[[], Backend], examples: int, steps: int, *, sparse: boo
             suppress_health_check=list(HealthCheck),
         ),
     )
+
+
+class LongWorld(World):
+    """Documents of one, two and four rows, which become each other."""
+
+    cutter = Cutter({"dense": WordReading(6), "sparse": WordReading(20)}, ChunkSettings(overlap=2))
+    longer: Mapping[str, str] = {
+        "banana": "Two sentences of bananas. And three more words.",
+        "cherry": "One of cherries. Another of cherries.\n\n" + "many " * 9 + "words 漢字。 The end",
+    }
+
+
+def test_memory_equals_the_dictionary_with_long_documents() -> None:
+    assert [
+        len(
+            LongWorld.cutter.pieces(
+                [Put(id="a", text=LongWorld.longer.get(text, text), version=0, cut=LongWorld.cutter.cut)]
+            )[0]
+        )
+        for text in TEXTS
+    ] == [1, 2, 5]
+    drive(MemoryBackend, examples=30, steps=12, world=LongWorld)
+
+
+def test_an_embedded_store_equals_the_dictionary_with_long_documents(tmp_path: Path) -> None:
+    backend = EmbeddedBackend(tmp_path / "index.bartizan")
+    drive(lambda: backend, examples=6, steps=10, world=LongWorld)
+    backend.close()
+
+
+def test_a_lite_file_equals_the_dictionary_with_long_documents(tmp_path: Path) -> None:
+    backend = MilvusBackend(str(tmp_path / "lite.db"), consistency="Strong", index="flat")
+    drive(lambda: backend, examples=1, steps=5, world=LongWorld)
+    backend.close()
 
 
 def test_memory_equals_the_dictionary() -> None:

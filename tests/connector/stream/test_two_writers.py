@@ -1,6 +1,5 @@
 """Two writers at once, round after round: one writes, the other is told who does, and no id is wrong in the end."""
 
-import os
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -21,7 +20,7 @@ from bartizan_connector.testing.encoder_fake import HashEncoder
 from tests.connector.stream.streams import Change, ListSource, collection_for, to_messages
 from tests.servers.milvus import MilvusServer
 
-ROUNDS = int(os.environ.get("BARTIZAN_ROUNDS", "2"))
+ROUNDS = 2
 """In the soak: 25."""
 ENCODER = HashEncoder(dim=8)
 IDS = [f"d{number}" for number in range(30)]
@@ -67,12 +66,11 @@ def changes_of(dice: random.Random, version: int) -> list[Change]:
     return [Change(id, version, dice.choice(("apple", "banana", None))) for id in dice.sample(IDS, 20)]
 
 
-def rounds(opened: Callable[[float], Backend], name: str) -> None:
-    seed = random.randrange(10**6)
+def rounds(opened: Callable[[float], Backend], name: str, count: int, seed: int) -> None:
     print(f"seed {seed}")
     dice = random.Random(seed)
     state: dict[str, Change] = {}
-    for number in range(ROUNDS):
+    for number in range(count):
         stalls = number % 2 == 1
         early, late = changes_of(dice, 2 * number + 1), changes_of(dice, 2 * number + 2)
         first = Waiting(to_messages(early), batch_size=10)
@@ -118,9 +116,15 @@ def compare(backend: Backend, name: str, state: Mapping[str, Change]) -> None:
 
 
 def test_in_the_embedded_store(tmp_path: Path) -> None:
-    rounds(lambda silence: EmbeddedBackend(tmp_path / "index.bartizan", silence=silence), "docs")
+    rounds(
+        lambda silence: EmbeddedBackend(tmp_path / "index.bartizan", silence=silence),
+        "docs",
+        ROUNDS,
+        random.randrange(10**6),
+    )
 
 
 @pytest.mark.server
 def test_on_a_milvus_server(milvus: MilvusServer) -> None:
-    rounds(lambda silence: MilvusBackend(milvus.uri, consistency="Strong", silence=silence), "two_writers")
+    opened = lambda silence: MilvusBackend(milvus.uri, consistency="Strong", silence=silence)  # noqa: E731
+    rounds(opened, "two_writers", ROUNDS, random.randrange(10**6))

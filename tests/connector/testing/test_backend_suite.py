@@ -27,8 +27,8 @@ class Broken(MemoryBackend):
         super().__init__()
         self._spoil = spoil
 
-    def open(self, collection: Collection, *, create: bool = True) -> MemoryStore:
-        store = super().open(collection, create=create)
+    def open(self, collection: Collection, *, create: bool = True, name: str = "") -> MemoryStore:
+        store = super().open(collection, create=create, name=name)
         self._spoil(store)
         return store
 

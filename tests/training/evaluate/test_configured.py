@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,18 @@ def test_the_documents_must_be_those_of_the_data(tmp_path: Path, data: Path) -> 
     assert "collection 'docs' does not hold the 4 documents of" in told
     assert "1 are not in it (walk); 1 are in it only (more); 1 have another text there (copy)" in told
     assert "Ingest exactly" in told
+
+
+def test_a_document_in_several_chunks_is_compared_whole_and_found_once(tmp_path: Path, data: Path) -> None:
+    config = configured(tmp_path, {"dense": HashEncoder()}, search=SearchSettings(of_document="first"))
+    store = config.backend.open().open(collection_of(config))
+    parts = ("copy a file ", "to another place")
+    encoded = HashEncoder().encode(parts, "document")
+    cut = rows({"dense": encoded}, {"copy": parts[0], "c": parts[1]})
+    store.upsert([cut[0], replace(cut[1], id="copy", chunk=1, fields=cut[0].fields | {"text": parts[1]})])
+    result = ConfiguredEvaluation(data=data, config=config).run()
+    assert (result.documents, result.of_document) == (4, "first")
+    assert result.metrics["R@100"] == 1.0
 
 
 def test_an_answer_that_lacks_a_leg_is_not_measured(tmp_path: Path, data: Path) -> None:

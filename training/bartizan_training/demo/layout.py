@@ -12,6 +12,7 @@ MARKER = "demo.json"
 _MADE = {
     *("corpus", "training-data", "untrained", "towers", "recipe.toml", "run"),
     *("export", "bartizan.toml", "index.bartizan*", "results"),
+    *("kafka", "milvus", "worker.log"),
 }
 
 

@@ -54,6 +54,7 @@ class ConfiguredResult(Result):
     lexical: bool
     fusion: str
     weights: dict[str, float]
+    of_document: str = "max"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +116,7 @@ class ConfiguredEvaluation:
             lexical=self.config.backend.lexical is not None,
             fusion=self.config.search.fusion,
             weights=dict(self.config.search.weights),
+            of_document=self.config.search.of_document,
         )
         return result.compared_with(baseline, str(self.baseline)) if baseline else result
 
@@ -159,8 +161,8 @@ def require_same_documents(config: Config, data: BeirData) -> None:
 
 
 def _text(document: Document) -> str:
-    """What was encoded of it; a document of several rows is told by its first."""
-    fields = document.rows[0].fields
+    """What was encoded of it."""
+    fields = document.fields
     return text_of(str(fields.get("title", "")), str(fields.get("text", "")))
 
 

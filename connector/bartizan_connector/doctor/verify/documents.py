@@ -1,6 +1,6 @@
 """What is wrong with one document, by its head, its rows and its words alone."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -8,11 +8,11 @@ import numpy as np
 from bartizan_connector.doctor.verify.damage import Kind
 from bartizan_connector.space.vectors import SparseVector, Vector
 from bartizan_connector.store.audit import Standing
-from bartizan_connector.store.collection import Collection, Leg, Row
-from bartizan_connector.stream.records import Put
+from bartizan_connector.store.collection import Collection, Document, Leg, Row
+from bartizan_connector.stream.records import Cut, Put
 
 _HASH_LETTERS = 64
-"""Of the hashes that ingest writes; another's say nothing that could be compared."""
+"""Of the digests that ingest writes; another's hashes say nothing that could be compared."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,16 +46,22 @@ def examined(standing: Standing, collection: Collection, words: str | None, *, w
     return Found(standing=standing, kinds=kinds)
 
 
-def put_of(row: Row) -> Put | None:
-    """The document as a source would give it; None where its content does not stand in one row."""
-    if row.chunk or not isinstance(row.fields.get("text"), str):
+def put_of(standing: Standing) -> Put | None:
+    """The document as a source would give it, cut as its head says; None where its rows do not tell its content."""
+    rows, head = standing.rows, standing.head
+    if head is None or not rows or not _is_whole(rows):
+        return None
+    cut = Cut.of_hash(head.hash)
+    fields = Document(id=standing.id, rows=rows, head=head).fields
+    if (len(rows) > 1 and cut is None) or not isinstance(fields.get("text"), str):
         return None
     return Put(
-        id=row.id,
-        title=str(row.fields.get("title", "")),
-        text=str(row.fields["text"]),
-        fields=row.fields,
-        version=row.version,
+        id=standing.id,
+        title=str(fields.get("title", "")),
+        text=str(fields["text"]),
+        fields=fields,
+        version=head.version,
+        cut=cut,
     )
 
 
@@ -68,8 +74,19 @@ def _of_content(standing: Standing, words: str | None, kinds: dict[Kind, str]) -
         kinds["missing row"] = (
             f"its last chunk is number {standing.reach - 1}, and the last row that is there is another"
         )
-    elif len(rows) == 1 and len(head.hash) == _HASH_LETTERS and (put := put_of(rows[0])) and put.hash != head.hash:
+    elif Cut.of_hash(head.hash) and not _is_whole(rows):
+        kinds["missing row"] = f"of its chunks there are only {', '.join(str(row.chunk) for row in rows)}"
+    elif _is_ours(head.hash) and (put := put_of(standing)) and put.hash != head.hash:
         kinds["wrong head" if words == put.hash else "stale row"] = f"version {head.version}"
+
+
+def _is_ours(hash: str) -> bool:
+    return len(hash) == _HASH_LETTERS or Cut.of_hash(hash) is not None
+
+
+def _is_whole(rows: Sequence[Row]) -> bool:
+    """Whether no chunk lacks before the last that is there."""
+    return [row.chunk for row in rows] == list(range(len(rows)))
 
 
 def _broken(row: Row, collection: Collection) -> str:

@@ -53,18 +53,18 @@ class Mending:
         tally.mended["words behind"] += len(ids)
 
     def _encode(self, found: Sequence[Found], tally: Tally) -> None:
-        rows = [row for each in found for row in each.standing.rows]
-        if not rows:
+        if not found:
             return
-        encoded = self._towers().encoded(rows)
+        encoded = self._towers().encoded([each.standing for each in found])
         fresh: list[Row] = []
         for each in found:
-            if each.standing.id in encoded and len(each.standing.rows) == 1:
-                (row,) = each.standing.rows
+            if each.standing.id in encoded:
                 assert each.standing.head is not None
                 head = each.standing.head
-                vectors = encoded[row.id].vectors
-                fresh.append(replace(row, vectors=vectors, origin=head.origin, offset=head.offset))
+                fresh += [
+                    replace(row, vectors=chunk.vectors, origin=head.origin, offset=head.offset)
+                    for row, chunk in zip(each.standing.rows, encoded[each.standing.id], strict=True)
+                ]
                 tally.mended.update(kind for kind in ENCODED if kind in each.kinds)
         if fresh:
             self._store.upsert(fresh)

@@ -1,15 +1,14 @@
 """Stored vectors held against what the towers give for the stored texts: a sample, or all."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from bartizan_connector.doctor.verify.documents import put_of
-from bartizan_connector.space.vectors import SparseVector, Vector
+from bartizan_connector.space.vectors import SparseVector
 from bartizan_connector.store.audit import Standing
 from bartizan_connector.store.collection import Row
-from bartizan_connector.stream.records import Put
-from bartizan_connector.stream.towers import Encoded, Towers
+from bartizan_connector.stream.towers import Chunk, Encoded, Towers
 
 LEAST_COSINE = 0.9
 """Two precisions of one tower, or two engines, are much nearer; two towers are not near at all."""
@@ -23,24 +22,34 @@ class Comparison:
 
     def foreign(self, standings: Sequence[Standing]) -> dict[str, str]:
         """Id → how far off, of those whose vectors are not their texts'."""
-        rows = {standing.id: standing.rows[0] for standing in standings}
-        encoded = self.encoded(list(rows.values()))
-        return {
-            id: told for id, row in rows.items() if id in encoded and (told := _far(row.vectors, encoded[id].vectors))
+        encoded = self.encoded(standings)
+        told = {
+            standing.id: next(filter(None, map(_far, standing.rows, encoded[standing.id])), "")
+            for standing in standings
+            if standing.id in encoded
         }
+        return {id: far for id, far in told.items() if far}
 
-    def encoded(self, rows: Sequence[Row]) -> dict[str, Encoded]:
-        """Id → what the towers give; none for what stands in several rows, or what a tower refuses."""
-        puts: dict[str, Put] = {row.id: put for row in rows if (put := put_of(row))}
+    def encoded(self, standings: Sequence[Standing]) -> dict[str, tuple[Chunk, ...]]:
+        """Id → what the towers give for its rows; none for what a tower refuses, or what is cut otherwise now."""
+        puts = {standing.id: put for standing in standings if (put := put_of(standing))}
         found: dict[str, Encoded] = {}
         self._towers.encode(list(puts.values()), found, {})
-        return {id: found[put.hash] for id, put in puts.items() if put.hash in found}
+        return {
+            standing.id: found[put.hash].chunks
+            for standing in standings
+            if (put := puts.get(standing.id)) and put.hash in found and _are_of(found[put.hash].chunks, standing.rows)
+        }
 
 
-def _far(stored: Mapping[str, Vector], given: Mapping[str, Vector]) -> str:
-    for leg, vector in given.items():
-        if leg in stored and (near := _cosine(stored[leg].value, vector.value)) < LEAST_COSINE:
-            return f"the {leg} leg: cosine {near:.2f}"
+def _are_of(chunks: Sequence[Chunk], rows: Sequence[Row]) -> bool:
+    return [chunk.text for chunk in chunks] == [row.fields["text"] for row in rows]
+
+
+def _far(row: Row, given: Chunk) -> str:
+    for leg, vector in given.vectors.items():
+        if leg in row.vectors and (near := _cosine(row.vectors[leg].value, vector.value)) < LEAST_COSINE:
+            return f"the {leg} leg: cosine {near:.2f}" + (f" (chunk {row.chunk})" if row.chunk else "")
     return ""
 
 

@@ -16,6 +16,7 @@ from bartizan_connector.search.configured import open_words
 from bartizan_connector.store.audit import Audit, Audited, Standing, Stray
 from bartizan_connector.store.backend import Backend, Store
 from bartizan_connector.store.collection import Collection
+from bartizan_connector.stream.chunks import Cutter
 from bartizan_connector.stream.patience import Patience, Waiting
 from bartizan_connector.stream.towers import Towers
 from bartizan_connector.stream.words import Words, agree, differing_from
@@ -128,7 +129,9 @@ class Verification:
             encoders = open_encoders(self._config, "document")
             for encoder in encoders.values():
                 self._closed.enter_context(closing(encoder))
-            self._comparison = Comparison(Towers(encoders, self._store.collection, self._waiting))
+            self._comparison = Comparison(
+                Towers(encoders, self._store.collection, self._waiting, Cutter.of(self._config))
+            )
         return self._comparison
 
     def _unsettled(self) -> None:

@@ -169,7 +169,7 @@ class WordIndex:
 
     def _passes(self, filter: Filter, hit: Hit) -> bool:
         try:
-            return matches(filter, {"id": hit.id, **hit.fields})
+            return matches(filter, {"id": hit.id, "chunk": hit.chunk, **hit.fields})
         except KeyError as error:
             raise Stop(
                 f"the word index in {self._folder} was filled without the field {error}; "

@@ -37,6 +37,18 @@ class EmbeddedAudit:
             yield page
             after = ids[-1]
 
+    def heads(self) -> Iterator[list[Head]]:
+        after = ""
+        sql = f"SELECT id FROM {self._layout.heads} WHERE id > ? ORDER BY id LIMIT {PAGE}"
+        while True:
+            with self._reading() as connection:
+                ids = [id for (id,) in connection.execute(sql, (after,))]
+                page = list(heads(connection, self._layout, ids).values())
+            if not ids:
+                return
+            yield page
+            after = ids[-1]
+
     def again(self, ids: Sequence[str]) -> list[Standing]:
         with self._reading() as connection:
             return self._of(connection, ids)

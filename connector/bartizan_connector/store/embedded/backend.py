@@ -48,15 +48,14 @@ class EmbeddedBackend:
         self._leases: dict[str, Lease] = {}
         self._uses: Counter[str] = Counter()
 
-    def open(self, collection: Collection, *, create: bool = True) -> EmbeddedStore:
-        layout = self._found(collection.name)
+    def open(self, collection: Collection, *, create: bool = True, name: str = "") -> EmbeddedStore:
+        name = name or collection.name
+        layout = self._found(name)
         if layout is None:
             if not create:
-                raise WrongUse(
-                    f"there is no collection '{collection.name}' in {self._place.path}; ingest documents first"
-                )
+                raise WrongUse(f"there is no collection '{name}' in {self._place.path}; ingest documents first")
             self._place.create()
-            layout = self._made(collection)
+            layout = self._made(collection, name)
         check_stored(layout.collection, collection)
         return self._opened(layout)
 
@@ -126,10 +125,10 @@ class EmbeddedBackend:
             found = connection.execute("SELECT physical FROM aliases WHERE name = ?", (name,)).fetchone()
             return layout_of(connection, found[0] if found else name)
 
-    def _made(self, collection: Collection) -> Layout:
+    def _made(self, collection: Collection, name: str) -> Layout:
         """The collection that has the name when this is done: made here, or by another who was faster."""
         with self._place.writing() as connection:
-            found = connection.execute("SELECT physical FROM aliases WHERE name = ?", (collection.name,)).fetchone()
+            found = connection.execute("SELECT physical FROM aliases WHERE name = ?", (name,)).fetchone()
             layout = layout_of(connection, found[0]) if found else None
             if layout is not None:
                 return layout
@@ -141,9 +140,7 @@ class EmbeddedBackend:
             layout = Layout(number, physical, collection)
             for statement in layout.statements():
                 connection.execute(statement)
-            connection.execute(
-                "INSERT OR REPLACE INTO aliases (name, physical) VALUES (?, ?)", (collection.name, physical)
-            )
+            connection.execute("INSERT OR REPLACE INTO aliases (name, physical) VALUES (?, ?)", (name, physical))
             return layout
 
     def _opened(self, layout: Layout) -> EmbeddedStore:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from bartizan_connector.store.collection import FieldType, Scalar
 from bartizan_connector.store.embedded.layout import Layout
-from bartizan_connector.store.filters import And, Compare, Filter, In, Not, Or
+from bartizan_connector.store.filters import KEYS, And, Compare, Filter, In, Not, Or
 
 _MANY = 100
 """A longer list of values lies in a table of its own: SQLite binds 32,766 parameters, and a filter has 256 parts."""
@@ -50,7 +50,7 @@ def condition(filter: Filter | None, layout: Layout) -> Condition:
         return "?"
 
     def column(field: str) -> str:
-        name = "main.id" if field == "id" else layout.columns[field]
+        name = f"main.{field}" if field in KEYS else layout.columns[field]
         used.add(name)
         return name
 

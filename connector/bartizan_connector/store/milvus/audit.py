@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from bartizan_connector.store.audit import PAGE, Balance, Standing, Stray, read_vectors
-from bartizan_connector.store.collection import Row
+from bartizan_connector.store.collection import Head, Row
 from bartizan_connector.store.milvus.expression import quoted
 from bartizan_connector.store.milvus.ledger import IN_ORDER, LEASE_ID, LEASE_VERSION, Entry, Ledger, in_portions
 from bartizan_connector.store.milvus.preparation import Prepared
@@ -14,6 +14,7 @@ from bartizan_connector.store.milvus.schema import primary_key
 from bartizan_connector.store.milvus.writing import Writer
 
 _ROWS_AT_ONCE = 1000
+HEADS_AT_ONCE = 1000
 
 
 class MilvusAudit:
@@ -28,6 +29,10 @@ class MilvusAudit:
     def standings(self) -> Iterator[list[Standing]]:
         for page in self._ledger.pages(f"version != {LEASE_VERSION}", PAGE):
             yield self._of(page)
+
+    def heads(self) -> Iterator[list[Head]]:
+        for page in self._ledger.pages(f"version != {LEASE_VERSION}", HEADS_AT_ONCE):
+            yield [entry.head for entry in page if entry.is_known]
 
     def again(self, ids: Sequence[str]) -> list[Standing]:
         entries = self._ledger.read(ids)

@@ -52,9 +52,9 @@ class MilvusBackend:
         self._writers: dict[Found, Writer] = {}
         """One for all stores of a collection, so that their writes take turns, and searches wait for a reindex."""
 
-    def open(self, collection: Collection, *, create: bool = True) -> MilvusStore:
+    def open(self, collection: Collection, *, create: bool = True, name: str = "") -> MilvusStore:
         with self._connected(create=create):
-            prepared = Preparation(self._connection, self._choices).open(collection, create=create)
+            prepared = Preparation(self._connection, self._choices).open(collection, name, create=create)
             with self._lock:
                 writer = self._writers.setdefault(
                     prepared.found, Writer(self._connection, prepared, collection.name, self._silence)

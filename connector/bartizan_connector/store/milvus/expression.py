@@ -9,7 +9,7 @@ from heapq import heapify, heappop, heappush
 
 from bartizan_connector.base.errors import WrongUse
 from bartizan_connector.store.collection import Collection, FieldType, Scalar
-from bartizan_connector.store.filters import And, Compare, Filter, In, Not, Or
+from bartizan_connector.store.filters import KEYS, And, Compare, Filter, In, Not, Or
 
 NEVER = 'pk == ""'
 ALWAYS = 'pk != ""'
@@ -31,7 +31,7 @@ SYSTEM_FIELDS = frozenset({"RowID", "Timestamp", "_partition", "_seq"})
 
 def render(filter: Filter, collection: Collection) -> str:
     """The expression that is true for exactly the rows that pass the filter, which has been checked."""
-    types: dict[str, FieldType] = {"id": "string", **{spec.name: spec.type for spec in collection.fields}}
+    types: dict[str, FieldType] = {**KEYS, **{spec.name: spec.type for spec in collection.fields}}
     return _rendered(filter, types).text
 
 

@@ -55,6 +55,21 @@ class Names:
         contract = stored_contract(described, self._connection.place)
         return Found(physical=physical, number=int(described.get("collection_id") or 0), contract=contract)
 
+    def _beginning_with(self, alias: str, dropped: str) -> dict[str, str]:
+        """The aliases of other collections that begin with this one. A server of 2.3 forgets them with it, and knows
+        them no more when it is started again, unless they are written anew."""
+        if self._connection.file is not None:
+            return {}
+        with calling(self._connection.place):
+            known = self._connection.client.list_aliases(timeout=self._connection.timeout)["aliases"]
+        others: dict[str, str] = {}
+        for other in known:
+            if other != alias and other.startswith(alias):
+                with calling(self._connection.place):
+                    told = self._connection.client.describe_alias(other, timeout=self._connection.timeout)
+                others[other] = str(told["collection_name"])
+        return {other: target for other, target in others.items() if target not in (dropped, ledger_name(dropped))}
+
     def describe(self, name: str) -> Mapping[str, Any] | None:
         """What Milvus says of it; None where there is nothing of that name."""
         try:
@@ -142,8 +157,11 @@ class Names:
             raise WrongUse(f"there is no collection '{name}' at {place}")
         for made in (found.physical, ledger_name(found.physical)):
             for alias in self.every_alias_of(made) if self.describe(made) else ():
+                others = self._beginning_with(alias, found.physical)
                 with calling(place):
                     client.drop_alias(alias, timeout=timeout)
+                for other, target in others.items():
+                    self.move(other, target)
         markers = self.markers_of(found.physical) if self._connection.file is None else []
         for made in (*markers, found.physical, ledger_name(found.physical)):
             with calling(place):

@@ -38,26 +38,26 @@ class Preparation:
         self._choices = choices
         self._names = Names(connection)
 
-    def open(self, collection: Collection, *, create: bool) -> Prepared:
-        """Check the stored contract, or make the collection; then make sure that it can be searched."""
+    def open(self, collection: Collection, name: str, *, create: bool) -> Prepared:
+        """Check the stored contract, or make the collection, which gets that name or, without, its contract's; and make
+        sure that it can be searched."""
         check_names(collection)
+        name = name or collection.name
         for _ in range(_TURNS):
-            found = self._names.find(collection.name)
+            found = self._names.find(name)
             if found is not None:
                 check_stored(found.contract, collection)
                 try:
                     return self._completed(found)
                 except Stop:
-                    if self._names.find(collection.name) == found:  # else it was dropped just now
+                    if self._names.find(name) == found:  # else it was dropped just now
                         raise
             elif create:
                 self._refuse_sparse_on_old_servers(collection)
-                self._make(collection)
+                self._make(collection, name)
             else:
-                raise WrongUse(
-                    f"there is no collection '{collection.name}' at {self._connection.place}; ingest documents first"
-                )
-        raise Retry(f"collection '{collection.name}' at {self._connection.place} is made and dropped again by another")
+                raise WrongUse(f"there is no collection '{name}' at {self._connection.place}; ingest documents first")
+        raise Retry(f"collection '{name}' at {self._connection.place} is made and dropped again by another")
 
     def _completed(self, found: Found) -> Prepared:
         description = self._names.describe(ledger_name(found.physical))
@@ -72,7 +72,7 @@ class Preparation:
         indexes.complete()
         return Prepared(found, ledger, indexes)
 
-    def _make(self, collection: Collection) -> None:
+    def _make(self, collection: Collection, name: str) -> None:
         """The ledger first, so that rows never stand without one; the name last, if nobody else's has it by then."""
         physical = new_physical_name(collection.name)
         ledger = Ledger(self._connection, physical)
@@ -87,7 +87,7 @@ class Preparation:
         except BaseException:
             self._take_away(physical)
             raise
-        if not self._name(collection.name, physical):
+        if not self._name(name, physical):
             self._take_away(physical)
 
     def _name(self, name: str, physical: str) -> bool:

@@ -34,6 +34,7 @@ _SLOW_FROM = 500
 _INDEXED_FROM = 1024
 """A server makes no index over fewer rows, so flushing them gains nothing; its log keeps them anyway."""
 _MOST_FRESH = 50_000
+_MOST_OWN = 50_000
 
 
 class Writer:
@@ -53,11 +54,14 @@ class Writer:
         self._fresh: OrderedDict[str, Entry] = OrderedDict()
         """What `heads` has read. The write that follows takes it from here, once: a read costs a server 0.2 s, as much
         as all the rest of a batch, and heads are read before a write anyway, by the collection's one writer."""
+        self._own: OrderedDict[str, Entry] = OrderedDict()
+        """What was completed by us, the newest: a server of 2.3 that several read at once may show a row that was just
+        replaced as it was, or as gone (docs/decisions/029), and the fence must not go by that."""
 
     def heads(self, ids: Sequence[str]) -> Mapping[str, Head]:
         with self.lock:
             possible = [id for id in ids if id and id != LEASE_ID and is_of_type(id, "string")]
-            read = self._ledger.read(possible)
+            read = self._from_ledger(possible)
             self._remember({id: Entry.unknown(id) for id in possible} | read)
             return {id: entry.head for id, entry in read.items() if entry.is_known}
 
@@ -109,7 +113,7 @@ class Writer:
 
     def purge(self, before: int, since: int) -> int:
         with self._leased():
-            self._fresh.clear()
+            self._forget()
             return self._ledger.forget(before, since)
 
     def flush(self, *, at_least: int | None = None) -> None:
@@ -167,19 +171,34 @@ class Writer:
         with self.lock:
             try:
                 if self.lease.claim():
-                    self._fresh.clear()
+                    self._forget()
                 yield
             except Stop as error:
                 if is_missing(error) and (lost := self.lease.lost()):
-                    self._fresh.clear()
+                    self._forget()
                     raise lost from error
                 raise
+
+    def _forget(self) -> None:
+        """Others wrote meanwhile."""
+        self._fresh.clear()
+        self._own.clear()
 
     def _read(self, ids: Sequence[str]) -> dict[str, Entry]:
         """What the ledger holds of every one of these ids."""
         fresh = {id: self._fresh.pop(id) for id in set(ids) if id in self._fresh}
-        read = self._ledger.read(id for id in ids if id not in fresh)
+        read = self._from_ledger([id for id in ids if id not in fresh])
         return {id: Entry.unknown(id) for id in ids} | read | fresh
+
+    def _from_ledger(self, ids: Sequence[str]) -> dict[str, Entry]:
+        """What the ledger holds of these ids, at least as new as what we wrote."""
+        read = self._ledger.read(ids)
+        for id in ids:
+            if own := self._own.get(id):
+                found = read.get(id, own)
+                newer = own if _is_newer(own.head, found.head) else found
+                read[id] = replace(newer, chunks=max(own.chunks, found.chunks))
+        return read
 
     def _remember(self, entries: Mapping[str, Entry]) -> None:
         self._fresh.update(entries)
@@ -189,10 +208,18 @@ class Writer:
     def _announce(self, before: Mapping[str, Entry], after: Mapping[str, Entry]) -> dict[str, str]:
         """Before rows are written beyond where the ledger says that an id may have some."""
         growing = [id for id in after if after[id].chunks > before[id].chunks]
-        return self._ledger.write([Entry(before[id].head, after[id].chunks) for id in growing])
+        return self._complete([Entry(before[id].head, after[id].chunks) for id in growing])
 
     def _complete(self, entries: Sequence[Entry]) -> dict[str, str]:
-        return self._ledger.write(entries)
+        refused = self._ledger.write(entries)
+        if not self._connection.file:
+            for entry in entries:
+                if entry.head.id not in refused:
+                    self._own[entry.head.id] = entry
+                    self._own.move_to_end(entry.head.id)
+            while len(self._own) > _MOST_OWN:
+                self._own.popitem(last=False)
+        return refused
 
     def _write_rows(self, documents: Sequence[Document]) -> dict[str, str]:
         refused: dict[str, str] = {}
@@ -223,6 +250,11 @@ class Writer:
 
     def _raise(self, refused: Mapping[str, str], ids: Sequence[str]) -> None:
         raise_refused(refused, ids, f"Milvus at {self._connection.place}")
+
+
+def _is_newer(own: Head, read: Head) -> bool:
+    """Whether what we wrote is newer than what is read. Of one version, what is torn counts: it is written again."""
+    return own.version > read.version or (own.version == read.version and not own.hash and not own.deleted)
 
 
 def _refuse_ours(ids: Sequence[str]) -> None:

@@ -1,4 +1,8 @@
-"""Dead letters: the record as it came, to a topic beside its own, with Kafka Connect's headers for what went wrong."""
+"""Dead letters in a topic: the record as it came, with Kafka Connect's headers for what went wrong.
+
+Two headers of ours keep the place that the record was read at. A letter that was given again stays where it is; a
+receipt after it says that it is done (docs/decisions/025).
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -12,15 +16,23 @@ from bartizan_connector.stream.kafka.client import (
     translated,
     translating,
 )
+from bartizan_connector.stream.kafka.messages import KafkaMessage
 
 PREFIX = "__connect.errors."
+VERSION, ORIGIN, SETTLED = "bartizan.letter.version", "bartizan.letter.origin", "bartizan.letter.settled"
+_OURS = (VERSION, ORIGIN, SETTLED)
 _SECONDS = 45.0
+
+Headers = list[tuple[str, bytes]]
 
 
 @dataclass(slots=True, kw_only=True)
-class _Letter:
-    record: Any
-    reason: str
+class _Waiting:
+    """What is to be written."""
+
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
     sent: Any = None
     """Its acknowledgement to be."""
 
@@ -32,11 +44,19 @@ class Letters:
     def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings
         self._producer: Any = None
-        self._waiting: list[_Letter] = []
+        self._waiting: list[_Waiting] = []
 
-    def add(self, record: Any, reason: str) -> None:
+    def add(self, message: KafkaMessage, reason: str) -> None:
         """Hand one over."""
-        self._waiting.append(_Letter(record=record, reason=reason))
+        record = message.record
+        value = b"" if record.key is None and record.value is None else record.value
+        headers = headers_of(message, reason, self._settings.group)
+        self._waiting.append(_Waiting(key=record.key, value=value, headers=headers))
+
+    def receipt(self, place: str) -> None:
+        """The letter at that place of the topic is done."""
+        mark = place.encode()
+        self._waiting.append(_Waiting(key=b"receipt " + mark, value=b"", headers=[(SETTLED, mark)]))
 
     def settle(self) -> None:
         """All that was handed over is acknowledged by the brokers; where one is not, it is sent again next time."""
@@ -47,16 +67,16 @@ class Letters:
             if self._producer is None:
                 self._make_topic()
                 self._producer = producer(self._settings)
-            for letter in self._waiting:
-                if letter.sent is None:
-                    letter.sent = self._send(letter)
+            for waiting in self._waiting:
+                if waiting.sent is None:
+                    waiting.sent = self._send(waiting)
         failure = None
-        for letter in list(self._waiting):
+        for waiting in list(self._waiting):
             try:
-                letter.sent.get(timeout=_SECONDS)
-                self._waiting.remove(letter)
+                waiting.sent.get(timeout=_SECONDS)
+                self._waiting.remove(waiting)
             except errors.KafkaError as error:
-                letter.sent, failure = None, error
+                waiting.sent, failure = None, error
         if failure is not None:
             raise translated(failure, what, self._settings) from failure
 
@@ -66,13 +86,9 @@ class Letters:
             self._producer.close(timeout=1.0)
             self._producer = None
 
-    def _send(self, letter: _Letter) -> Any:
-        record = letter.record
+    def _send(self, waiting: _Waiting) -> Any:
         return self._producer.send(
-            self._settings.letters,
-            key=record.key,
-            value=b"" if record.key is None and record.value is None else record.value,
-            headers=headers_of(record, letter.reason, self._settings.group),
+            self._settings.letters, key=waiting.key, value=waiting.value, headers=waiting.headers
         )  # with a time of now: by its own, retention could remove it at once
 
     def _make_topic(self) -> None:
@@ -87,8 +103,9 @@ class Letters:
             admin.close()
 
 
-def headers_of(record: Any, reason: str, group: str) -> list[tuple[str, bytes]]:
-    """The record's own headers, and what Kafka Connect says of a dead letter (KIP-298)."""
+def headers_of(message: KafkaMessage, reason: str, group: str) -> Headers:
+    """The record's own headers, what Kafka Connect says of a dead letter (KIP-298), and the place it was read at."""
+    record = message.record
     told = {
         "topic": record.topic,
         "partition": record.partition,
@@ -101,5 +118,11 @@ def headers_of(record: Any, reason: str, group: str) -> list[tuple[str, bytes]]:
         "exception.message": reason,
         "exception.stacktrace": reason,
     }
-    own = [(name, value or b"") for name, value in record.headers if not name.startswith(PREFIX)]
-    return [*own, *((PREFIX + name, str(value).encode(errors="backslashreplace")) for name, value in told.items())]
+    connect = [(PREFIX + name, str(value).encode(errors="backslashreplace")) for name, value in told.items()]
+    place = [(VERSION, str(message.stamped).encode()), (ORIGIN, message.sequence.encode())]
+    return [*own_headers(record), *connect, *place]
+
+
+def own_headers(record: Any) -> Headers:
+    """A record's headers without those that made a letter of it."""
+    return [(name, value or b"") for name, value in record.headers if not name.startswith(PREFIX) and name not in _OURS]

@@ -27,6 +27,9 @@ class KafkaMessage(Message):
     """A message that still has its record, for the dead letters: the original bytes, key and headers."""
 
     record: Any = field(compare=False, repr=False)
+    stamped: int = 0
+    sequence: str = ""
+    """The version and the origin of the record's place, whatever version it has of its own."""
 
 
 def plain(key: bytes | None, value: bytes | None) -> tuple[str | None, bytes | None]:
@@ -58,14 +61,20 @@ def _decoders() -> Mapping[str, EntryPoint]:
     return {point.name: point for point in sorted(entry_points(group=GROUP), key=lambda point: point.name)}
 
 
-def message_of(record: Any, *, origin: str, decode: Decoder, version_header: str | None = None) -> KafkaMessage:
-    """The record as a message. What is wrong with it is its fault, and told when its turn comes."""
+def message_of(
+    record: Any, *, origin: str, decode: Decoder, version_header: str | None = None, stamped: int | None = None
+) -> KafkaMessage:
+    """The record as a message. What is wrong with it is its fault, and told when its turn comes. `stamped`: the version
+    that its place had when it was read before."""
     headers = {name: value or b"" for name, value in record.headers}
     milliseconds = max(0, record.timestamp)
+    version = stamp(milliseconds, record.offset & _SEQUENCE) if stamped is None else stamped
     facts: dict[str, Any] = {
         "position": f"{record.topic}[{record.partition}]@{record.offset}",
         "value": record.value,
-        "version": stamp(milliseconds, record.offset & _SEQUENCE),
+        "version": version,
+        "stamped": version,
+        "sequence": origin,
         "origin": origin,
         "offset": record.offset,
         "headers": headers,

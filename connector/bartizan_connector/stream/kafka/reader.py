@@ -8,9 +8,9 @@ while heartbeats go on.
 import logging
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from threading import Condition, Thread
 from typing import Any
 
@@ -21,6 +21,10 @@ _POLL_MS = 100
 _AHEAD = 2
 """Batches that are kept ready."""
 _LOOK_SECONDS = 0.02
+_LAG_SECONDS = 2.0
+"""Between two looks at where the partitions end."""
+_MOST_BYTES = 16 * 2**20
+"""A batch ends here even when it has few records: what is held in memory is bounded by bytes, not by luck."""
 _LONELY_SECONDS = 3.0
 """After so long in a stable group without a partition, none is expected any more."""
 
@@ -34,6 +38,15 @@ class Assigned:
     """Where it ended when it became ours; None: not known yet."""
     reached: bool = False
     """Whether everything before that end has been read."""
+    done: int | None = None
+    """Up to where it is committed; None: not known yet."""
+    newest: int = 0
+    """Where it ended when that was last asked."""
+
+    @property
+    def lag(self) -> int:
+        """Records that are not committed yet."""
+        return 0 if self.done is None else max(0, self.newest - self.done)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -71,6 +84,9 @@ class Reader:
         self._yields = yields
         self._stable_since: float | None = None
         self._closing = False
+        self._looked = 0.0
+        self.heard = 0.0
+        """When the brokers last said where the partitions end."""
         self._thread = Thread(target=self._run, name="bartizan-kafka", daemon=True)
 
     def start(self) -> None:
@@ -92,6 +108,9 @@ class Reader:
         """Move the group's place in a partition; may be called from another thread."""
         place = kafka.structs.OffsetAndMetadata(offset, "", leader_epoch)
         self._consumer.commit({kafka.TopicPartition(self._topic, number): place}, timeout_ms=int(timeout * 1000))
+        with self.changed:
+            if number in self.assigned:
+                self.assigned[number].done = offset
 
     def backlog(self) -> int | None:
         """Records between our places and the ends, those that are ready included; None before anything is ours."""
@@ -104,10 +123,15 @@ class Reader:
         behind = [ends[place] - (self._consumer.position(place, timeout_ms=1000) or 0) for place in places]
         return ready + sum(max(0, int(each)) for each in behind)
 
-    def take(self) -> Read | None:
-        """The next records of a partition that is still ours; to be called with `changed` held."""
+    def take(self, most: int) -> Read | None:
+        """The next records of a partition that is still ours, at most so many (and so many bytes); to be called with
+        `changed` held."""
         while self.ready:
             read = self.ready.popleft()
+            count = _fitting(read.records, most)
+            if count < len(read.records):
+                self.ready.appendleft(replace(read, records=read.records[count:]))
+                read = replace(read, records=read.records[:count])
             self.changed.notify_all()
             if self.is_ours(read.number, read.generation):
                 return read
@@ -141,6 +165,7 @@ class Reader:
                 self._pace()
                 self._take_in(self._polled())
                 self._look_at_ends()
+                self._look_at_lag()
         except Exception as error:  # noqa: BLE001  told by whoever reads the batches
             with self.changed:
                 self.failure = error
@@ -188,6 +213,8 @@ class Reader:
             for place, records in came.items():
                 assigned = self.assigned.get(place.partition)
                 if assigned is not None and records:
+                    if assigned.done is None:
+                        assigned.done = records[0].offset
                     self.ready.append(Read(number=place.partition, generation=assigned.generation, records=records))
             stable = self._consumer.group_metadata().state == kafka.structs.MemberState.STABLE
             self.joined = self.joined or stable
@@ -218,6 +245,27 @@ class Reader:
                     self.assigned[number].reached = True
                     self.changed.notify_all()
 
+    def _look_at_lag(self) -> None:
+        """How far behind we are. Where the brokers do not answer, what was known stays."""
+        now = time.monotonic()
+        if now - self._looked < _LAG_SECONDS:
+            return
+        self._looked = now
+        ours = list(self._consumer.assignment())
+        with suppress(errors.KafkaError):
+            ends = self._consumer.end_offsets(ours, timeout_ms=_POLL_MS * 5) if ours else {}
+            self.heard = time.monotonic()
+            with self.changed:
+                begun = {read.number: read.records[0].offset for read in reversed(self.ready)}
+            for place, end in ends.items():
+                position = self._consumer.position(place, timeout_ms=_POLL_MS)
+                with self.changed:
+                    assigned = self.assigned.get(place.partition)
+                    if assigned is not None:
+                        assigned.newest = end
+                        if assigned.done is None:
+                            assigned.done = begun.get(place.partition, position)
+
     async def yield_up(self, numbers: list[int]) -> None:
         """The group wants these partitions: wait until they are settled, then they are not ours."""
         request = Request(numbers=numbers)
@@ -242,6 +290,16 @@ class Reader:
             for number in numbers:
                 self.assigned[number] = Assigned(generation=next(self._generations))
             self.changed.notify_all()
+
+
+def _fitting(records: Sequence[Any], most: int) -> int:
+    """How many records make one batch."""
+    used = 0
+    for count, record in enumerate(records[:most]):
+        used += len(record.value or b"")
+        if count and used > _MOST_BYTES:
+            return count
+    return min(most, len(records))
 
 
 class _Listener(kafka.AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the library has no types

@@ -7,7 +7,7 @@ moves is settled before it goes; one that was lost meanwhile is told by `owns`. 
 import hashlib
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 from bartizan_connector.base.errors import Retry, WrongUse
@@ -20,6 +20,8 @@ from bartizan_connector.stream.source import Batch, Message
 
 _COMMIT_SECONDS = 10.0
 _REBALANCE_SECONDS = 0.05
+_SILENT_SECONDS = 15.0
+"""After so long without an answer, what was heard of the brokers counts no more."""
 
 
 class KafkaSource:
@@ -32,6 +34,9 @@ class KafkaSource:
         """Connected, and not yet a member."""
         self._follow = follow
         self._letters = Letters(settings)
+        self.batch_size = settings.batch_size
+        self.restarts = 0
+        """How often a member had to be made anew."""
         self._generations = itertools.count(1)
         self._reader: Reader | None = None
         self._settle: Callable[[str], None] | None = None
@@ -84,6 +89,18 @@ class KafkaSource:
         except errors.KafkaError:
             return None
 
+    @property
+    def lags(self) -> Mapping[str, int] | None:
+        """Of the partitions that are ours."""
+        reader = self._reader
+        if reader is None:
+            return None
+        with reader.changed:
+            away = time.monotonic() - reader.heard > _SILENT_SECONDS
+            if reader.failure is not None or not reader.joined or away:
+                return None
+            return {self._name(number): each.lag for number, each in reader.assigned.items()}
+
     def before_yielding(self, settle: Callable[[str], None]) -> None:
         """Let the pipeline finish with a partition before it goes."""
         self._settle = settle
@@ -97,7 +114,7 @@ class KafkaSource:
             with reader.changed:
                 if reader.failure is not None:
                     break
-                read = reader.take()
+                read = reader.take(self.batch_size)
                 if read is not None:
                     return self._batch_of(read)
                 left = deadline - time.monotonic()
@@ -105,11 +122,31 @@ class KafkaSource:
                     return None
                 if not reader.requests:
                     reader.changed.wait(min(left, 0.1))
+        raise self._failed(reader)
+
+    def hold(self, timeout: float) -> Mapping[int, int]:
+        """Be a member without reading: settle what is wanted, wait so long, and give partition → the assignment under
+        which it is ours. What the member has read meanwhile is not handed out."""
+        reader = self._running()
+        self._settle_what_is_wanted(reader)
+        with reader.changed:
+            if reader.failure is None:
+                if timeout and not reader.requests:
+                    reader.changed.wait(timeout)
+                return {number: assigned.generation for number, assigned in reader.assigned.items()}
+        raise self._failed(reader)
+
+    def _failed(self, reader: Reader) -> BaseException:
+        """What became of the member, which is let go; the next call makes another."""
         failure, self._reader = reader.failure, None
+        self.restarts += 1
         reader.close()
+        assert failure is not None
         if isinstance(failure, errors.KafkaError):
-            raise translated(failure, f"reading topic {self._settings.topic}", self._settings) from failure
-        raise failure
+            error = translated(failure, f"reading topic {self._settings.topic}", self._settings)
+            error.__cause__ = failure
+            return error
+        return failure
 
     def owns(self, batch: Batch) -> bool:
         """Whether the batch's partition is ours under the assignment that it was read under."""
@@ -145,7 +182,7 @@ class KafkaSource:
     def dead_letter(self, message: Message, reason: str) -> None:
         """Hand it over; durable with the batch's commit."""
         assert isinstance(message, KafkaMessage)
-        self._letters.add(message.record, reason)
+        self._letters.add(message, reason)
 
     def close(self) -> None:
         """Leave the group at once; what was not committed comes again, here or elsewhere."""

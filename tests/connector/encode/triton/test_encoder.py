@@ -21,12 +21,12 @@ from bartizan_connector.space.vectors import SparseVector
 from bartizan_connector.testing.encoder import EncoderSuite
 from bartizan_encoders.local import TorchEncoder
 from bartizan_encoders.tower import Tower
+from bartizan_training.demo.servers.ports import free_ports
 from bartizan_triton.golden import golden_texts
 from bartizan_triton.repository.serving import Serving
 from tests.encoders import tiny
 from tests.exports import export_folder, tower_folder
 from tests.served import added, asking
-from tests.servers.ports import free_ports
 from tests.servers.triton import TritonServer
 
 pytestmark = pytest.mark.server

@@ -18,7 +18,7 @@ from bartizan_connector.testing.rows import batch
 from tests.connector.store.embedded.worker import COLLECTION, DOCUMENTS, WORDS, apply, changes, row
 
 ROOT = Path(__file__).parents[4]
-KILLS = int(os.environ.get("BARTIZAN_KILLS", "6"))
+KILLS = 6
 """In the soak: 300."""
 
 

@@ -10,9 +10,9 @@ import pytest
 
 from bartizan_connector.base.errors import Retry, WrongUse
 from bartizan_connector.stream.kafka.source import KafkaSource
+from bartizan_training.demo.servers.ports import free_ports
 from tests.connector.stream.kafka.media import settings_for, wait_for
 from tests.servers.kafka import KafkaServer
-from tests.servers.ports import free_ports
 
 pytestmark = pytest.mark.server
 _LOGIN = "org.apache.kafka.common.security"

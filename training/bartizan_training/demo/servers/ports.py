@@ -1,9 +1,9 @@
-"""Loopback ports for the servers that tests start."""
+"""Loopback ports for servers that are started here."""
 
 import random
 import socket
 
-from tests.needs import unavailable
+from bartizan_connector.base.errors import Stop
 
 _PORTS_FROM, _PORTS_TO = 20_000, 32_000
 """Below the range from which the kernel hands out ports, so that no outgoing connection takes one meanwhile."""
@@ -21,4 +21,4 @@ def free_ports(count: int) -> list[int]:
         ports.append(port)
         if len(ports) == count:
             return ports
-    unavailable(f"no {count} free ports between {_PORTS_FROM} and {_PORTS_TO}")
+    raise Stop(f"no {count} free ports between {_PORTS_FROM} and {_PORTS_TO}; end some of what listens there")

@@ -1,0 +1,320 @@
+"""The stream from a real Kafka broker into a Milvus server and the embedded store, beside the encoder and a naive loop.
+
+One worker, one broker and one Milvus server share this machine's cores, so the encoder alone has more of them than the
+pipeline. Contenders take turns. Python's own documentation is what is read; MiniLM in ONNX fp32 encodes it.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing
+from functools import partial
+from importlib.metadata import entry_points
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any
+
+import numpy as np
+
+from bartizan_connector.base.console import err
+from bartizan_connector.base.errors import Stop
+from bartizan_connector.encode.encoder import Encoder
+from bartizan_connector.encode.settings import OnnxSettings
+from bartizan_connector.space.vectors import Vectors
+from bartizan_connector.store.backend import Store
+from bartizan_connector.stream.work import run as ingest
+from bartizan_encoders.importing import Wishes, import_tower
+from bartizan_training.demo import corpus as corpora
+from bartizan_training.demo.servers.kafka import Broker
+from bartizan_training.demo.servers.milvus import milvus_server
+from benchmarks.record import Record, Table
+from benchmarks.stream_parts import BATCH, Begun, Bench, Cheap, Watched, alone, contract, records_of, row_of
+
+JARS = Path(__file__).parents[1] / ".tools" / "kafka"
+_TOKENS = 64
+_ROUNDS = 2
+_DOCUMENTS, _NAIVE = 1_500, 500
+_POLL = 100
+"""Records that the naive loop takes at once, as tutorials do."""
+_LOADS = (0.2, 0.5, 0.8)
+_LOAD_SECONDS = 15.0
+_QUERIES = 200
+_SIZES = (1_000, 10_000, 100_000)
+_UPDATES = 3_000
+
+
+def run() -> None:
+    """Measure; raise when a promise is not kept."""
+    record = Record("streaming")
+    results: dict[str, Any] = {}
+    tables: dict[str, Table] = {}
+    promises: list[tuple[str, bool]] = []
+    with tempfile.TemporaryDirectory() as place, ExitStack() as on:
+        bench = _bench(Path(place), on)
+        for part in (_throughput, _freshness, _queries, _growth):
+            err.print(part.__name__.strip("_"), markup=False)
+            found, table, kept = part(bench, results)
+            results[part.__name__.strip("_")] = found
+            tables[(part.__doc__ or "").partition("\n")[0]] = table
+            promises += kept
+            verdicts = [{"promise": name, "kept": "yes" if is_kept else "NO"} for name, is_kept in promises]
+            record.write(results | {"promises": dict(promises)}, tables | {"Promises": verdicts})
+    record.show()
+    if broken := [name for name, is_kept in promises if not is_kept]:
+        raise Stop(f"not kept: {'; '.join(broken)}")
+
+
+Part = tuple[dict[str, Any], Table, list[tuple[str, bool]]]
+
+
+def _bench(place: Path, on: ExitStack) -> Bench:
+    tower, export = place / "tower", place / "export"
+    import_tower("minilm", Wishes(max_tokens=_TOKENS)).save(tower)
+    (exporter,) = [point for point in entry_points(group="bartizan.exporters") if point.name == "onnx"]
+    exporter.load()(tower, export, "fp32")
+    broker = Broker(place / "kafka", JARS)
+    on.callback(broker.stop)
+    broker.start()
+    milvus = milvus_server(place / "milvus", place / "programs")
+    on.callback(milvus.stop)
+    encoder = on.enter_context(closing(OnnxSettings().open(export)))
+    documents = corpora.build().documents
+    return Bench(broker=broker, milvus=milvus, folder=place, export=export, encoder=encoder, documents=documents)
+
+
+def _throughput(bench: Bench, before: Mapping[str, Any]) -> Part:
+    """Documents a second: the encoder alone, the pipeline into each store, and a naive loop"""
+    documents = bench.documents[:_DOCUMENTS]
+    texts = [f"{each['title']} {each['text']}" for each in documents]
+    topic = bench.topic(records_of(documents))
+    rates: dict[str, list[float]] = {name: [] for name in ("encoder alone", "embedded", "milvus", "naive")}
+    bench.encoder.encode(texts[:64], "document")
+    model = _sentence_transformer()
+    for turn in range(_ROUNDS):
+        contenders: dict[str, Callable[[], float]] = {
+            "encoder alone": partial(_encoded, bench.encoder, texts),
+            "embedded": partial(_piped, bench, "embedded", topic, turn),
+            "milvus": partial(_piped, bench, "milvus", topic, turn),
+            "naive": partial(_naive, bench, topic, model, turn),
+        }
+        for name in list(contenders)[:: 1 if turn % 2 == 0 else -1]:
+            rates[name].append(contenders[name]())
+            err.print(f"   {name}: {rates[name][-1]:.0f} a second", markup=False)
+    best = {name: max(each) for name, each in rates.items()}
+    ratios = {name: round(best[name] / best["encoder alone"], 3) for name in ("embedded", "milvus")}
+    over = round(best["milvus"] / best["naive"], 2)
+    table = [
+        {
+            "contender": name,
+            "documents a second, best of each": f"{best[name]:.0f}",
+            "÷ encoder alone": f"{best[name] / best['encoder alone']:.2f}",
+        }
+        for name in rates
+    ]
+    promises = [
+        (f"{name}: pipeline ÷ encoder alone at least .9 ({ratio})", ratio >= 0.9) for name, ratio in ratios.items()
+    ]
+    promises.append((f"into Milvus at least 2 × as fast as a naive loop ({over} ×)", over >= 2))
+    return {"rates": rates, "ratios": ratios, "over_naive": over}, table, promises
+
+
+def _encoded(encoder: Encoder, texts: Sequence[str]) -> float:
+    begun = time.perf_counter()
+    for start in range(0, len(texts), BATCH):
+        encoder.encode(texts[start : start + BATCH], "document")
+    return len(texts) / (time.perf_counter() - begun)
+
+
+def _piped(bench: Bench, store: str, topic: str, turn: int) -> float:
+    """From the first text that is encoded to the last commit; a group and a collection of its own each time."""
+    name = f"{store}_{turn}"
+    settings = bench.settings(topic).model_copy(update={"group": name})
+    encoder = Begun(bench.encoder)
+    collection = contract(encoder.spec, name)
+    with (
+        closing(Watched.open(settings, follow=False)) as source,
+        closing(bench.opener(store, name)()) as backend,
+    ):
+        ingest(source, {collection.legs[0].name: encoder}, backend, collection)
+    return source.count / (source.last - encoder.at)
+
+
+def _sentence_transformer() -> Any:
+    from sentence_transformers import SentenceTransformer
+
+    from bartizan_encoders.hub import locate
+
+    model = SentenceTransformer(str(locate("minilm")), device="cpu")
+    model.max_seq_length = _TOKENS
+    return model
+
+
+def _naive(bench: Bench, topic: str, model: Any, turn: int) -> float:
+    """What tutorials show: encode each poll, insert, flush, commit."""
+    import kafka
+    from pymilvus import MilvusClient
+
+    client, name = MilvusClient(bench.milvus.uri), f"naive_{turn}"
+    client.create_collection(
+        name,
+        dimension=int(model.get_embedding_dimension()),
+        id_type="string",
+        max_length=512,
+        metric_type="IP",
+    )
+    count, begun = 0, 0.0
+    with closing(
+        kafka.KafkaConsumer(
+            topic, bootstrap_servers=bench.broker.bootstrap, group_id=name, auto_offset_reset="earliest",
+            enable_auto_commit=False,
+        )
+    ) as consumer:  # fmt: skip
+        while count < _NAIVE:
+            for records in consumer.poll(1000, max_records=_POLL).values():
+                begun = begun or time.perf_counter()
+                told = [(record.key.decode(), json.loads(record.value)) for record in records]
+                vectors = model.encode([f"{each['title']} {each['text']}" for _, each in told])
+                client.insert(name, [
+                    {"id": id, "vector": vector.tolist(), **each}
+                    for (id, each), vector in zip(told, vectors, strict=True)
+                ])  # fmt: skip
+                client.flush(name)
+                consumer.commit()
+                count += len(records)
+    seconds = time.perf_counter() - begun
+    client.drop_collection(name)
+    client.close()
+    return count / seconds
+
+
+def _freshness(bench: Bench, before: Mapping[str, Any]) -> Part:
+    """Seconds from produced to stored, searchable and committed, by load (share of the pipeline's own best)"""
+    table, found = [], {}
+    for store in ("embedded", "milvus"):
+        most = max(before["throughput"]["rates"][store])
+        for load in _LOADS:
+            topic, name = bench.topic(), f"fresh_{store}_{int(100 * load)}"
+            collection, stop = contract(bench.encoder.spec, name), Event()
+            with closing(bench.source(topic, follow=True)) as source, closing(bench.opener(store, name)()) as backend:
+                encoders = {collection.legs[0].name: bench.encoder}
+                worker = Thread(target=ingest, args=(source, encoders, backend, collection), kwargs={"stop": stop})
+                worker.start()
+                _produce(bench, topic, load * most, _LOAD_SECONDS, lambda: False)
+                time.sleep(2.0)
+                stop.set()
+                worker.join()
+            waited = source.freshness[len(source.freshness) // 10 :]  # without the group's first join
+            p50, p99 = (float(np.percentile(waited, at)) for at in (50, 99))
+            found[f"{store} at {load:.0%}"] = {"p50": round(p50, 3), "p99": round(p99, 3), "documents": len(waited)}
+            table.append({
+                "store": store, "load": f"{load:.0%}", "documents a second": f"{load * most:.0f}",
+                "p50 s": f"{p50:.2f}", "p99 s": f"{p99:.2f}",
+            })  # fmt: skip
+    return found, table, []
+
+
+def _produce(bench: Bench, topic: str, rate: float, seconds: float, over: Callable[[], bool]) -> None:
+    """Documents that are new each, evenly, so many a second."""
+    from kafka import KafkaProducer
+
+    begun, number = time.monotonic(), 0
+    with closing(KafkaProducer(bootstrap_servers=bench.broker.bootstrap)) as producer:
+        while (passed := time.monotonic() - begun) < seconds and not over():
+            while number < passed * rate:
+                (record,) = records_of([bench.documents[number % len(bench.documents)]], mark=f"{number} ")
+                producer.send(topic, key=record[0].encode(), value=record[1])
+                number += 1
+            time.sleep(0.005)
+        producer.flush(30)
+
+
+def _queries(bench: Bench, before: Mapping[str, Any]) -> Part:
+    """Milliseconds of one search, quiet and while a worker ingests at half its load in another process"""
+    table, found = [], {}
+    asked = bench.encoder.encode([each["title"] for each in bench.documents[:_QUERIES]], "query")
+    for store in ("embedded", "milvus"):
+        name, topic = f"asked_{store}", bench.topic(records_of(bench.documents[:_DOCUMENTS]))
+        rate, ends = 0.5 * max(before["throughput"]["rates"][store]), Event()
+        with closing(bench.opener(store, name)()) as backend:
+            opened = backend.open(contract(bench.encoder.spec, name))
+            with _worker(bench, store, name, topic) as process:
+                while opened.count() < _DOCUMENTS:
+                    if process.poll() is not None:
+                        raise Stop(f"the worker into {store} has ended with {process.returncode}")
+                    time.sleep(0.5)
+                _look(opened, asked)
+                quiet = _look(opened, asked) + _look(opened, asked)
+                maker = Thread(target=_produce, args=(bench, topic, rate, 120.0, ends.is_set))
+                maker.start()
+                time.sleep(3.0)
+                busy = _look(opened, asked) + _look(opened, asked)
+                ends.set()
+                maker.join()
+                process.terminate()
+                process.wait()
+        p99 = {kind: float(np.percentile(each, 99)) for kind, each in (("quiet", quiet), ("ingesting", busy))}
+        p50 = {kind: float(np.percentile(each, 50)) for kind, each in (("quiet", quiet), ("ingesting", busy))}
+        found[store] = {"p50": p50, "p99": p99, "ratio": p99["ingesting"] / p99["quiet"]}
+        table.append({
+            "store": store, "p50 quiet": f"{p50['quiet']:.2f}", "p50 ingesting": f"{p50['ingesting']:.2f}",
+            "p99 quiet": f"{p99['quiet']:.2f}", "p99 ingesting": f"{p99['ingesting']:.2f}",
+            "p99 ÷ quiet p99": f"{found[store]['ratio']:.2f}",
+        })  # fmt: skip
+    return found, table, []
+
+
+def _look(store: Store, asked: Vectors) -> list[float]:
+    """Milliseconds of each search."""
+    times = []
+    for vector in asked:
+        begun = time.perf_counter()
+        store.search("dense", alone(asked, vector), 10)
+        times.append(1e3 * (time.perf_counter() - begun))
+    return times
+
+
+def _worker(bench: Bench, store: str, name: str, topic: str) -> "subprocess.Popen[bytes]":
+    uri = f"{name}.bartizan" if store == "embedded" else bench.milvus.uri
+    config = bench.folder / f"{name}.toml"
+    config.write_text(
+        f'[collection]\nname = "{name}"\n[spaces.dense]\ndocument_tower = "export"\n[backend]\nuri = "{uri}"\n'
+        f'[source]\nkind = "kafka"\nbootstrap = "{bench.broker.bootstrap}"\ntopic = "{topic}"\ngroup = "q-{topic}"\n'
+    )
+    command = [sys.executable, "-m", "bartizan_connector", "ingest", str(config), "--follow"]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def _growth(bench: Bench, before: Mapping[str, Any]) -> Part:
+    """Documents a second that are replaced, as the corpus grows: 16 numbers a vector, an encoder that costs nothing"""
+    cheap = Cheap(dim=16)
+    table, found = [], {}
+    for store in ("embedded", "milvus"):
+        rates: dict[int, float] = {}
+        name = f"grown_{store}"
+        collection = contract(cheap.spec, name)
+        leg = collection.legs[0].name
+        there, topic = 0, bench.topic()
+        for size in _SIZES:
+            ids = [f"d{number}" for number in np.random.default_rng(size).integers(0, size, _UPDATES)]
+            bench.fill(topic, [(id, json.dumps({"text": f"new {n} of {size}"}).encode()) for n, id in enumerate(ids)])
+            timed = Begun(cheap)
+            with closing(bench.source(topic, follow=False)) as source, closing(bench.opener(store, name)()) as backend:
+                with closing(backend.open(collection)) as opened:
+                    opened.claim(source.group)  # which goes on writing
+                    for start in range(there, size, 5_000):
+                        opened.upsert([row_of(cheap, leg, n) for n in range(start, min(size, start + 5_000))])
+                there = size
+                ingest(source, {leg: timed}, backend, collection)
+            rates[size] = source.count / (source.last - timed.at)
+            err.print(f"   {store} at {size:,}: {rates[size]:.0f} a second", markup=False)
+        found[store] = rates
+        table.append({"store": store} | {f"at {size:,}": f"{rate:.0f}" for size, rate in rates.items()})
+    kept = [
+        (f"{store}: at 100k at least .8 of the rate at 1k ({share:.2f})", share >= 0.8)
+        for store, rates in found.items()
+        if (share := rates[_SIZES[-1]] / rates[_SIZES[0]])
+    ]
+    return found, table, kept

@@ -1,0 +1,244 @@
+"""A retriever for a collection that gets other towers while it is searched.
+
+It is given every configuration that may fit, and searches with the one whose spaces stand under the name. A collection
+that is open stays open, so a query is encoded and searched in one space whatever happens meanwhile. When the name has
+moved, the next collection is opened and tried before it takes the place of the one before, which is closed once its
+last query has ended. So no query fails for it, and none mixes spaces.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from threading import Lock
+from types import TracebackType
+from typing import Self
+
+from bartizan_connector.base.errors import BartizanError, SpaceMismatch, Stop, WrongUse
+from bartizan_connector.base.paths import AnyPath
+from bartizan_connector.config import Config
+from bartizan_connector.search.answer import Answer
+from bartizan_connector.search.configured import Contract, lazy_encoder
+from bartizan_connector.search.lazy import Lazy
+from bartizan_connector.search.retriever import Retriever
+from bartizan_connector.store.backend import Backend, Store
+from bartizan_connector.store.collection import Collection
+from bartizan_connector.store.filters import Filter
+
+log = logging.getLogger(__name__)
+
+_PROBE = "a probe"
+
+
+class _Current:
+    """A retriever with the physical name of what it searches, and how many use it."""
+
+    def __init__(self, physical: str, retriever: Retriever) -> None:
+        self.physical = physical
+        self.retriever = retriever
+        self.users = 0
+        self.left = False
+
+
+class FollowingRetriever:
+    """Searches what stands under one name, by whichever configuration fits it. Safe to share between threads; close it
+    when done. `every`: how many seconds may pass before it notices that the name has moved."""
+
+    def __init__(self, configs: Sequence[Config], *, every: float = 2.0) -> None:
+        if not configs:
+            raise WrongUse("no configuration is given; give the running one and the new one")
+        first = configs[0]
+        for other in configs[1:]:
+            if (other.collection.name, other.backend.uri) != (first.collection.name, first.backend.uri):
+                raise WrongUse(
+                    f"configurations of one collection are expected, but '{first.collection.name}' at "
+                    f"{first.backend.uri} and '{other.collection.name}' at {other.backend.uri} came"
+                )
+        self._contracts = [(config, Contract.of(config)) for config in configs]
+        self._name = first.collection.name
+        self._every = every
+        self._lock = Lock()
+        self._moving = Lock()
+        self._closed = False
+        self._looked = 0.0
+        self._backend: Backend = first.backend.open()
+        try:
+            self._current = self._opened()
+        except BaseException:
+            self._backend.close()
+            raise
+
+    @classmethod
+    def open(cls, configs: Sequence[AnyPath | Config], *, every: float = 2.0) -> Self:
+        """Over these `bartizan.toml`s, of which at least one must fit what stands there now."""
+        return cls([each if isinstance(each, Config) else Config.load(each) for each in configs], every=every)
+
+    @property
+    def collection(self) -> Collection:
+        """What is searched at the moment."""
+        return self._current.retriever.collection
+
+    def search(
+        self,
+        query: str,
+        k: int = 10,
+        filter: str | Filter | None = None,
+        *,
+        legs: Sequence[str] | None = None,
+        timeout: float | None = None,
+    ) -> Answer:
+        """As `Retriever.search`. What fails because its collection was dropped is asked again of what stands there."""
+        self._look()
+        with self._used() as current:
+            answer, failure = _tried(lambda: current.retriever.search(query, k, filter, legs=legs, timeout=timeout))
+        if answer is not None and answer.degraded is None:
+            return answer
+        if self._moved(current):
+            with self._used() as current:
+                return current.retriever.search(query, k, filter, legs=legs, timeout=timeout)
+        return _given(answer, failure)
+
+    async def asearch(
+        self,
+        query: str,
+        k: int = 10,
+        filter: str | Filter | None = None,
+        *,
+        legs: Sequence[str] | None = None,
+        timeout: float | None = None,
+    ) -> Answer:
+        """`search` in the caller's event loop, without blocking it."""
+        if self._is_due():
+            await asyncio.to_thread(self._look)
+        answer, failure = None, None
+        with self._used() as current:
+            try:
+                answer = await current.retriever.asearch(query, k, filter, legs=legs, timeout=timeout)
+            except WrongUse:
+                raise
+            except Stop as error:
+                failure = error
+        if answer is not None and answer.degraded is None:
+            return answer
+        if await asyncio.to_thread(self._moved, current):
+            with self._used() as current:
+                return await current.retriever.asearch(query, k, filter, legs=legs, timeout=timeout)
+        return _given(answer, failure)
+
+    def close(self) -> None:
+        """Let go of everything; a query that is under way ends first. Closing twice is fine."""
+        with self._lock:
+            was, self._closed = self._closed, True
+        if not was:
+            self._leave(self._current)
+            self._backend.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _is_due(self) -> bool:
+        return time.monotonic() - self._looked >= self._every
+
+    def _look(self) -> None:
+        """See whether the name has moved, if it is time to, and nobody else is just doing it. What goes wrong with that
+        is said in the log: the collection that is open still answers."""
+        if not self._is_due() or not self._moving.acquire(blocking=False):
+            return
+        try:
+            self._follow()
+        except BartizanError as error:
+            log.warning("'%s' is searched as it was opened: %s", self._name, error)
+        finally:
+            self._looked = time.monotonic()
+            self._moving.release()
+
+    def _moved(self, failed: _Current) -> bool:
+        """Whether another retriever than the one that failed is there to be asked."""
+        with self._moving, suppress(BartizanError):
+            if self._current is failed:
+                self._follow()
+        return self._current is not failed
+
+    def _follow(self) -> None:
+        """Open what stands under the name now, if it is another; called by one at a time."""
+        if self._backend.aliases().get(self._name, self._name) == self._current.physical:
+            return
+        fresh = self._opened()
+        with self._lock:
+            former, self._current = self._current, fresh
+        log.info("'%s' stands for %s now", self._name, fresh.physical)
+        self._leave(former)
+
+    def _opened(self) -> _Current:
+        """A retriever over what stands under the name, once a first query went through it."""
+        physical = self._backend.aliases().get(self._name, self._name)
+        reasons: list[SpaceMismatch] = []
+        for config, contract in self._contracts:
+            try:
+                store = self._backend.open(contract.stored(self._backend), create=False, name=physical)
+            except SpaceMismatch as error:
+                reasons.append(error)
+                continue
+            retriever = _over(config, contract, store)
+            with suppress(BartizanError):  # a server that is slow to load must not keep the move waiting for ever
+                retriever.search(_PROBE, 1)
+            return _Current(physical, retriever)
+        raise reasons[0]
+
+    @contextmanager
+    def _used(self) -> Iterator[_Current]:
+        """The retriever of the moment, which is not closed before the block ends."""
+        with self._lock:
+            if self._closed:
+                raise WrongUse("this retriever is closed; open another")
+            current = self._current
+            current.users += 1
+        try:
+            yield current
+        finally:
+            with self._lock:
+                current.users -= 1
+                last = current.left and not current.users
+            if last:
+                current.retriever.close()
+
+    def _leave(self, current: _Current) -> None:
+        """Close it when its last query has ended."""
+        with self._lock:
+            current.left = True
+            idle = not current.users
+        if idle:
+            current.retriever.close()
+
+
+def _over(config: Config, contract: Contract, store: Store) -> Retriever:
+    """A retriever that closes that store with itself."""
+    encoders = {leg: lazy_encoder(config, leg, unread=contract.unread) for leg in config.spaces}
+    with ExitStack() as undo:
+        undo.callback(store.close)
+        retriever = Retriever.over(config, contract.wanted, Lazy.opened(store, store.close), encoders)
+        undo.pop_all()
+    return retriever
+
+
+def _tried(call: Callable[[], Answer]) -> tuple[Answer | None, Stop | None]:
+    """The answer, or why there is none; what the caller asked wrongly is raised."""
+    try:
+        return call(), None
+    except WrongUse:
+        raise
+    except Stop as error:
+        return None, error
+
+
+def _given(answer: Answer | None, failure: Stop | None) -> Answer:
+    if answer is None:
+        assert failure is not None
+        raise failure
+    return answer

@@ -1,0 +1,51 @@
+"""Whether a worker is alive (its pipeline moves) and ready (what it needs answers)."""
+
+import time
+from collections.abc import Callable, Mapping
+from threading import Lock
+
+from bartizan_connector.base.errors import Retry
+from bartizan_connector.stream.watch import Watch
+
+STILL_SECONDS = 120.0
+"""A pipeline that has not moved for so long is taken for dead."""
+
+
+class Health(Watch):
+    """`lags`: what the source says of its partitions, None while it knows of none; no function where it has none."""
+
+    def __init__(
+        self,
+        lags: Callable[[], Mapping[str, int] | None] | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._lags = lags
+        self._clock = clock
+        self._lock = Lock()
+        self._moved = clock()
+        self._begun = False
+        self._away: str | None = None
+
+    def turns(self, preparing: int, prepared: int, writing: int) -> None:
+        self._begun, self._moved = True, self._clock()
+
+    def waits(self, error: Retry | None) -> None:
+        with self._lock:
+            self._moved = self._clock()
+            self._away = None if error is None else str(error)
+
+    def dead(self) -> str | None:
+        """Why the worker should be started anew; None: it is alive."""
+        still = self._clock() - self._moved
+        return f"the pipeline has not moved for {still:.0f} s" if still > STILL_SECONDS else None
+
+    def unready(self) -> str | None:
+        """What the worker waits for; None: nothing."""
+        if not self._begun:
+            return "the collection is being opened"
+        if self._away is not None:
+            return self._away
+        if self._lags is not None and self._lags() is None:
+            return "the brokers have not said which partitions are ours, or do not answer"
+        return self.dead()

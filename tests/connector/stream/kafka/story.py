@@ -1,0 +1,350 @@
+"""One story of workers, broker and store that die at random while a topic grows, and what must be true of it.
+
+The topic itself is the model: what it says, partition by partition, is what the index must hold in the end. Meanwhile
+an observer looks at heads and rows, and writes down what it sees; that no version went back is judged at the end.
+"""
+
+import json
+import random
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bartizan_connector.base.errors import BartizanError
+from bartizan_connector.store.backend import Store
+from bartizan_connector.store.collection import Head
+from tests.connector.stream.kafka.media import wait_for
+from tests.connector.stream.kafka.mortals import ENCODER, Nursery, Post, Worker, opened, settings_of
+from tests.connector.stream.streams import collection_for
+from tests.servers.kafka import KafkaServer
+from tests.servers.milvus import MilvusServer
+
+PARTITIONS = 3
+KEYS = 24
+STEPS, RECORDS = 6, 40
+_CONTENTS = ("apple", "banana", "cherry")
+_PATIENT = 90.0
+_LOOKS, _CATCHES = 20, 10
+IDS = [f"d{number}" for number in range(KEYS)]
+
+
+@dataclass
+class Seen:
+    """What an observer found, in the order of finding."""
+
+    heads: list[Mapping[str, Head]] = field(default_factory=list)
+    rows: list[Mapping[str, str]] = field(default_factory=list)
+    """Read after the heads of the same number."""
+    blinks: int = 0
+    """How often a look had to be taken again."""
+
+    def look(self, store: Store) -> None:
+        """Once more. A Milvus of 2.3 may, when it is read by several at once, show what was just replaced as it was or
+        as gone, for a moment (docs/decisions/029): what went back is looked at again, and counts if it stays so."""
+        known = self.heads[-1] if self.heads else {}
+        for _ in range(_LOOKS):
+            heads = store.heads(IDS)
+            if not went_back(known, heads):
+                break
+            self.blinks += 1
+            time.sleep(0.1)
+        self.rows.append({id: _text(each) for id, each in store.get(IDS).items()})
+        self.heads.append(heads)
+
+
+@dataclass(kw_only=True)
+class Cast:
+    """Who plays: the servers live on from story to story."""
+
+    broker: KafkaServer
+    nursery: Nursery
+    milvus: MilvusServer | None
+    """None: the embedded store, which has one worker at a time."""
+    mortal: frozenset[str] = frozenset({"worker", "broker", "milvus"})
+    """Who may be killed."""
+    turn: threading.Lock = field(default_factory=threading.Lock)
+    """Stories that go on at once kill the servers that they share one after the other."""
+
+
+class Story:
+    """One seed."""
+
+    def __init__(self, seed: int, cast: Cast, folder: Path) -> None:
+        self._dice = random.Random(seed)
+        self._cast = cast
+        with cast.turn:
+            topic = cast.broker.topic(partitions=PARTITIONS)
+        uri = cast.milvus.uri if cast.milvus else str(folder / "index")
+        self._post = Post(
+            name="last", folder=str(folder), bootstrap=cast.broker.bootstrap, topic=topic, uri=uri,
+            collection=topic.replace("-", "_"), follow=False,
+        )  # fmt: skip
+        self._collection = collection_for(ENCODER.spec, name=self._post.collection)
+        self._most = 3 if cast.milvus else 1
+        self._workers: list[Worker] = []
+        self._failures: list[str] = []
+        self._count = 0
+        self.happened: dict[str, int] = {}
+        """What → how often."""
+        self.looks = 0
+
+    @property
+    def changes(self) -> int:
+        """That were written to the topic."""
+        return self._count
+
+    def play(self) -> None:
+        """To the end; an AssertionError where something was lost, doubled, brought back or out of order."""
+        from kafka import KafkaProducer
+
+        with (
+            closing(KafkaProducer(bootstrap_servers=self._post.bootstrap, reconnect_backoff_max_ms=500)) as producer,
+            self._observed() as seen,
+        ):
+            try:
+                self._begin()
+                for _ in range(STEPS):
+                    sent = [producer.send(self._post.topic, **record) for record in self._records()]
+                    time.sleep(self._dice.random() * 0.7)
+                    self._happen()
+                    for each in sent:
+                        each.get(timeout=_PATIENT)
+                self._conclude()
+            finally:
+                for worker in self._workers:
+                    worker.signal(signal.SIGKILL)
+        with self._cast.turn:
+            self._judge(seen)
+        self.looks = len(seen.heads)
+
+    def _records(self) -> Iterator[dict[str, Any]]:
+        """Puts, updates and deletes of a few keys; of every second key the content returns to what it was."""
+        for _ in range(RECORDS):
+            self._count += 1
+            number = self._dice.randrange(KEYS)
+            kind = self._dice.random()
+            content = self._dice.choice(_CONTENTS)
+            text = content if number % 2 else f"{content} {self._count}"
+            value: bytes | None = json.dumps({"text": text}).encode()
+            if kind < 0.12:
+                value = None
+            elif kind < 0.2:
+                value = b'{"_deleted": true}'
+            yield {"key": IDS[number].encode(), "value": value}
+
+    def _happen(self) -> None:
+        dice, mortal = self._dice, self._cast.mortal
+        self._bury()
+        deeds = {"nothing": 1, "begin": 3, "tell": 1, "replay": 0.7}
+        deeds |= {"kill": 2} if "worker" in mortal else {}
+        deeds |= {"broker": 1} if "broker" in mortal else {}
+        deeds |= {"milvus": 1} if "milvus" in mortal and self._cast.milvus else {}
+        if not self._workers:
+            deeds = {"begin": 1}
+        (deed,) = dice.choices(list(deeds), weights=list(deeds.values()))
+        self.happened[deed] = self.happened.get(deed, 0) + 1
+        if deed == "begin":
+            self._begin()
+        elif deed == "tell":
+            self._dice.choice(self._workers).signal(signal.SIGTERM)
+        elif deed == "kill":
+            self._dice.choice(self._workers).signal(signal.SIGKILL)
+        elif deed == "replay":
+            self._replay()
+        elif deed == "broker":
+            with self._cast.turn:
+                self._cast.broker.kill()
+                time.sleep(dice.random() * 0.5)
+                self._cast.broker.start()
+        elif deed == "milvus":
+            assert self._cast.milvus is not None
+            with self._cast.turn:
+                self._cast.milvus.kill()
+                self._cast.milvus.start()
+
+    def _begin(self) -> None:
+        """One worker more, if there is room; every other one kills itself after some effects."""
+        self._bury()
+        if len(self._workers) >= self._most:
+            return
+        bomb = self._dice.randrange(3, 60) if self._dice.random() < 0.5 and "worker" in self._cast.mortal else None
+        post = replace(self._post, name=f"worker-{self._count}-{len(self._workers)}", follow=True, kill_after=bomb)
+        self._workers.append(self._cast.nursery.worker(post))
+
+    def _bury(self) -> None:
+        """Who has ended is not among the workers any more; an end by an error is no end."""
+        self._failures += [worker.failure for worker in self._workers if not worker.lives and worker.failure]
+        assert not self._failures, self._failures[0]
+        self._workers = [worker for worker in self._workers if worker.lives]
+
+    def _replay(self) -> None:
+        """All stop, in good order or not, and the group reads from an earlier place."""
+        how = signal.SIGKILL if self._dice.random() < 0.3 and "worker" in self._cast.mortal else signal.SIGTERM
+        for worker in self._workers:
+            worker.signal(how)
+        for worker in self._workers:
+            worker.wait(_PATIENT)
+        self._bury()
+        _rewind(self._post, self._dice)
+
+    def _conclude(self) -> None:
+        """Who lives is told to stop, and one more reads what is left."""
+        for worker in self._workers:
+            worker.signal(signal.SIGTERM)
+        for worker in self._workers:
+            worker.wait(_PATIENT)
+        self._bury()
+        for number in range(_CATCHES):  # one that catches up leaves to a dead member what the group still has it own
+            last = self._cast.nursery.worker(replace(self._post, name=f"last-{number}"))
+            self._workers.append(last)
+            last.wait(_PATIENT)
+            self._bury()
+            with self._cast.turn:
+                if _is_read(self._post):
+                    return
+        raise AssertionError("the topic is not read to its end")
+
+    @contextmanager
+    def _observed(self) -> Iterator[Seen]:
+        seen, over = Seen(), threading.Event()
+
+        def look() -> None:
+            with closing(opened(self._post.uri)) as backend:
+                store: Store | None = None
+                while not over.wait(0.1):
+                    with suppress(BartizanError):
+                        store = store or backend.open(self._collection, create=False)
+                        seen.look(store)
+
+        observer = threading.Thread(target=look)
+        observer.start()
+        try:
+            yield seen
+        finally:
+            over.set()
+            observer.join()
+
+    def _judge(self, seen: Seen) -> None:
+        model, written = model_of(self._cast.broker.read(self._post.topic))
+        with closing(opened(self._post.uri)) as backend:
+            store = backend.open(self._collection, create=False)
+            found = {each.id: each for each in store.scan(vectors=True)}
+            heads = store.heads(IDS)
+            assert {id: _text(each) for id, each in found.items()} == model, "lost, brought back, or old"
+            assert store.count() == len(model), "a document is there twice"
+            hits = store.search("dense", ENCODER.encode(["anything"], "query"), 1000)[0]
+            assert sorted(hit.id for hit in hits) == sorted(model), "what is searched is not what is stored"
+            for id, document in found.items():
+                (vector,) = ENCODER.encode([model[id]], "document")
+                assert np.allclose(document.rows[0].vectors["dense"].value, vector.value, atol=1e-6), "another's vector"
+            assert {id for id, head in heads.items() if not head.deleted} == set(model)
+            assert {id: (_partition(head), head.offset) for id, head in heads.items()} == {
+                id: places[-1][0] for id, places in written.items()
+            }, "a head is not the last change's"
+            _judge_order(seen, written, by_rows=self._cast.milvus is None)
+            store.close()
+            if self._cast.milvus:
+                backend.drop(self._post.collection)
+
+
+Place = tuple[int, int]
+"""Partition and offset."""
+
+
+def model_of(records: Sequence[Any]) -> tuple[dict[str, str], dict[str, list[tuple[Place, str | None]]]]:
+    """What the topic comes to, and each key's changes in their order."""
+    model: dict[str, str] = {}
+    written: dict[str, list[tuple[Place, str | None]]] = {}
+    for record in sorted(records, key=lambda record: (record.partition, record.offset)):
+        id = record.key.decode()
+        text = json.loads(record.value).get("text") if record.value else None
+        written.setdefault(id, []).append(((record.partition, record.offset), text))
+        if text is None:
+            model.pop(id, None)
+        else:
+            model[id] = text
+    return model, written
+
+
+def _judge_order(seen: Seen, written: Mapping[str, list[tuple[Place, str | None]]], *, by_rows: bool) -> None:
+    """Heads never go back; and once a change was complete, no row of an earlier one is seen again."""
+    places = {id: [place for place, _ in changes] for id, changes in written.items()}
+    numbers = {(id, text): i for id, changes in written.items() for i, (_, text) in enumerate(changes)}
+    newest: Mapping[str, Head] = {}
+    for heads, rows in zip(seen.heads, seen.rows, strict=True):
+        assert not (back := went_back(newest, heads)), f"went back: {[(newest[id], heads.get(id)) for id in back]}"
+        newest = heads
+        for id, text in rows.items() if by_rows else ():
+            head = newest.get(id)
+            if head is None or not text[-1].isdigit() or not (head.hash or head.deleted):
+                continue  # nothing of it was complete, or its text says not which change it is
+            complete = places[id].index((_partition(head), head.offset))
+            assert numbers[id, text] >= complete, f"{id}: {text!r} is older than {head}, which was complete"
+
+
+def went_back(known: Mapping[str, Head], heads: Mapping[str, Head]) -> list[str]:
+    """The ids whose heads are older than they were, or gone."""
+    return [
+        id
+        for id, before in known.items()
+        if (now := heads.get(id)) is None or (now.version, now.offset) < (before.version, before.offset)
+    ]
+
+
+def _partition(head: Head) -> int:
+    return int(head.origin.partition("#")[0].rpartition("/")[2])
+
+
+def _text(document: Any) -> str:
+    assert len(document.rows) == 1, "a document of one chunk has several"
+    return str(document.rows[0].fields["text"])
+
+
+def _is_read(post: Post) -> bool:
+    """Whether the group has committed all that is there."""
+    from kafka import KafkaConsumer, TopicPartition
+
+    settings = settings_of(post)
+    with closing(
+        KafkaConsumer(bootstrap_servers=settings.bootstrap, group_id=settings.group, enable_auto_commit=False)
+    ) as consumer:
+        ends = consumer.end_offsets([TopicPartition(post.topic, number) for number in range(PARTITIONS)])
+        return all((consumer.committed(place) or 0) >= end for place, end in ends.items())
+
+
+def _rewind(post: Post, dice: random.Random) -> None:
+    """The group goes on from earlier places; it must be empty by then."""
+    from kafka import KafkaConsumer, TopicPartition
+    from kafka.errors import KafkaError
+    from kafka.structs import OffsetAndMetadata
+
+    settings = settings_of(post)
+    with closing(
+        KafkaConsumer(
+            bootstrap_servers=settings.bootstrap,
+            group_id=settings.group,
+            enable_auto_commit=False,
+            reconnect_backoff_max_ms=500,
+        )
+    ) as consumer:
+        places = [TopicPartition(post.topic, number) for number in range(PARTITIONS)]
+        consumer.assign(places)
+
+        def moved() -> bool:
+            with suppress(KafkaError):
+                committed = {place: consumer.committed(place) or 0 for place in places}
+                earlier = {
+                    place: OffsetAndMetadata(dice.randrange(offset + 1), "", -1) for place, offset in committed.items()
+                }
+                consumer.commit(earlier, timeout_ms=2000)
+                return True
+            return False
+
+        wait_for(moved, 30)
