@@ -70,6 +70,8 @@ class Kind:
     is_exact: bool = False
     may_never_end: bool = False
     """Whether there are servers that accept it and then never build it: those without a GPU, or without its files."""
+    keeps_vectors: bool = True
+    """Whether the vectors can be read out of it; else a server reads them from where it stores them."""
 
 
 _NLIST = Limit(least=1, most=_MAX_LISTS)
@@ -91,12 +93,20 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
             in_lite=True,
         ),
         "ivf_flat": Kind(name="IVF_FLAT", build={"nlist": _NLIST}, search=_IVF_SEARCH, breadth="nprobe", in_lite=True),
-        "ivf_sq8": Kind(name="IVF_SQ8", build={"nlist": _NLIST}, search=_IVF_SEARCH, breadth="nprobe", in_lite=True),
+        "ivf_sq8": Kind(
+            name="IVF_SQ8",
+            build={"nlist": _NLIST},
+            search=_IVF_SEARCH,
+            breadth="nprobe",
+            in_lite=True,
+            keeps_vectors=False,
+        ),
         "ivf_pq": Kind(
             name="IVF_PQ",
             build={"nlist": _NLIST, "m": _PIECES, "nbits": Limit(least=1, most=16)},
             search=_IVF_SEARCH,
             breadth="nprobe",
+            keeps_vectors=False,
         ),
         "scann": Kind(
             name="SCANN",
@@ -153,6 +163,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
             breadth="nprobe",
             most_results=1024,
             may_never_end=True,
+            keeps_vectors=False,
         ),
         "gpu_brute_force": Kind(name="GPU_BRUTE_FORCE", is_exact=True, may_never_end=True),
         "autoindex": Kind(name="AUTOINDEX", in_lite=True),
@@ -168,6 +179,11 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
 )
 AUTO = "auto"
 """No kind of its own: the store chooses."""
+
+
+def keeps_vectors(kind: Kind, build: Mapping[str, Value]) -> bool:
+    """Whether the vectors can be read out of an index of that kind that was built so."""
+    return kind.keeps_vectors and str(build.get("with_raw_data", True)).lower() == "true"
 
 
 def kind_named(name: str) -> Kind | None:

@@ -2,16 +2,16 @@
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from threading import Event, Lock
 from typing import Any, TypeVar
 
 from pymilvus import MilvusClient
 
-from bartizan_connector.base.errors import BartizanError, Retry, Stop
+from bartizan_connector.base.errors import BartizanError, Retry, Stop, WrongUse
 from bartizan_connector.store.collection import Collection, Leg
-from bartizan_connector.store.kinds import KINDS
+from bartizan_connector.store.kinds import KINDS, Kind, Value, keeps_vectors
 from bartizan_connector.store.milvus.choices import FALL_BACK, PROPERTY, Choices, Outcome, Standing, order
 from bartizan_connector.store.milvus.connection import Connection
 from bartizan_connector.store.milvus.failures import calling
@@ -21,6 +21,8 @@ from bartizan_connector.store.profiles import Profile
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
+_OLDEST_TO_READ_CODES = (2, 4)
+"""2.3.5 on storage of its own machine deletes the stored vectors that it reads under an index that keeps none."""
 _LOOKED = 60.0
 """Seconds after which what stands there is looked at again: another may have built it anew."""
 
@@ -90,6 +92,34 @@ class Indexes:
     def wanted(self, leg: Leg) -> Profile:
         """As the configuration asks."""
         return self.choices.wanted(leg, in_file=self.connection.file is not None)
+
+    def require_harmless(self, leg: Leg, profile: Profile) -> None:
+        """Refuse to order what makes it a loss to read vectors."""
+        if self._loses_vectors(KINDS.get(profile.kind), profile.build):
+            raise WrongUse(
+                f"an index of kind {profile} for the {leg.name} leg keeps no vectors, and {self._server} deletes stored "
+                "vectors that are read under such an index; it needs 2.4 or newer. ivf_flat, hnsw and scann with its "
+                "raw data keep them"
+            )
+
+    def require_readable(self, fields: Iterable[str]) -> None:
+        """Refuse to read vectors where the server would delete them, whoever built the index."""
+        for leg in self._collection.legs:
+            standing = self._seen.get(leg.name)
+            if leg.name in fields and standing and self._loses_vectors(standing.kind, standing.build):
+                raise Stop(
+                    f"the {leg.name} leg of collection '{self._collection.name}' has a {standing.name} index, which "
+                    f"keeps no vectors, and {self._server} deletes stored vectors that are read under such an index; "
+                    f"bartizan index build --leg {leg.name} --kind hnsw makes one that keeps them"
+                )
+
+    def _loses_vectors(self, kind: Kind | None, build: Mapping[str, Value]) -> bool:
+        is_of_codes = kind is not None and not keeps_vectors(kind, build)
+        return is_of_codes and self.connection.is_older_than(_OLDEST_TO_READ_CODES)
+
+    @property
+    def _server(self) -> str:
+        return f"the Milvus server at {self.connection.place} ({self.connection.version})"
 
     def remember(self, leg: str, outcome: Outcome) -> None:
         """Keep with the collection what became of an order, for all who search it."""

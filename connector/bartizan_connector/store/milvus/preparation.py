@@ -42,6 +42,9 @@ class Preparation:
         """Check the stored contract, or make the collection, which gets that name or, without, its contract's; and make
         sure that it can be searched."""
         check_names(collection)
+        orders = Indexes(self._connection, "", collection, self._choices)
+        for leg in collection.legs:
+            orders.require_harmless(leg, orders.wanted(leg))
         name = name or collection.name
         for _ in range(_TURNS):
             found = self._names.find(name)
@@ -113,11 +116,8 @@ class Preparation:
     def _refuse_sparse_on_old_servers(self, collection: Collection) -> None:
         if self._connection.file is not None or all(leg.kind == "dense" for leg in collection.legs):
             return
-        with calling(self._connection.place):
-            version = str(self._connection.client.get_server_version(timeout=self._connection.timeout))
-        numbers = version.lstrip("v").split("-")[0].split(".")[:2]
-        if all(number.isdigit() for number in numbers) and tuple(map(int, numbers)) < _OLDEST_SPARSE_SERVER:
+        if self._connection.is_older_than(_OLDEST_SPARSE_SERVER):
             raise Stop(
-                f"the Milvus server at {self._connection.place} is {version}, sparse vectors need "
+                f"the Milvus server at {self._connection.place} is {self._connection.version}, sparse vectors need "
                 "2.4 or newer; upgrade it, or use a Milvus Lite file"
             )

@@ -29,6 +29,7 @@ class Reader:
         self._physical = prepared.found.physical
         self._collection = prepared.found.contract
         self._ledger = prepared.ledger
+        self._indexes = prepared.indexes
 
     def get(self, ids: Sequence[str], vectors: bool) -> dict[str, Document]:
         """The documents of these ids; ids without rows are left out."""
@@ -119,11 +120,12 @@ class Reader:
         self, expression: str, fields: Iterable[str], *, timeout: float | None = None, **options: Any
     ) -> Sequence[Mapping[str, Any]]:
         """These fields of the rows that the expression holds for."""
+        self._indexes.require_readable(fields := list(fields))
         with calling(self._connection.place):
             found: Sequence[Mapping[str, Any]] = self._connection.client.query(
                 self._physical,
                 filter=expression,
-                output_fields=list(fields),
+                output_fields=fields,
                 consistency_level="Strong",
                 timeout=timeout or self._connection.timeout,
                 **options,

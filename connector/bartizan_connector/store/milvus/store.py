@@ -138,6 +138,7 @@ class MilvusStore:
         if profile is not None:
             require_possible(profile, chosen, in_file=self._connection.file is not None)
         wanted = self._indexes.wanted(chosen) if profile is None or profile.kind == AUTO else profile
+        self._indexes.require_harmless(chosen, wanted)
         self._built({leg: wanted}, on_rows)
         return self._facts(chosen)
 
