@@ -97,9 +97,9 @@ class Indexes:
         """Refuse to order what makes it a loss to read vectors."""
         if self._loses_vectors(KINDS.get(profile.kind), profile.build):
             raise WrongUse(
-                f"an index of kind {profile} for the {leg.name} leg keeps no vectors, and {self._server} deletes stored "
-                "vectors that are read under such an index; it needs 2.4 or newer. ivf_flat, hnsw and scann with its "
-                "raw data keep them"
+                f"an index of kind {profile} for the {leg.name} leg keeps no vectors, and {self._server} deletes "
+                "stored vectors that are read under such an index; it needs 2.4 or newer. ivf_flat, hnsw and scann with "
+                "its raw data keep them"
             )
 
     def require_readable(self, fields: Iterable[str]) -> None:
