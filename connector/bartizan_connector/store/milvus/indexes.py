@@ -98,8 +98,8 @@ class Indexes:
         if self._loses_vectors(KINDS.get(profile.kind), profile.build):
             raise WrongUse(
                 f"an index of kind {profile} for the {leg.name} leg keeps no vectors, and {self._server} deletes "
-                "stored vectors that are read under such an index; it needs 2.4 or newer. ivf_flat, hnsw and scann with "
-                "its raw data keep them"
+                "stored vectors that are read under such an index; it needs 2.4 or newer. ivf_flat, hnsw and scann "
+                "with its raw data keep them"
             )
 
     def require_readable(self, fields: Iterable[str]) -> None:
