@@ -61,6 +61,33 @@ USES = [
         ("verify", 2, "there is no collection 'news'", {"swap": {'"docs"': '"news"'}, "name": "verify news"}),
     ),
     *uses(
+        "index",
+        ("index", 2, "Usage: bartizan index|show"),
+        ("index shw", 2, "No such command"),
+        ("index show nowhere.toml", 2, _NOWHERE),
+        ("index build nowhere.toml", 2, _NOWHERE),
+        ("index probe nowhere.toml", 2, _NOWHERE),
+        ("index show --leg sparse --json", 2, "no leg 'sparse'; it has dense"),
+        ("index build --leg sparse", 2, "no leg 'sparse'; it has dense"),
+        ("index probe --leg sparse --json", 2, "no leg 'sparse'; it has dense"),
+        ("index build --kind hsnw --json", 2, "the kind 'hsnw' is not known; there are auto, flat, hnsw"),
+        ("index build --kind gpu_cagra", 2, "the embedded store builds no index as gpu_cagra asks"),
+        ("index show", 2, "there is no collection 'news'", {"swap": {'"docs"': '"news"'}, "name": "index show news"}),
+        *(
+            ("index show", 2, told, {"swap": {'uri = "index.bartizan"\nlexical = true': table}, "name": table})
+            for table, told in (
+                ('uri = "index.bartizan"\nindex = "gpu_cagra"', "the embedded store builds its own indexes"),
+                ('uri = "index.db"\nindex = "diskann"', "Milvus Lite builds no diskann index"),
+                ('uri = "index.db"\nindex = { kind = "hnsw", M = 1 }', "M of hnsw must be from 2 to 2048, but 1"),
+                ('uri = "http://127.0.0.1:9"\nindex = { kind = "ivf_flat", nlist = 65537 }', "from 1 to 65536"),
+                ('uri = "http://127.0.0.1:9"\nindex = { kind = "gpu_ivf_pq", nbits = 9 }', "from 4 to 8"),
+                ('uri = "http://127.0.0.1:9"\nindex = { M = 5 }', "the kind is missing"),
+                ('uri = "http://127.0.0.1:9"\nindex = "sparse_wand"', "sparse_wand is for sparse legs"),
+                ('uri = "http://127.0.0.1:9"\nindexes.other = "hnsw"', "backend.indexes.other: there is no such leg"),
+            )
+        ),
+    ),
+    *uses(
         "ingest",
         ("ingest --force", 2, "--force is about --prune"),
         ("ingest --prune", 1, "nothing was pruned", {"files": {"corpus.jsonl": "{\n"}, "name": "prune by dead lines"}),

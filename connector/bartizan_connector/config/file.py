@@ -87,6 +87,9 @@ class Config(Table):
         for leg in self.search.weights:
             if leg not in legs:
                 raise ValueError(f"search.weights.{leg}: there is no such leg; there are {', '.join(legs)}")
+        for leg in self.backend.indexes:
+            if leg not in self.spaces:
+                raise ValueError(f"backend.indexes.{leg}: there is no such leg; there are {', '.join(self.spaces)}")
         names = {spec.name for spec in self.collection.fields}
         for leg in self.spaces:
             if leg in names:

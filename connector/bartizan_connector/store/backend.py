@@ -5,13 +5,19 @@ again. The name is an alias of the physical one. `open` resolves it once; the st
 nobody who has a collection open ever reads from, or writes to, another one that has taken its name since.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from bartizan_connector.space.vectors import Vectors
+from bartizan_connector.space.vectors import Vector, Vectors
 from bartizan_connector.store.collection import Collection, Document, Head, Hit, Row
 from bartizan_connector.store.filters import Filter
+from bartizan_connector.store.kinds import Value
+from bartizan_connector.store.profiles import Profile
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 class Store(Protocol):
@@ -111,6 +117,59 @@ class Leased(Protocol):
 
     def let_others_write(self) -> None:
         """Give the right back; the next write takes it again, if it is free then."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexFacts:
+    """What is known of the index of one leg."""
+
+    leg: str
+    kind: str
+    """As a profile names it, or the back-end's own name; `exact`: every row is compared."""
+    state: str
+    """`finished`, `building`, `failed` (and why), `missing`."""
+    rows: int
+    """How many rows it is to cover."""
+    indexed: int
+    """How many it covers; the others are compared one by one."""
+    build: Mapping[str, Value] = field(default_factory=dict)
+    search: Mapping[str, Value] = field(default_factory=dict)
+    """What a search for ten rows is asked with."""
+    recall: float | None = None
+    """Of the ten nearest rows, as it was measured when it was built."""
+    sequence: int | None = None
+    """Embedded: the change of the collection that it has reached."""
+    note: str = ""
+    """What a person should know: what was asked for, and what is there instead."""
+
+
+@runtime_checkable
+class Indexed(Protocol):
+    """What a store has besides when the indexes of its legs can be looked at and built one by one."""
+
+    def indexes(self) -> Sequence[IndexFacts]:
+        """Of every leg, as of now."""
+        ...
+
+    def build(
+        self,
+        leg: str,
+        profile: Profile | None = None,
+        *,
+        on_rows: Callable[[int, int], None] | None = None,
+    ) -> IndexFacts:
+        """Build the index of one leg anew, as configured or by another profile, wait until it stands, and measure its
+        recall. Where that is low the searches of this leg are made broader; where it stays low, or the index cannot be
+        built, there is one of another kind, and the facts' note says why. `on_rows` hears of rows covered, of all."""
+        ...
+
+    def vectors(self, leg: str) -> "Iterator[tuple[list[tuple[str, int]], Sequence[Vector]]]":
+        """(id, chunk) and vector of every row of a leg, a bounded number at a time, in any order."""
+        ...
+
+    def sample(self, leg: str, count: int, dice: "np.random.Generator") -> Sequence[Vector] | None:
+        """So many vectors of a leg, drawn at random, where that is cheaper than reading all; else None."""
         ...
 
 

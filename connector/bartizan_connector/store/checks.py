@@ -39,7 +39,7 @@ _OTHER_TOWER = (
 
 def require_leg(collection: Collection, name: str, spec: TowerSpec, what: str, *, way_out: str) -> Leg:
     """The leg of that name, once it is found to hold this tower's vectors."""
-    leg = _leg(collection, name)
+    leg = checked_leg(collection, name)
     told = f"tower '{spec.name}' {what} the {name} leg of collection '{collection.name}'"
     if leg.kind != spec.kind:
         raise SpaceMismatch(
@@ -121,7 +121,7 @@ def checked_heads(heads: Sequence[Head]) -> list[Head]:
 
 def checked_query(collection: Collection, name: str, vectors: Vectors, k: int, filter: Filter | None) -> Leg:
     """The leg to search, once the query vectors, k and the filter are found to suit it."""
-    leg = _leg(collection, name)
+    leg = checked_leg(collection, name)
     require_same_space(
         f"a query cannot search the {name} leg of collection '{collection.name}'",
         expected=leg.space_id,
@@ -139,7 +139,8 @@ def checked_query(collection: Collection, name: str, vectors: Vectors, k: int, f
     return leg
 
 
-def _leg(collection: Collection, name: str) -> Leg:
+def checked_leg(collection: Collection, name: str) -> Leg:
+    """The leg of that name."""
     if name not in {leg.name for leg in collection.legs}:
         legs = ", ".join(leg.name for leg in collection.legs)
         raise WrongUse(f"collection '{collection.name}' has no leg '{name}'; it has {legs}")

@@ -9,6 +9,9 @@ from pydantic import Field, PlainValidator, SecretStr, field_validator, model_va
 
 from bartizan_connector.base.errors import WrongUse
 from bartizan_connector.base.tables import Table
+from bartizan_connector.store.collection import Name
+from bartizan_connector.store.kinds import GOAL, KINDS
+from bartizan_connector.store.profiles import Profile, profile_of
 
 if TYPE_CHECKING:
     from bartizan_connector.store.backend import Backend
@@ -21,6 +24,16 @@ _ADDRESSES = (
 )
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+def _profile(value: object) -> Profile:
+    try:
+        return profile_of(value)
+    except WrongUse as error:
+        raise ValueError(str(error)) from error
+
+
+IndexProfile = Annotated[Profile, PlainValidator(_profile)]
 
 
 def _lexical(value: object) -> Path | Literal[True] | None:
@@ -44,7 +57,14 @@ class BackendSettings(Table):
     timeout: Seconds = 30.0
     """Deadline of one call, in seconds."""
     consistency: Literal["Strong", "Session", "Bounded", "Eventually"] = "Bounded"
-    index: Literal["auto", "flat", "hnsw"] = "auto"
+    index: IndexProfile = Profile()
+    """The index of every dense leg: a kind, or a table of one and its parameters."""
+    indexes: dict[Name, IndexProfile] = Field(default_factory=dict)
+    """The same for legs by their names."""
+    build_timeout: Seconds = 1800.0
+    """Seconds without any more rows covered, after which another index is built instead."""
+    least_recall: Annotated[float, Field(ge=0, le=1)] = GOAL
+    """What an index must find of the nearest rows."""
     lexical: Annotated[Path | Literal[True] | None, PlainValidator(_lexical)] = None
     """`true`: the words that the embedded store keeps in its own file; or the folder of a word index; without it there
     is no lexical leg."""
@@ -76,6 +96,25 @@ class BackendSettings(Table):
             raise ValueError(
                 f"lexical: of '{MEMORY}' nothing stays, and words in a folder would; leave lexical out, or give a uri"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _possible_indexes(self) -> Self:
+        for key, profile in (("index", self.index), *((f"indexes.{leg}", each) for leg, each in self.indexes.items())):
+            kind = KINDS.get(profile.kind)
+            if key == "index" and kind is not None and kind.leg == "sparse":
+                raise ValueError(
+                    f"index: {profile.kind} is for sparse legs; name the leg: [backend.indexes] NAME = ..., "
+                    "while index is for all dense ones"
+                )
+            if self.is_embedded and (profile.kind not in ("auto", "flat", "hnsw") or not profile.is_bare):
+                raise ValueError(
+                    f"{key}: the embedded store builds its own indexes: auto, hnsw (early) or flat (none), without "
+                    f"parameters; {profile} is for a Milvus server"
+                )
+            if self.is_file and not self.is_embedded and kind is not None and not kind.in_lite:
+                able = ", ".join(name for name, each in KINDS.items() if each.in_lite)
+                raise ValueError(f"{key}: Milvus Lite builds no {profile.kind} index; it has {able}")
         return self
 
     @property
@@ -134,7 +173,9 @@ class BackendSettings(Table):
         if self.is_embedded:
             from bartizan_connector.store.embedded import EmbeddedBackend
 
-            return EmbeddedBackend(self.uri, index=self.index)
+            return EmbeddedBackend(
+                self.uri, index=self.index.kind, indexes={leg: each.kind for leg, each in self.indexes.items()}
+            )
         from bartizan_connector.store.milvus import MilvusBackend
 
         return MilvusBackend(
@@ -143,4 +184,7 @@ class BackendSettings(Table):
             timeout=self.timeout,
             consistency=self.consistency,
             index=self.index,
+            indexes=self.indexes,
+            build_timeout=self.build_timeout,
+            least_recall=self.least_recall,
         )

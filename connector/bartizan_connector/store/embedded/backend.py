@@ -2,11 +2,12 @@
 
 import json
 import sqlite3
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from threading import RLock
+from types import MappingProxyType
 
 from bartizan_connector.base.errors import WrongUse
 from bartizan_connector.base.paths import AnyPath, as_path
@@ -27,12 +28,20 @@ class EmbeddedBackend:
     """One file, opened. Any number of processes read it, one at a time writes into a collection.
 
     `index`: `auto` compares every vector while that takes no more than a millisecond and builds a graph beyond, `flat`
-    always compares, `hnsw` builds early. `silence`: seconds after which a writer that writes nothing may be succeeded.
+    always compares, `hnsw` builds early; `indexes` says it of single legs. `silence`: seconds after which a writer that
+    writes nothing may be succeeded.
     """
 
-    def __init__(self, path: AnyPath, *, index: str = "auto", silence: float = SILENCE) -> None:
+    def __init__(
+        self,
+        path: AnyPath,
+        *,
+        index: str = "auto",
+        indexes: Mapping[str, str] = MappingProxyType({}),
+        silence: float = SILENCE,
+    ) -> None:
         self._place = Place(as_path(path, "the file of the store"))
-        self._index = index
+        self._kinds = defaultdict(lambda: index, indexes)
         self._silence = silence
         self._lock = RLock()
         self._stores: list[EmbeddedStore] = []
@@ -144,7 +153,7 @@ class EmbeddedBackend:
                 self._place,
                 layout,
                 self._leases[physical],
-                index=self._index,
+                kinds=self._kinds,
                 closed=lambda: self._let_go(store, physical),
             )
             self._stores.append(store)

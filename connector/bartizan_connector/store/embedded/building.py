@@ -5,6 +5,7 @@ import os
 import sqlite3
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 
 import numpy as np
@@ -102,12 +103,22 @@ class Builder:
         if now is not None and self._is_due(now, closing=True) and not self._stop.is_set():
             self._build()
 
-    def anew(self) -> None:
-        """Build from nothing, here and now."""
+    def anew(self, *, early: bool = False, on_rows: Callable[[int, int], None] | None = None) -> None:
+        """Build from nothing, here and now. `early`: as soon as hnsw would. `on_rows` hears of rows done, of all."""
         self._join()
         if self._possible:
             with self._sidecar.building():
-                self._keep(self._built(None))
+                self._keep(self._built(None, min(self._limit, _FEWEST) if early else self._limit, on_rows))
+
+    def standing(self) -> Graph | None:
+        """The newest graph there is, built here or by another, where the configuration wants one."""
+        if not self._possible:
+            return None
+        if self._sidecar.is_new() and (saved := self._sidecar.load()) is not None:
+            known = self._newest
+            if known is None or saved.moment.sequence > known.moment.sequence:
+                self._newest = saved
+        return self._known()
 
     def close(self) -> None:
         """Stop what is being built."""
@@ -172,7 +183,12 @@ class Builder:
             self._newest = built
             self._sidecar.save(built)
 
-    def _built(self, current: Graph | None) -> Graph | None:
+    def _built(
+        self,
+        current: Graph | None,
+        limit: int | None = None,
+        on_rows: Callable[[int, int], None] | None = None,
+    ) -> Graph | None:
         """The current graph with what came since, or a new one where much of it is gone; None where few rows are."""
         with self._place.reading() as connection:
             now = moment(connection, self._layout.physical)
@@ -180,11 +196,12 @@ class Builder:
                 return None
             if current is not None and (not _fits(current, now) or self._is_worn(connection, current, now)):
                 current = None
-            if current is None and count_to(connection, self._layout, now.top) <= self._limit:
+            count = count_to(connection, self._layout, now.top)
+            if current is None and count <= (self._limit if limit is None else limit):
                 self._too_few = now.top
                 return None
         making = Building(self._leg.dim, self._stop, os.cpu_count() or 1)
-        after, gone, begun = 0, now.gone, False
+        after, gone, begun, done = 0, now.gone, False, 0
         if current is not None:
             making.resume(current)
             after, gone, begun = current.moment.top, current.moment.gone, True
@@ -201,6 +218,9 @@ class Builder:
             if not making.add(rows, matrix):
                 return None
             after = int(rows[-1])
+            done += len(rows)
+            if on_rows is not None:
+                on_rows(done, count)
         return making.finished(Moment(now.sequence, now.top, gone)) if begun else None
 
     def _is_worn(self, connection: sqlite3.Connection, graph: Graph, now: Moment) -> bool:

@@ -151,6 +151,18 @@ def blobs_above(connection: sqlite3.Connection, table: str, row: int, top: int) 
     return connection.execute(f"SELECT row, value FROM {table} WHERE row > ? AND row <= ? ORDER BY row", (row, top))
 
 
+def page_of_vectors(
+    connection: sqlite3.Connection, layout: Layout, leg: Leg, after: int
+) -> list[tuple[int, str, int, Vector]]:
+    """The next rows of one leg by rising number: number, id, chunk, vector."""
+    sql = (
+        f"SELECT main.row, main.id, main.chunk, kept.value FROM {layout.rows} AS main "
+        f"JOIN {layout.vectors(leg.name)} AS kept ON kept.row = main.row WHERE main.row > ? ORDER BY main.row LIMIT ?"
+    )
+    found = connection.execute(sql, (after, _AT_ONCE))
+    return [(number, id, chunk, vector_of(leg, blob)) for number, id, chunk, blob in found]
+
+
 def gone_since(connection: sqlite3.Connection, layout: Layout, number: int) -> Numbers:
     """The rows that went away after that number of the list."""
     sql = f"SELECT row FROM {layout.gone} WHERE number > ?"

@@ -9,10 +9,11 @@ from typing import NoReturn
 import numpy as np
 
 from bartizan_connector.base.errors import WrongUse
-from bartizan_connector.space.vectors import Vectors
+from bartizan_connector.space.vectors import Vector, Vectors
 from bartizan_connector.store import filters
-from bartizan_connector.store.checks import checked_heads, checked_query, checked_rows, replaced
-from bartizan_connector.store.collection import Document, Head, Hit, Row
+from bartizan_connector.store.backend import IndexFacts
+from bartizan_connector.store.checks import checked_heads, checked_leg, checked_query, checked_rows, replaced
+from bartizan_connector.store.collection import Document, Head, Hit, Leg, Row
 from bartizan_connector.store.embedded import rows
 from bartizan_connector.store.embedded.allowed import Allowed
 from bartizan_connector.store.embedded.audit import EmbeddedAudit
@@ -28,12 +29,16 @@ from bartizan_connector.store.embedded.sparse import SparseIndex
 from bartizan_connector.store.embedded.words import WordIndex
 from bartizan_connector.store.embedded.writing import Writing
 from bartizan_connector.store.filters import Filter
+from bartizan_connector.store.kinds import AUTO
+from bartizan_connector.store.profiles import Profile
 
 
 class EmbeddedStore:
     """Reads see one moment; writes are one transaction each, and are seen by every process at once."""
 
-    def __init__(self, place: Place, layout: Layout, lease: Lease, *, index: str, closed: Callable[[], None]) -> None:
+    def __init__(
+        self, place: Place, layout: Layout, lease: Lease, *, kinds: Mapping[str, str], closed: Callable[[], None]
+    ) -> None:
         self._place = place
         self._layout = layout
         self._lease = lease
@@ -45,7 +50,7 @@ class EmbeddedStore:
         self._locks = {leg.name: Lock() for leg in self.collection.legs}
         self._allowed = Allowed(layout)
         dense = [leg for leg in self.collection.legs if leg.kind == "dense"]
-        self._builders = {leg.name: Builder(place, layout, leg, index) for leg in dense}
+        self._builders = {leg.name: Builder(place, layout, leg, kinds[leg.name]) for leg in dense}
         self._dense = {leg.name: DenseIndex(layout, leg, self._builders[leg.name]) for leg in dense}
         self._sparse = {leg.name: SparseIndex(layout, leg) for leg in self.collection.legs if leg.kind == "sparse"}
         self.words: EmbeddedWords | None = EmbeddedWords(self) if layout.worded else None
@@ -122,6 +127,40 @@ class EmbeddedStore:
         for builder in self._builders.values():
             builder.anew()
 
+    def indexes(self) -> Sequence[IndexFacts]:
+        with self._reading() as (connection, now):
+            count = rows.count(connection, self._layout, condition(None, self._layout))
+        return [self._facts(leg, count, now) for leg in self.collection.legs]
+
+    def build(
+        self, leg: str, profile: Profile | None = None, *, on_rows: Callable[[int, int], None] | None = None
+    ) -> IndexFacts:
+        chosen = checked_leg(self.collection, leg)
+        kind = profile.kind if profile is not None else AUTO
+        if kind not in (AUTO, "hnsw") or (profile is not None and not profile.is_bare):
+            raise WrongUse(
+                f"the embedded store builds no index as {profile} asks: it has auto and hnsw, without parameters; "
+                '[backend] index = "flat" compares every row instead'
+            )
+        if chosen.kind == "dense":
+            self._builders[leg].anew(early=kind == "hnsw", on_rows=on_rows)
+        with self._reading() as (connection, now):
+            count = rows.count(connection, self._layout, condition(None, self._layout))
+        return self._facts(chosen, count, now)
+
+    def vectors(self, leg: str) -> Iterator[tuple[list[tuple[str, int]], Sequence[Vector]]]:
+        chosen, after = checked_leg(self.collection, leg), 0
+        while True:
+            with self._reading() as (connection, _):
+                page = rows.page_of_vectors(connection, self._layout, chosen, after)
+            if not page:
+                return
+            yield [(id, chunk) for _, id, chunk, _ in page], [vector for *_, vector in page]
+            after = page[-1][0]
+
+    def sample(self, leg: str, count: int, dice: np.random.Generator) -> None:
+        """Reading all is as quick."""
+
     def let_others_write(self) -> None:
         self._lease.give_back(self._place, self.physical_name)
 
@@ -144,6 +183,28 @@ class EmbeddedStore:
             if self.words is not None:
                 self.words.close()
             self._closed()
+
+    def _facts(self, leg: Leg, count: int, now: Moment) -> IndexFacts:
+        if leg.kind == "sparse":  # postings that every search brings up to date
+            return IndexFacts(
+                leg=leg.name, kind="postings", state="finished", rows=count, indexed=count, recall=1.0,
+                sequence=now.sequence,
+            )  # fmt: skip
+        graph = self._builders[leg.name].standing()
+        if graph is None:
+            return IndexFacts(
+                leg=leg.name, kind="exact", state="finished", rows=count, indexed=0, recall=1.0, sequence=now.sequence
+            )
+        return IndexFacts(
+            leg=leg.name,
+            kind="hnsw",
+            state="finished",
+            rows=count,
+            indexed=min(len(graph), count),
+            search={"breadth": graph.breadth},
+            recall=graph.recall,
+            sequence=graph.moment.sequence,
+        )
 
     def _scanned(self, filter: Filter | None, vectors: bool) -> Iterator[Document]:
         passing, after = condition(filter, self._layout), ""

@@ -3,21 +3,26 @@
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from threading import RLock
+from types import MappingProxyType
 
 from bartizan_connector.base.errors import BartizanError, WrongUse
 from bartizan_connector.store.collection import Collection
 from bartizan_connector.store.holder import SILENCE
+from bartizan_connector.store.kinds import GOAL
+from bartizan_connector.store.milvus.choices import BUILD_TIMEOUT, Choices
 from bartizan_connector.store.milvus.connection import Connection
 from bartizan_connector.store.milvus.names import Found, Names
 from bartizan_connector.store.milvus.preparation import Preparation
-from bartizan_connector.store.milvus.schema import IndexChoice
 from bartizan_connector.store.milvus.store import Consistency, MilvusStore
 from bartizan_connector.store.milvus.writing import Writer
+from bartizan_connector.store.profiles import Profile, profile_of
 
 
 class MilvusBackend:
     """One address; it is connected to when it is first needed. Safe to share between threads.
 
+    `index`: the profile of every dense leg that `indexes` does not name. `build_timeout`: seconds without any more rows
+    covered, after which an index is replaced by one that every server builds; `least_recall`: below it, too.
     `silence`: seconds after which a writer that writes nothing may be succeeded."""
 
     def __init__(
@@ -27,14 +32,19 @@ class MilvusBackend:
         token: str | None = None,
         timeout: float = 30.0,
         consistency: Consistency = "Bounded",
-        index: IndexChoice = "auto",
+        index: str | Profile = "auto",
+        indexes: Mapping[str, Profile] = MappingProxyType({}),
+        build_timeout: float = BUILD_TIMEOUT,
+        least_recall: float = GOAL,
         silence: float = SILENCE,
     ) -> None:
         if not isinstance(uri, str) or not uri:
             raise WrongUse(f"uri must be an address or a path, as a text, but {uri!r:.80} ({type(uri).__name__}) came")
         self._connection = Connection(uri, token, timeout)
         self._consistency = consistency
-        self._index = index
+        self._choices = Choices(
+            default=profile_of(index), legs=dict(indexes), build_timeout=build_timeout, goal=least_recall
+        )
         self._silence = silence
         self._lock = RLock()
         self._calls = 0
@@ -44,7 +54,7 @@ class MilvusBackend:
 
     def open(self, collection: Collection, *, create: bool = True, name: str = "") -> MilvusStore:
         with self._connected(create=create):
-            prepared = Preparation(self._connection, self._index).open(collection, name, create=create)
+            prepared = Preparation(self._connection, self._choices).open(collection, name, create=create)
             with self._lock:
                 writer = self._writers.setdefault(
                     prepared.found, Writer(self._connection, prepared, collection.name, self._silence)

@@ -25,6 +25,7 @@ class Connection:
         self._uri = uri
         self._token = token
         self._client: MilvusClient | None = None
+        self._version = ""
 
     @property
     def is_open(self) -> bool:
@@ -35,6 +36,21 @@ class Connection:
         if self._client is None:
             raise WrongUse(f"the back-end at {self.place} was closed; open it again")
         return self._client
+
+    @property
+    def version(self) -> str:
+        """What the server says that it is; asked once."""
+        if not self._version:
+            with calling(self.place):
+                self._version = str(self.client.get_server_version(timeout=self.timeout))
+        return self._version
+
+    def is_older_than(self, version: tuple[int, int]) -> bool:
+        """Whether a server says so of itself; a Milvus Lite file never is."""
+        if self.file is not None:
+            return False
+        numbers = self.version.lstrip("v").split("-")[0].split(".")[:2]
+        return all(number.isdigit() for number in numbers) and tuple(map(int, numbers)) < version
 
     @property
     def is_absent(self) -> bool:

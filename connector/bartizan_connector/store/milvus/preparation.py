@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from bartizan_connector.base.errors import BartizanError, Retry, Stop, WrongUse
 from bartizan_connector.store.checks import check_stored
 from bartizan_connector.store.collection import Collection, new_physical_name
+from bartizan_connector.store.milvus.choices import Choices
 from bartizan_connector.store.milvus.connection import Connection
 from bartizan_connector.store.milvus.expression import check_names
 from bartizan_connector.store.milvus.failures import calling
 from bartizan_connector.store.milvus.indexes import Indexes
 from bartizan_connector.store.milvus.ledger import Ledger, ledger_name
 from bartizan_connector.store.milvus.names import Found, Names
-from bartizan_connector.store.milvus.schema import IndexChoice, properties_of, schema_of
+from bartizan_connector.store.milvus.schema import properties_of, schema_of
 
 _OLDEST_SPARSE_SERVER = (2, 4)
 _TURNS = 5
@@ -32,15 +33,18 @@ class Preparation:
     a physical name of its own, and its name, in one step, once it is whole. Who is killed before leaves a collection
     without a name, which nobody opens and `collections` shows."""
 
-    def __init__(self, connection: Connection, index: IndexChoice) -> None:
+    def __init__(self, connection: Connection, choices: Choices) -> None:
         self._connection = connection
-        self._index = index
+        self._choices = choices
         self._names = Names(connection)
 
     def open(self, collection: Collection, name: str, *, create: bool) -> Prepared:
         """Check the stored contract, or make the collection, which gets that name or, without, its contract's; and make
         sure that it can be searched."""
         check_names(collection)
+        orders = Indexes(self._connection, "", collection, self._choices)
+        for leg in collection.legs:
+            orders.require_harmless(leg, orders.wanted(leg))
         name = name or collection.name
         for _ in range(_TURNS):
             found = self._names.find(name)
@@ -67,7 +71,7 @@ class Preparation:
                 "backup, or ingest the documents again under a new collection name"
             )
         ledger = Ledger.described(self._connection, found.physical, description)
-        indexes = Indexes(self._connection, found.physical, found.contract, self._index)
+        indexes = Indexes(self._connection, found.physical, found.contract, self._choices)
         indexes.complete()
         return Prepared(found, ledger, indexes)
 
@@ -82,7 +86,7 @@ class Preparation:
                 client.create_collection(
                     physical, schema=schema_of(collection), properties=properties_of(collection), timeout=timeout
                 )
-            Indexes(self._connection, physical, collection, self._index).complete()
+            Indexes(self._connection, physical, collection, self._choices).complete()
         except BaseException:
             self._take_away(physical)
             raise
@@ -112,11 +116,8 @@ class Preparation:
     def _refuse_sparse_on_old_servers(self, collection: Collection) -> None:
         if self._connection.file is not None or all(leg.kind == "dense" for leg in collection.legs):
             return
-        with calling(self._connection.place):
-            version = str(self._connection.client.get_server_version(timeout=self._connection.timeout))
-        numbers = version.lstrip("v").split("-")[0].split(".")[:2]
-        if all(number.isdigit() for number in numbers) and tuple(map(int, numbers)) < _OLDEST_SPARSE_SERVER:
+        if self._connection.is_older_than(_OLDEST_SPARSE_SERVER):
             raise Stop(
-                f"the Milvus server at {self._connection.place} is {version}, sparse vectors need "
+                f"the Milvus server at {self._connection.place} is {self._connection.version}, sparse vectors need "
                 "2.4 or newer; upgrade it, or use a Milvus Lite file"
             )

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from bartizan_connector.base.errors import Retry, Stop
+from bartizan_connector.base.errors import Retry, Stop, WrongUse
 from bartizan_connector.store.checks import MAX_RESULTS
 from bartizan_connector.store.collection import Collection, Hit, Leg
 from bartizan_connector.store.milvus.connection import Connection
@@ -13,7 +13,7 @@ from bartizan_connector.store.milvus.failures import calling, is_oversize
 from bartizan_connector.store.milvus.ledger import in_portions
 from bartizan_connector.store.milvus.preparation import Prepared
 from bartizan_connector.store.milvus.reading import Reader
-from bartizan_connector.store.milvus.schema import primary_key, search_parameters
+from bartizan_connector.store.milvus.schema import primary_key
 
 _ROWS_AT_ONCE = 20_000
 """Rows of one answer, which carry their texts."""
@@ -26,21 +26,29 @@ class Search:
         self._connection = connection
         self._physical = prepared.found.physical
         self._collection: Collection = prepared.found.contract
+        self._indexes = prepared.indexes
         self._reader = Reader(connection, prepared)
         self._leg = leg
         self._consistency = consistency
         self._filter = filter
+        self._most = MAX_RESULTS
 
     def run(self, queries: Sequence[Any], k: int, deadline: float) -> list[list[Hit]]:
         """The k best for each query, ties in order of (id, chunk)."""
-        return self._best(queries, k, min(k + 1, MAX_RESULTS), deadline)
+        self._most = min(MAX_RESULTS, self._indexes.most_results(self._leg))
+        if k > self._most:
+            kind = self._indexes.standing(self._leg.name).name
+            raise WrongUse(
+                f"k = {k} is out of range; the {kind} index of the {self._leg.name} leg gives at most {self._most} rows"
+            )
+        return self._best(queries, k, min(k + 1, self._most), deadline)
 
     def _best(self, queries: Sequence[Any], k: int, limit: int, deadline: float) -> list[list[Hit]]:
         """Asks for `limit` > k rows; a query whose k-th score reaches to the end of them is asked again, for more."""
         found = self._ask(queries, limit, deadline)
         cut = [i for i, hits in enumerate(found) if len(hits) == limit > k and hits[k - 1].score == hits[-1].score]
-        if cut and limit < MAX_RESULTS:
-            longer = self._best([queries[i] for i in cut], k, min(4 * limit, MAX_RESULTS), deadline)
+        if cut and limit < self._most:
+            longer = self._best([queries[i] for i in cut], k, min(4 * limit, self._most), deadline)
             for i, hits in zip(cut, longer, strict=True):
                 found[i] = hits
         return [hits[:k] for hits in found]
@@ -80,7 +88,7 @@ class Search:
                 limit=limit,
                 filter=self._filter,
                 output_fields=["id", "chunk", *fields],
-                search_params=search_parameters(self._leg, limit),
+                search_params=self._indexes.search_parameters(self._leg, limit),
                 consistency_level=self._consistency,
                 timeout=left,
             )

@@ -9,14 +9,16 @@ from bartizan_connector.base.errors import Stop
 from bartizan_connector.space.vectors import SparseVector, Vector
 from bartizan_connector.store.collection import Document, Head, Leg, Row, Scalar, is_of_type
 from bartizan_connector.store.milvus.connection import Connection
-from bartizan_connector.store.milvus.expression import ALWAYS, one_of
+from bartizan_connector.store.milvus.expression import ALWAYS, one_of, quoted
 from bartizan_connector.store.milvus.failures import calling, is_oversize
-from bartizan_connector.store.milvus.ledger import Entry, in_portions
+from bartizan_connector.store.milvus.ledger import IN_ORDER, Entry, in_portions
 from bartizan_connector.store.milvus.preparation import Prepared
 from bartizan_connector.store.milvus.schema import primary_key
 
 _ROWS_AT_ONCE = 500
 _IDS_AT_ONCE = 500
+_KEYS_AT_ONCE = 10_000
+_BYTES_AT_ONCE = 8 << 20
 
 
 class Reader:
@@ -27,6 +29,7 @@ class Reader:
         self._physical = prepared.found.physical
         self._collection = prepared.found.contract
         self._ledger = prepared.ledger
+        self._indexes = prepared.indexes
 
     def get(self, ids: Sequence[str], vectors: bool) -> dict[str, Document]:
         """The documents of these ids; ids without rows are left out."""
@@ -46,6 +49,33 @@ class Reader:
     def count_all(self) -> int:
         """How many rows there are."""
         return self.count("")
+
+    def vectors(self, leg: Leg) -> Iterator[tuple[list[tuple[str, int]], list[Vector]]]:
+        """(id, chunk) and vector of every row, by rising key, a page at a time."""
+        size = max(1, min(_ROWS_AT_ONCE, _BYTES_AT_ONCE // (4 * leg.dim))) if leg.kind == "dense" else _ROWS_AT_ONCE
+        for page in self._pages(["pk", "id", "chunk", leg.name], size):
+            yield [(row["id"], row["chunk"]) for row in page], [vector_of(leg, row[leg.name]) for row in page]
+
+    def sample(self, leg: Leg, count: int, dice: np.random.Generator) -> list[Vector]:
+        """The vectors of so many rows, drawn out of all keys."""
+        kept: list[str] = []
+        seen = 0
+        for page in self._pages(["pk"], _KEYS_AT_ONCE):
+            for row in page:
+                seen += 1
+                if len(kept) < count:
+                    kept.append(row["pk"])
+                elif (at := int(dice.integers(0, seen))) < count:
+                    kept[at] = row["pk"]
+        found = {row["pk"]: row[leg.name] for row in self.rows(kept, ["pk", leg.name])}
+        return [vector_of(leg, found[key]) for key in kept if key in found]
+
+    def _pages(self, fields: Sequence[str], size: int) -> Iterator[Sequence[Mapping[str, Any]]]:
+        self.query(ALWAYS, ["pk"], limit=1)  # waits for all that was written until now
+        last = ""
+        while page := self.query(f"pk > {quoted(last)}" if last else ALWAYS, fields, limit=size, **IN_ORDER):
+            yield page
+            last = page[-1]["pk"]
 
     def fields_of(self, keys: Sequence[str], fields: Sequence[str], timeout: float) -> dict[str, Mapping[str, Any]]:
         """Primary key → those fields, for the keys that are there."""
@@ -90,11 +120,12 @@ class Reader:
         self, expression: str, fields: Iterable[str], *, timeout: float | None = None, **options: Any
     ) -> Sequence[Mapping[str, Any]]:
         """These fields of the rows that the expression holds for."""
+        self._indexes.require_readable(fields := list(fields))
         with calling(self._connection.place):
             found: Sequence[Mapping[str, Any]] = self._connection.client.query(
                 self._physical,
                 filter=expression,
-                output_fields=list(fields),
+                output_fields=fields,
                 consistency_level="Strong",
                 timeout=timeout or self._connection.timeout,
                 **options,

@@ -1,7 +1,7 @@
-"""Collection → Milvus: fields, indexes, and the contract that is kept with the collection and read back."""
+"""Collection → Milvus: fields, and the contract that is kept with the collection and read back."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import ValidationError
 from pymilvus import CollectionSchema, DataType, MilvusClient
@@ -18,8 +18,6 @@ from bartizan_connector.store.collection import (
     Row,
 )
 
-IndexChoice = Literal["auto", "flat", "hnsw"]
-
 CONTRACT_PROPERTY = "bartizan.collection"
 """A property: Milvus Lite drops descriptions, both keep properties."""
 _TYPES: Mapping[FieldType, DataType] = {
@@ -28,9 +26,6 @@ _TYPES: Mapping[FieldType, DataType] = {
     "float": DataType.DOUBLE,
     "bool": DataType.BOOL,
 }
-_HNSW = {"M": 16, "efConstruction": 200}
-_LEAST_EF = 128
-"""Recall@10 at 100,000 rows was .997 with 64; twice as much costs little beside the call itself."""
 
 
 def schema_of(collection: Collection) -> CollectionSchema:
@@ -48,24 +43,6 @@ def schema_of(collection: Collection) -> CollectionSchema:
         else:
             schema.add_field(leg.name, DataType.FLOAT_VECTOR, dim=leg.dim)
     return schema
-
-
-def index_of(leg: Leg, choice: IndexChoice, *, in_file: bool) -> Any:
-    """The index of one leg. The metric is always the inner product: towers normalise where they mean the cosine.
-
-    `auto` is a graph on a server and none in a Milvus Lite file: there a graph under a filter misses rows, and its
-    building stalls writes and the close, while a call's cost in Python hides what it saves up to about 20,000 rows."""
-    if leg.kind == "sparse":
-        return MilvusClient.prepare_index_params(leg.name, index_type="SPARSE_INVERTED_INDEX", metric_type="IP")
-    if choice == "flat" or (choice == "auto" and in_file):
-        return MilvusClient.prepare_index_params(leg.name, index_type="FLAT", metric_type="IP")
-    return MilvusClient.prepare_index_params(leg.name, index_type="HNSW", metric_type="IP", params=_HNSW)
-
-
-def search_parameters(leg: Leg, limit: int) -> dict[str, Any]:
-    """What a search sends. `ef` is for the graph; an index without one does not look at it."""
-    params = {"ef": max(_LEAST_EF, 2 * limit)} if leg.kind == "dense" else {}
-    return {"metric_type": "IP", "params": params}
 
 
 def properties_of(collection: Collection) -> dict[str, str]:

@@ -5,13 +5,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
+import numpy as np
+
 from bartizan_connector.base.errors import Stop, WrongUse
-from bartizan_connector.space.vectors import SparseVector, Vectors
+from bartizan_connector.space.vectors import SparseVector, Vector, Vectors
 from bartizan_connector.store import filters
-from bartizan_connector.store.checks import checked_query, replaced
-from bartizan_connector.store.collection import Collection, Document, Head, Hit, Row
+from bartizan_connector.store.backend import IndexFacts
+from bartizan_connector.store.checks import checked_leg, checked_query, replaced
+from bartizan_connector.store.collection import Collection, Document, Head, Hit, Leg, Row
 from bartizan_connector.store.filters import Filter
+from bartizan_connector.store.kinds import AUTO
 from bartizan_connector.store.milvus.audit import MilvusAudit
+from bartizan_connector.store.milvus.building import Building
+from bartizan_connector.store.milvus.choices import Outcome, require_possible
 from bartizan_connector.store.milvus.connection import Connection
 from bartizan_connector.store.milvus.expression import render
 from bartizan_connector.store.milvus.failures import is_missing
@@ -20,8 +26,13 @@ from bartizan_connector.store.milvus.preparation import Prepared
 from bartizan_connector.store.milvus.ranking import Search
 from bartizan_connector.store.milvus.reading import Reader
 from bartizan_connector.store.milvus.writing import Writer
+from bartizan_connector.store.profiles import Profile
+from bartizan_connector.store.recall import Exam, K
 
 Consistency = Literal["Strong", "Session", "Bounded", "Eventually"]
+
+_EXAM = 10
+"""So many times a call's deadline, for the many searches of a probe."""
 
 
 class MilvusStore:
@@ -114,10 +125,30 @@ class MilvusStore:
 
     def reindex(self) -> None:
         """Searches through this back-end wait until it is done; those of others are told to come again."""
-        with self._writing():
-            self._writer.flush()
-            self._indexes.rebuild()
-            self.remarks = self._indexes.remarks()
+        self._built({leg.name: self._indexes.wanted(leg) for leg in self.collection.legs})
+
+    def indexes(self) -> Sequence[IndexFacts]:
+        with self._pinned():
+            return [self._facts(leg) for leg in self.collection.legs]
+
+    def build(
+        self, leg: str, profile: Profile | None = None, *, on_rows: Callable[[int, int], None] | None = None
+    ) -> IndexFacts:
+        chosen = checked_leg(self.collection, leg)
+        if profile is not None:
+            require_possible(profile, chosen, in_file=self._connection.file is not None)
+        wanted = self._indexes.wanted(chosen) if profile is None or profile.kind == AUTO else profile
+        self._indexes.require_harmless(chosen, wanted)
+        self._built({leg: wanted}, on_rows)
+        return self._facts(chosen)
+
+    def vectors(self, leg: str) -> Iterator[tuple[list[tuple[str, int]], Sequence[Vector]]]:
+        with self._pinned():
+            yield from self.reader.vectors(checked_leg(self.collection, leg))
+
+    def sample(self, leg: str, count: int, dice: np.random.Generator) -> Sequence[Vector]:
+        with self._pinned():
+            return self.reader.sample(checked_leg(self.collection, leg), count, dice)
 
     def audit(self) -> MilvusAudit:
         """Everything that stands there, for verification."""
@@ -131,6 +162,45 @@ class MilvusStore:
             self._writer.leave()
         finally:
             self._left(self)
+
+    def _built(self, orders: Mapping[str, Profile], on_rows: Callable[[int, int], None] | None = None) -> None:
+        """Searches wait while the indexes are taken away, and are answered while they are built; writes wait for the
+        first only."""
+        building = Building(self._indexes, lambda leg: Exam.of(self, leg.name), self._now_searched)
+        with self._indexes.building:
+            with self._writing():
+                self._writer.flush()
+                building.begin(orders)
+            for leg, profile in orders.items():
+                with self._pinned():
+                    building.finish(self.collection.leg(leg), profile, on_rows)
+            self.remarks = self._indexes.remarks()
+
+    def _now_searched(self, leg: Leg, vectors: Vectors, k: int) -> list[list[Hit]]:
+        """All that was written before counts, whatever searches are asked to see."""
+        search = Search(self._connection, self._prepared, leg, "Strong", "")
+        queries = {i: query for i, vector in enumerate(vectors) if (query := _query(vector.value)) is not None}
+        deadline = time.monotonic() + _EXAM * self._connection.timeout
+        found = self._indexes.searched(lambda: search.run(list(queries.values()), k, deadline), deadline)
+        hits = dict(zip(queries, found, strict=True))
+        return [hits.get(i, []) for i in range(len(vectors))]
+
+    def _facts(self, leg: Leg) -> IndexFacts:
+        standing = self._indexes.standing(leg.name)
+        outcome = standing.outcome if standing.is_of_outcome else Outcome()
+        rows = self.reader.count("")
+        covered, _, _ = standing.counts
+        return IndexFacts(
+            leg=leg.name,
+            kind=standing.name.lower() or "none",
+            state=standing.state,
+            rows=rows,
+            indexed=rows if self._connection.file else min(rows, covered),
+            build=standing.build,
+            search=standing.search(self._indexes.wanted(leg), K),
+            recall=outcome.recall,
+            note=outcome.note,
+        )
 
     def _rendered(self, filter: Filter | None) -> str:
         if filter is None:
