@@ -113,21 +113,21 @@ def search_parameters(
     lists = built.get("nlist")
     lists = int(lists) if isinstance(lists, int | str) and str(lists).isdigit() else _FEWEST_LISTS
     if kind.breadth == "ef":
-        found["ef"] = _within(kind, "ef", max(k, factor * int(given.get("ef", max(_LEAST_EF, 2 * k)))))
+        found["ef"] = _within(kind, "ef", factor * max(k, int(given.get("ef", max(_LEAST_EF, 2 * k)))))
     elif kind.breadth == "search_list":
-        found["search_list"] = _within(kind, "search_list", max(k, factor * int(given.get("search_list", 100))))
+        found["search_list"] = _within(kind, "search_list", factor * max(k, int(given.get("search_list", 100))))
     elif kind.breadth == "itopk_size":
-        least = factor * int(given.get("itopk_size", max(128, 2 * k)))
-        found["itopk_size"] = -(-max(k, least) // 32) * 32
+        least = factor * max(k, int(given.get("itopk_size", max(128, 2 * k))))
+        found["itopk_size"] = -(-least // 32) * 32
         found.setdefault("search_width", 4)
         if "ef" in given or built.get("adapt_for_cpu") in (True, "true", "True"):
-            found["ef"] = max(k, factor * int(given.get("ef", max(_LEAST_EF, 2 * k))))
+            found["ef"] = factor * max(k, int(given.get("ef", max(_LEAST_EF, 2 * k))))
     elif kind.breadth == "nprobe":
         needed = -(-_PER_LIST * k * lists // rows) if rows else 1
-        probes = max(needed, factor * int(given.get("nprobe", max(8, lists // 8))))
+        probes = factor * max(needed, int(given.get("nprobe", max(8, lists // 8))))
         found["nprobe"] = min(probes, lists)
         if kind.name == "SCANN":
-            found["reorder_k"] = max(k, factor * int(given.get("reorder_k", max(_LEAST_EF, 4 * k))))
+            found["reorder_k"] = factor * max(k, int(given.get("reorder_k", max(_LEAST_EF, 4 * k))))
     return found
 
 
