@@ -283,7 +283,20 @@ def test_only_the_one_that_is_not_in_use_is_dropped(tmp_path: Path) -> None:
         head = store.heads(["d1"])["d1"]
         store.delete([type(head)(id="d1", version=head.version + 1)])
         store.close()
-    with Towers.opened(both.new, settle=0.3) as towers, pytest.raises(Stop, match="holds 1 changes"):
-        towers.reembedding.drop()
+    for config in (both.new, both.old):
+        with Towers.opened(config, settle=0.3) as towers, pytest.raises(Stop, match="holds 1 changes"):
+            towers.reembedding.drop()
     with Towers.opened(both.new, settle=0.3) as towers:
         assert towers.reembedding.drop(force=True) == serving
+
+
+def test_what_a_late_worker_writes_after_a_rollback_is_not_dropped(tmp_path: Path) -> None:
+    both = filled(tmp_path, 6)
+    run(both)
+    swap(both)
+    with Documents(both.new) as worker:
+        assert worker.count() == 5
+        roll_back(both)
+        worker.put([{"_id": "late", "text": "late"}])
+    with Towers.opened(both.new, settle=0.3) as towers, pytest.raises(Stop, match=r"holds 1 changes .*\(late\)"):
+        towers.reembedding.drop()
