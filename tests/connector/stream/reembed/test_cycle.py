@@ -4,8 +4,10 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -181,6 +183,30 @@ async def test_a_retriever_that_follows_is_awaited_too(tmp_path: Path) -> None:
         assert (await retriever.asearch("oak")).space_id == both.spaces["new"]
         with pytest.raises(WrongUse, match="empty"):
             await retriever.asearch("")
+    with pytest.raises(WrongUse, match="closed"):
+        retriever.search("oak")
+
+
+def test_a_query_that_is_under_way_ends_though_its_retriever_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = filled(tmp_path, backend=BackendSettings(uri=str(tmp_path / "index.bartizan")))
+    retriever = FollowingRetriever.open([both.old])
+    begun, go_on = threading.Event(), threading.Event()
+    encode = both.old_tower.encode
+
+    def slow(*words: Any, **options: Any) -> Any:
+        begun.set()
+        assert go_on.wait(20)
+        return encode(*words, **options)
+
+    monkeypatch.setattr(both.old_tower, "encode", slow)
+    with ThreadPoolExecutor(1) as reader:
+        answer = reader.submit(retriever.search, "oak")
+        assert begun.wait(20)
+        retriever.close()
+        go_on.set()
+        assert len(answer.result().results) == 10
     with pytest.raises(WrongUse, match="closed"):
         retriever.search("oak")
 
