@@ -153,11 +153,13 @@ def _told(letter: "Letter") -> dict[str, Any]:
 def _replayed(config: Config, box: "Letterbox", chosen: "Chosen") -> "Report":
     from bartizan_connector.config.towers import collection_of, open_encoders
     from bartizan_connector.search.configured import open_words
+    from bartizan_connector.stream.chunks import Cutter
     from bartizan_connector.stream.replay import replay
     from bartizan_connector.stream.towers import check_towers
 
     with ExitStack() as opened:
         collection = collection_of(config)
+        cutter = Cutter.of(config)
         encoders = open_encoders(config, "document")
         for encoder in encoders.values():
             opened.enter_context(closing(encoder))
@@ -168,15 +170,18 @@ def _replayed(config: Config, box: "Letterbox", chosen: "Chosen") -> "Report":
         if words is not None:
             opened.enter_context(closing(words))
         with progress(f"giving letters to {collection.name} again") as tick:
-            return replay(box, chosen, store, encoders, words=words, on_batch=lambda share: tick(share.read))
+            return replay(
+                box, chosen, store, encoders, words=words, cutter=cutter, on_batch=lambda share: tick(share.read)
+            )
 
 
 def _foreseen(config: Config, box: "Letterbox", chosen: "Chosen") -> "Report":
     from bartizan_connector.config.towers import collection_of
+    from bartizan_connector.stream.chunks import Cutter
     from bartizan_connector.stream.replay import foreseen
 
     with (
         closing(config.backend.open()) as backend,
         closing(backend.open(collection_of(config), create=False)) as store,
     ):
-        return foreseen(box, chosen, store)
+        return foreseen(box, chosen, store, cut=Cutter.of(config).cut)

@@ -62,6 +62,8 @@ class FollowingRetriever:
         self._moving = Lock()
         self._closed = False
         self._looked = 0.0
+        self._unclosed = 0
+        """Retrievers that were opened and are not closed yet."""
         self._backend: Backend = first.backend.open()
         try:
             self._current = self._opened()
@@ -131,8 +133,8 @@ class FollowingRetriever:
         with self._lock:
             was, self._closed = self._closed, True
         if not was:
-            self._leave(self._current)
-            self._backend.close()
+            with self._moving:  # what is just being opened is closed as well
+                self._leave(self._current)
 
     def __enter__(self) -> Self:
         return self
@@ -167,7 +169,7 @@ class FollowingRetriever:
 
     def _follow(self) -> None:
         """Open what stands under the name now, if it is another; called by one at a time."""
-        if self._backend.aliases().get(self._name, self._name) == self._current.physical:
+        if self._closed or self._backend.aliases().get(self._name, self._name) == self._current.physical:
             return
         fresh = self._opened()
         with self._lock:
@@ -188,6 +190,8 @@ class FollowingRetriever:
             retriever = _over(config, contract, store)
             with suppress(BartizanError):  # a server that is slow to load must not keep the move waiting for ever
                 retriever.search(_PROBE, 1)
+            with self._lock:
+                self._unclosed += 1
             return _Current(physical, retriever)
         raise reasons[0]
 
@@ -206,7 +210,7 @@ class FollowingRetriever:
                 current.users -= 1
                 last = current.left and not current.users
             if last:
-                current.retriever.close()
+                self._let_go(current)
 
     def _leave(self, current: _Current) -> None:
         """Close it when its last query has ended."""
@@ -214,7 +218,16 @@ class FollowingRetriever:
             current.left = True
             idle = not current.users
         if idle:
-            current.retriever.close()
+            self._let_go(current)
+
+    def _let_go(self, current: _Current) -> None:
+        """Nobody uses it any more; with the last one the back-end goes too."""
+        current.retriever.close()
+        with self._lock:
+            self._unclosed -= 1
+            last = self._closed and not self._unclosed
+        if last:
+            self._backend.close()
 
 
 def _over(config: Config, contract: Contract, store: Store) -> Retriever:

@@ -13,7 +13,8 @@ their order. Whether a change is newer than the head of its id:
 6. A change that was set aside and comes after its turn (a dead letter) is newer by 1, 2 and 4 only: that it arrives
    now says nothing.
 
-A change that is newer by 2, 3 or 5 gets at least the version after the head's, so the versions of an id always grow.
+What comes again just as it is stored, but is cut otherwise by now, is written anew at the place that it has. A change
+that is newer by 2, 3 or 5 gets at least the version after the head's, so the versions of an id always grow.
 
 Guaranteed: what was stored is never replaced by a replay of its own sequence, nor by what is older by its stamps; and a
 clock that jumps back, or was ahead for a while, loses no change of one sequence, and none that arrives after the jump.
@@ -27,7 +28,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from bartizan_connector.store.collection import Head
-from bartizan_connector.stream.records import Change, Put, Remove
+from bartizan_connector.stream.records import Change, Put, Remove, digest_in
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,17 +79,18 @@ def plan(changes: Sequence[Change], heads: Mapping[str, Head], *, now: int) -> P
 
 def version_after(change: Change, head: Head | None, now: int) -> int | None:
     """The version that the change gets, or None where it is not newer than the head. A change at the very place of the
-    head passes only to repair an id whose write never ended."""
+    head passes only to repair an id whose write never ended, and to cut its text otherwise."""
     if head is None:
         return change.version
+    again = is_torn(head) or _is_cut_otherwise(change, head)
     following = max(change.version, head.version + 1)
     if change.origin and change.origin == head.origin:
         if change.offset == head.offset:
-            return head.version if is_torn(head) else None
+            return head.version if again else None
         return following if change.offset > head.offset else None
     if change.origin and not change.late and sequence(change.origin) == sequence(head.origin):
         return following
-    if change.version > head.version or (change.version == head.version and is_torn(head)):
+    if change.version > head.version or (change.version == head.version and again):
         return change.version
     return following if change.origin and head.origin and head.version > now and not change.late else None
 
@@ -104,6 +106,15 @@ def is_replay(change: Change, head: Head) -> bool:
 def has_content(put: Put, head: Head) -> bool:
     """Whether the document is stored as it is."""
     return not head.deleted and head.hash == put.hash
+
+
+def _is_cut_otherwise(change: Change, head: Head) -> bool:
+    """Whether the document is stored as it is but for how its text is cut into chunks."""
+    return (
+        isinstance(change, Put)
+        and not (head.deleted or has_content(change, head))
+        and (digest_in(change.hash) == digest_in(head.hash))
+    )
 
 
 def is_torn(head: Head) -> bool:

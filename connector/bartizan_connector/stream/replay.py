@@ -9,9 +9,10 @@ from bartizan_connector.encode.encoder import Encoder
 from bartizan_connector.store.backend import Store
 from bartizan_connector.store.collection import Head
 from bartizan_connector.stream.again import SIZE
+from bartizan_connector.stream.chunks import Cutter
 from bartizan_connector.stream.fence import plan
 from bartizan_connector.stream.letters import Chosen, Letterbox
-from bartizan_connector.stream.records import Change, decode
+from bartizan_connector.stream.records import Change, Cut, decode
 from bartizan_connector.stream.report import Report
 from bartizan_connector.stream.versions import latest
 from bartizan_connector.stream.words import Words
@@ -25,25 +26,26 @@ def replay(
     encoders: Mapping[str, Encoder],
     *,
     words: Words | None = None,
+    cutter: Cutter | None = None,
     on_batch: Callable[[Report], None] | None = None,
 ) -> Report:
     """Give the chosen letters again, through the steps that every message goes through. `dead` were refused again."""
     source = box.again(chosen)
     try:
-        return fill(store, source, encoders, words=words, on_batch=on_batch)
+        return fill(store, source, encoders, words=words, cutter=cutter, on_batch=on_batch)
     finally:
         source.close()
         box.flush()
 
 
-def foreseen(box: Letterbox, chosen: Chosen, store: Store) -> Report:
+def foreseen(box: Letterbox, chosen: Chosen, store: Store, *, cut: Cut | None = None) -> Report:
     """What a replay would come to now, as far as it is decided without a tower; nothing is written."""
     letters, known, total = filter(chosen, box.letters()), dict[str, Head](), Report()
     while some := list(islice(letters, SIZE)):
         changes: list[Change] = []
         for letter in some:
             try:
-                changes.append(decode(letter.message, store.collection))
+                changes.append(decode(letter.message, store.collection, cut))
             except Reject:
                 continue
         ids = list(dict.fromkeys(change.id for change in changes))

@@ -1,6 +1,7 @@
 """The pipeline with long documents: what is written, what is set aside, and what the words hold."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,26 @@ def test_without_settings_a_long_document_is_one_row_and_is_counted_as_truncated
     tower = HashEncoder(dim=8, max_tokens=8)
     report, _ = work(backend, {"a": LONG}, tower=tower)
     assert (report.written, report.truncated, backend.open(collection_for(tower.spec)).count()) == (1, 1, 1)
+
+
+@pytest.mark.parametrize("origin", ["", "list:a"])
+def test_other_settings_cut_what_comes_again_anew_though_it_is_no_newer(origin: str) -> None:
+    backend = MemoryBackend()
+
+    def ingested(version: int, text: str, cutter: Cutter | None) -> tuple[Report, int]:
+        source = ListSource([replace(message("a", text, version), origin=origin, offset=version)])
+        report = run(source, {"dense": TOWER}, backend, COLLECTION, cutter=cutter)
+        return report, backend.open(COLLECTION).count()
+
+    whole, short = None, cutter()
+    for given, rows in ((whole, 1), (short, 3), (whole, 1), (short, 3)):
+        report, count = ingested(2, LONG, given)
+        assert (report.written, report.stale, count) == (1, 0, rows)
+        assert backend.open(COLLECTION).heads(["a"])["a"].version == 2
+    report, count = ingested(2, LONG, short)
+    assert (report.unchanged, count) == (1, 3)
+    report, count = ingested(1, LONG, whole)
+    assert (report.stale, count) == (1, 3)
 
 
 @pytest.mark.parametrize(("title", "truncated"), [("two words", 0), ("a title of five words", 1), ("w " * 9, 1)])

@@ -260,18 +260,19 @@ class Reembedding:
         )
 
     def drop(self, *, force: bool = False) -> str:
-        """Remove the collection that does not stand under the name, and say which; never the one that does. A former
-        one that holds what the new one lacks stays, unless forced."""
+        """Remove the collection that does not stand under the name, and say which; never the one that does. One that
+        holds what the one in use lacks stays, unless forced: somebody still writes there."""
         place = self.look()
         if place.other is None:
             raise WrongUse(f"there is nothing to drop: '{self._wanted.name}' stands for {place.serving}, the only one")
-        if place.state == "swapped" and not force:
-            difference = self.difference(settle=self._settle)
-            if difference is not None and difference.lag:
+        if not force:
+            with self._open(place.other) as other, self._open(place.serving) as serving:
+                difference = compare(other, serving, settle=self._settle)
+            if difference.lag:
                 raise Stop(
-                    f"nothing was dropped: the former collection holds {difference.lag:,} changes that the new one "
-                    f"lacks ({', '.join(difference.examples)}). bartizan reembed run brings them over; --force drops "
-                    "it as it is"
+                    f"nothing was dropped: {place.other} holds {difference.lag:,} changes that the collection in use "
+                    f"lacks ({', '.join(difference.examples)}). After a swap, bartizan reembed run with the "
+                    "configuration of the towers in use brings them over; --force drops it as it is"
                 )
         if names.look(self._backend, self._wanted).serving == place.other:
             raise Stop(f"'{self._wanted.name}' stands for {place.other} by now; nothing was dropped")

@@ -75,7 +75,7 @@ class Metrics(Watch):
         self._read().inc(share.read)
         for outcome in OUTCOMES:
             self._outcomes(outcome).inc(getattr(share, outcome))
-        self._encoded().inc(len(flight.encoded))
+        self._encoded().inc(sum(len(each.chunks) for each in flight.encoded.values()))
         self._tokens().inc(sum(each.tokens for each in flight.encoded.values()))
         self._cut().inc(sum(each.cut for each in flight.encoded.values()))
         for stage, seconds in share.stages.items():

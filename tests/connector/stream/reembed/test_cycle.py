@@ -4,8 +4,10 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -185,6 +187,30 @@ async def test_a_retriever_that_follows_is_awaited_too(tmp_path: Path) -> None:
         retriever.search("oak")
 
 
+def test_a_query_that_is_under_way_ends_though_its_retriever_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = filled(tmp_path, backend=BackendSettings(uri=str(tmp_path / "index.bartizan")))
+    retriever = FollowingRetriever.open([both.old])
+    begun, go_on = threading.Event(), threading.Event()
+    encode = both.old_tower.encode
+
+    def slow(*words: Any, **options: Any) -> Any:
+        begun.set()
+        assert go_on.wait(20)
+        return encode(*words, **options)
+
+    monkeypatch.setattr(both.old_tower, "encode", slow)
+    with ThreadPoolExecutor(1) as reader:
+        answer = reader.submit(retriever.search, "oak")
+        assert begun.wait(20)
+        retriever.close()
+        go_on.set()
+        assert len(answer.result().results) == 10
+    with pytest.raises(WrongUse, match="closed"):
+        retriever.search("oak")
+
+
 def test_the_former_one_is_kept_up_by_the_same_command_with_the_roles_changed(tmp_path: Path) -> None:
     both = filled(tmp_path, 12)
     run(both)
@@ -283,7 +309,20 @@ def test_only_the_one_that_is_not_in_use_is_dropped(tmp_path: Path) -> None:
         head = store.heads(["d1"])["d1"]
         store.delete([type(head)(id="d1", version=head.version + 1)])
         store.close()
-    with Towers.opened(both.new, settle=0.3) as towers, pytest.raises(Stop, match="holds 1 changes"):
-        towers.reembedding.drop()
+    for config in (both.new, both.old):
+        with Towers.opened(config, settle=0.3) as towers, pytest.raises(Stop, match="holds 1 changes"):
+            towers.reembedding.drop()
     with Towers.opened(both.new, settle=0.3) as towers:
         assert towers.reembedding.drop(force=True) == serving
+
+
+def test_what_a_late_worker_writes_after_a_rollback_is_not_dropped(tmp_path: Path) -> None:
+    both = filled(tmp_path, 6)
+    run(both)
+    swap(both)
+    with Documents(both.new) as worker:
+        assert worker.count() == 5
+        roll_back(both)
+        worker.put([{"_id": "late", "text": "late"}])
+    with Towers.opened(both.new, settle=0.3) as towers, pytest.raises(Stop, match=r"holds 1 changes .*\(late\)"):
+        towers.reembedding.drop()

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from bartizan_connector.base.errors import Retry, WrongUse
+from bartizan_connector.config.settings import ChunkSettings
+from bartizan_connector.stream.chunks import Cutter
 from bartizan_connector.stream.pace import LEAST, Pace
 from bartizan_connector.stream.patience import ENDLESS, Patience, Waiting
 from bartizan_connector.stream.source import Message
@@ -18,6 +20,7 @@ from bartizan_connector.stream.worker.endpoint import Endpoint
 from bartizan_connector.stream.worker.health import STILL_SECONDS, Health
 from bartizan_connector.stream.worker.metrics import Metrics
 from tests.connector.stream.faults import COLLECTION, Backend, Encoder, run_dense
+from tests.connector.stream.reading import WordReading
 from tests.connector.stream.streams import ListSource, message
 
 FREE = "127.0.0.1:0"
@@ -61,6 +64,13 @@ def test_every_message_is_counted_once_by_what_became_of_it() -> None:
     assert found[f"bartizan_ingest_restarts_total{one}"] == 2
     assert found[f"bartizan_ingest_waiting{one}"] == 0
     assert any(name.startswith('bartizan_ingest_space_info{collection="docs",leg="dense",space_id="') for name in found)
+
+
+def test_every_chunk_is_a_text_that_was_encoded() -> None:
+    source = ListSource([message("a", "one two three. four five six. seven", 1), message("b", "one", 1)])
+    cutter = Cutter({"dense": WordReading(4)}, ChunkSettings())
+    found = measured(source, Encoder(), cutter=cutter)
+    assert found['bartizan_ingest_encoded_total{collection="docs"}'] == 3
 
 
 def test_freshness_is_from_a_messages_time_to_its_being_stored() -> None:
