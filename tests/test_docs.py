@@ -19,6 +19,7 @@ from bartizan_connector.config import Config
 from bartizan_connector.config.kafka import KafkaSettings
 from bartizan_connector.config.settings import JsonlSettings, SpaceSettings
 from bartizan_connector.config.template import template
+from bartizan_connector.store.profiles import Profile
 from tests.exports import export_folder, tower_folder
 from tests.test_layout import PACKAGES, ROOT
 
@@ -53,7 +54,8 @@ def default_of(model: type[BaseModel], key: str) -> str:
         return "none"
     if field.default is PydanticUndefined:
         return "required"
-    return f'`"{field.default}"`' if isinstance(field.default, str) else f"`{field.default}`"
+    is_a_word = isinstance(field.default, str | Profile)
+    return f'`"{field.default}"`' if is_a_word else f"`{field.default}`"
 
 
 def test_the_configuration_page_lists_every_key_with_its_default() -> None:
