@@ -3,6 +3,7 @@
 Run as a program it is a nursery: it imports everything once and forks a worker for each job that it reads from stdin.
 """
 
+import faulthandler
 import json
 import logging
 import os
@@ -100,8 +101,11 @@ class Worker:
         deadline = time.monotonic() + seconds
         while self.lives:
             if time.monotonic() > deadline:
+                self.signal(signal.SIGUSR1)  # where it stands
+                time.sleep(1)
                 self.signal(signal.SIGKILL)
-                raise AssertionError(f"worker {self.post.name} did not end in {seconds:g} s; see {self.post.folder}")
+                told = Path(self.post.folder, f"{self.post.name}.log").read_text()[-6000:]
+                raise AssertionError(f"worker {self.post.name} did not end in {seconds:g} s:\n{told}")
             time.sleep(0.02)
 
 
@@ -130,6 +134,7 @@ def work(post: Post) -> None:
     """Follow the topic, or catch up; begin anew, as a supervisor would, where something cannot be reached."""
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    faulthandler.register(signal.SIGUSR1, all_threads=True)
     Bombed.left = post.kill_after
     is_milvus = "://" in post.uri
     for name in _MILVUS if is_milvus else ():
