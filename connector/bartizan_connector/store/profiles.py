@@ -150,7 +150,8 @@ def _fault(profile: Profile) -> str | None:
     if profile.kind == AUTO:
         return None if profile.is_bare else f'kind = "{AUTO}" chooses for itself; name a kind to set parameters'
     if profile.kind not in KINDS:
-        return f"the kind {profile.kind!r:.80} is not known; there are {_names()}"
+        shown = f"'{profile.kind}'" if profile.kind.isidentifier() else "that came"  # never what may be an address
+        return f"the kind {shown:.80} is not known; there are {_names()}"
     kind = KINDS[profile.kind]
     for given, known, where in ((profile.build, kind.build, ""), (profile.search, kind.search, "search.")):
         for name, value in given.items():

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from pydantic import Field, PlainValidator, SecretStr, field_validator, model_validator
+from pydantic import Field, PlainSerializer, PlainValidator, SecretStr, field_validator, model_validator
 
 from bartizan_connector.base.errors import WrongUse
 from bartizan_connector.base.tables import Table
@@ -33,7 +33,13 @@ def _profile(value: object) -> Profile:
         raise ValueError(str(error)) from error
 
 
-IndexProfile = Annotated[Profile, PlainValidator(_profile)]
+def _written(profile: Profile) -> str | dict[str, object]:
+    """As it stands in a file."""
+    search = {"search": dict(profile.search)} if profile.search else {}
+    return profile.kind if profile.is_bare else {"kind": profile.kind, **profile.build, **search}
+
+
+IndexProfile = Annotated[Profile, PlainValidator(_profile), PlainSerializer(_written)]
 
 
 def _lexical(value: object) -> Path | Literal[True] | None:
