@@ -8,7 +8,7 @@ import random
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -37,6 +37,8 @@ _FILTER = "year < 10"
 """One row in ten passes."""
 Search = Callable[[Floats, bool], list[int]]
 """A query, and whether the filter is asked for → the numbers of the rows found."""
+_Task = tuple[str, bool]
+"""An engine by its name, and whether it is asked with the filter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,11 +188,32 @@ def run(sizes: Sequence[int] = SIZES) -> None:
 def _measured(size: int, aside: Path) -> tuple[dict[str, Any], Table, list[tuple[str, bool]]]:
     clusters = max(50, size // 100)
     matrix, asked = drawn(size, 1, clusters), drawn(_QUERIES, 2, clusters)
-    engines: dict[str, Engine] = {}
-    err.print(f"{size:,} rows: embedded", markup=False)
     path = aside / "embedded" / "index.bartizan"
+    engines, backend = _filled(matrix, path, aside)
+    times, recalls = _timed(engines, matrix, asked)
+    beside = beside_a_writer(path, asked)
+    backend.close()
+    opening = opened_anew(path)
+    ms = {key: [round(float(np.percentile(each, at)) * 1e3, 3) for at in (50, 99)] for key, each in times.items()}
+    promises = _promises(size, ms, recalls, beside, opening)
+    kept = {
+        "milliseconds": {f"{name}{', filtered' * f}": value for (name, f), value in ms.items()},
+        "recall": {f"{name}{', filtered' * f}": round(value, 4) for (name, f), value in recalls.items()},
+        "rows_per_second": {name: engine.rows_per_second for name, engine in engines.items()},
+        "megabytes": {name: engine.megabytes for name, engine in engines.items()},
+        "beside_a_writer_ms": beside,
+        "opened_anew": opening,
+        "promises": dict(promises),
+    }
+    return kept, _table(engines, ms, recalls), promises
+
+
+def _filled(matrix: Floats, path: Path, aside: Path) -> tuple[dict[str, Engine], Backend]:
+    """Every engine that is installed and can take so many rows; and the back-end of ours."""
+    engines: dict[str, Engine] = {}
+    err.print(f"{len(matrix):,} rows: embedded", markup=False)
     engines["embedded"], _, backend = _through_the_seam(lambda: EmbeddedBackend(path), path.parent, matrix)
-    if find_spec("milvus_lite") and size <= _MOST_IN_LITE:
+    if find_spec("milvus_lite") and len(matrix) <= _MOST_IN_LITE:
         from bartizan_connector.store.milvus import MilvusBackend
 
         err.print("Milvus Lite", markup=False)
@@ -200,15 +223,14 @@ def _measured(size: int, aside: Path) -> tuple[dict[str, Any], Table, list[tuple
         engines["Milvus Lite"] = made[0]
     engines["bare faiss"] = _faiss(matrix)
     for name, module, rival, limit in _RIVALS:
-        if find_spec(module) and size <= limit:
+        if find_spec(module) and len(matrix) <= limit:
             err.print(name, markup=False)
             engines[name] = rival(aside / module, matrix)
-    times, recalls = _timed(engines, matrix, asked)
-    beside = beside_a_writer(path, asked)
-    backend.close()
-    opening = opened_anew(path)
-    ms = {key: [round(float(np.percentile(each, at)) * 1e3, 3) for at in (50, 99)] for key, each in times.items()}
-    table = [
+    return engines, backend
+
+
+def _table(engines: Mapping[str, Engine], ms: Mapping[_Task, list[float]], recalls: Mapping[_Task, float]) -> Table:
+    return [
         {
             "engine": name,
             "p50 ms": f"{ms[name, False][0]:.2f}",
@@ -222,6 +244,16 @@ def _measured(size: int, aside: Path) -> tuple[dict[str, Any], Table, list[tuple
         }
         for name, engine in engines.items()
     ]
+
+
+def _promises(
+    size: int,
+    ms: Mapping[_Task, list[float]],
+    recalls: Mapping[_Task, float],
+    beside: Mapping[str, float],
+    opening: Mapping[str, float],
+) -> list[tuple[str, bool]]:
+    """Each, and whether it is kept."""
     ours = ms["embedded", False][0]
     promises = [
         ("p50 at most 1 ms", ours <= 1.0),
@@ -232,19 +264,10 @@ def _measured(size: int, aside: Path) -> tuple[dict[str, Any], Table, list[tuple
     if size >= _MANY:
         promises.append((f"open in under 2 s ({opening['seconds']:.2f} s to the first answer)", opening["seconds"] < 2))
         promises.append((f"in under 1 GB ({opening['MB']:,.0f} MB)", opening["MB"] < 1_000))
-    if "Milvus Lite" in engines:
+    if ("Milvus Lite", False) in ms:
         ratio = ms["Milvus Lite", False][0] / ours
         promises.insert(1, (f"at least 20 × as fast as Milvus Lite ({ratio:.0f} ×)", ratio >= 20))
-    kept = {
-        "milliseconds": {f"{name}{', filtered' * f}": value for (name, f), value in ms.items()},
-        "recall": {f"{name}{', filtered' * f}": round(value, 4) for (name, f), value in recalls.items()},
-        "rows_per_second": {name: engine.rows_per_second for name, engine in engines.items()},
-        "megabytes": {name: engine.megabytes for name, engine in engines.items()},
-        "beside_a_writer_ms": beside,
-        "opened_anew": opening,
-        "promises": dict(promises),
-    }
-    return kept, table, promises
+    return promises
 
 
 def _timed(

@@ -1,17 +1,17 @@
 """`bartizan ingest`: brings the configured collection up to what the source says."""
 
-import signal
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable, Collection, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import asdict
 from pathlib import Path
-from threading import Event, current_thread, main_thread
+from threading import Event
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bartizan_connector.base.console import counted, err, out
 from bartizan_connector.base.errors import Stop, WrongUse, interruptible
+from bartizan_connector.base.stopping import told_to_stop
 from bartizan_connector.commands.watching import shown, told
 from bartizan_connector.config import Config
 from bartizan_connector.config.kafka import KafkaSettings
@@ -82,7 +82,7 @@ def ingest(
         settings = _listening(settings, listen)
     endless = isinstance(settings.source, KafkaSettings) and stream is None and not until_caught_up
     held: set[str] = set()
-    with interruptible(_WAY_ON), _told_to_stop() as stop:
+    with interruptible(_WAY_ON), told_to_stop() as stop:
         on_ids = held.update if prune else None
         report = ingest_all(settings, source, reindex=reindex, on_ids=on_ids, stop=stop, endless=endless)
     pruned, failure = _pruned(settings, report, held, force=force) if prune else (None, None)
@@ -159,20 +159,6 @@ def _tell(report: "Report", pruned: int | None) -> None:
     stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in report.stages.items())
     took = f" in {report.seconds:.1f} s ({stages})" if stages else ""
     out.print(f"{report.read:>12,}  read{took}", markup=False)
-
-
-@contextmanager
-def _told_to_stop() -> Iterator[Event]:
-    """Set by SIGTERM, as an operator's tools send it; what was there before is put back."""
-    stop = Event()
-    if current_thread() is not main_thread():
-        yield stop
-        return
-    before = signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    try:
-        yield stop
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def ingest_all(

@@ -11,7 +11,7 @@ import typer
 from bartizan_connector.base.console import counted, err, out
 from bartizan_connector.base.errors import WrongUse, interruptible
 from bartizan_connector.base.progress import progress
-from bartizan_connector.commands.ingest import _told_to_stop
+from bartizan_connector.base.stopping import told_to_stop
 from bartizan_connector.config import Config
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def run_reembedding(
     """
     if source not in ("stored", "topic"):
         raise WrongUse(f"--from takes stored or topic, but {source!r:.80} came")
-    with _towers(new) as towers, interruptible(_WAY_ON), _told_to_stop() as stop:
+    with _towers(new) as towers, interruptible(_WAY_ON), told_to_stop() as stop:
         topic = towers.topic()
         if source == "topic" and topic is None:
             raise WrongUse('--from topic needs [source] kind = "kafka" in the new configuration')
@@ -209,7 +209,7 @@ def roll_back(
     as_json: AsJson = False,
 ) -> None:
     """Encode with the old towers what was written since the swap, and give the former collection its name back."""
-    with _towers(new, config) as towers, interruptible(_WAY_ON), _told_to_stop() as stop:
+    with _towers(new, config) as towers, interruptible(_WAY_ON), told_to_stop() as stop:
         assert towers.old is not None
         place = towers.reembedding.look()
         with towers.encoders(towers.old) as encoders, towers.words(towers.old, place.former) as words:

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from bartizan_connector.__main__ import main
-from bartizan_connector.commands.ingest import _told_to_stop, ingest_all
+from bartizan_connector.base.stopping import told_to_stop
+from bartizan_connector.commands.ingest import ingest_all
 from bartizan_connector.config import Config
 from bartizan_connector.config.towers import collection_of
 from bartizan_connector.search.configured import open_words
@@ -364,7 +365,7 @@ def test_files_are_always_read_until_caught_up(project: Project) -> None:
 
 def test_sigterm_ends_a_run_in_good_order() -> None:
     before = signal.getsignal(signal.SIGTERM)
-    with _told_to_stop() as stop:
+    with told_to_stop() as stop:
         assert not stop.is_set()
         signal.raise_signal(signal.SIGTERM)
         assert stop.is_set()

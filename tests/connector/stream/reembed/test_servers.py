@@ -103,6 +103,20 @@ def texts(both: Pair, physical: str) -> dict[str, str]:
             return {document.id: str(document.rows[0].fields["text"]) for document in store.scan()}
 
 
+def following_in_a_thread(both: Pair) -> tuple[threading.Event, list[BaseException], threading.Thread]:
+    """What stops it, what went wrong in it, and the thread, which is not begun."""
+    told, failures = threading.Event(), list[BaseException]()
+
+    def follow() -> None:
+        try:
+            with Towers.opened(both.new) as towers, towers.encoders(both.new) as encoders:
+                towers.reembedding.run(encoders, topic=towers.topic(), follow=True, every=2.0, stop=told)
+        except Exception as error:  # noqa: BLE001  told by the test
+            failures.append(error)
+
+    return told, failures, threading.Thread(target=follow)
+
+
 def test_a_collection_on_a_server_changes_towers_and_back_while_its_topic_is_written(
     tmp_path: Path, milvus: MilvusServer, kafka_server: KafkaServer
 ) -> None:
@@ -117,17 +131,7 @@ def test_a_collection_on_a_server_changes_towers_and_back_while_its_topic_is_wri
         documents.put({"_id": f"file{n}", "text": text(n)} for n in range(20))
     producer = Producer(kafka_server, topic)
     producer.some(100)
-    told = threading.Event()
-    failures: list[BaseException] = []
-
-    def follow() -> None:
-        try:
-            with Towers.opened(both.new) as towers, towers.encoders(both.new) as encoders:
-                towers.reembedding.run(encoders, topic=towers.topic(), follow=True, every=2.0, stop=told)
-        except Exception as error:  # noqa: BLE001  told below
-            failures.append(error)
-
-    following = threading.Thread(target=follow)
+    told, failures, following = following_in_a_thread(both)
     readers = Readers(both)
     with ExitStack() as left, readers, Worker(both, source):
         left.callback(following.join)
