@@ -36,6 +36,8 @@ class _Call(grpc.RpcError, grpc.Call):
         (MilvusException(503, "channel not available"), Retry),
         (MilvusException(901, "node not found"), Retry),
         (MilvusException(65535, "fail to search: failed to get delegator -1 for channel by-dev-dml_2"), Retry),
+        (MilvusException(65535, "fail to Search, reason=delegator closed during wait tsafe"), Retry),
+        (MilvusException(65535, "fail to Search: channel not available[channel=by-dev-dml_2]"), Retry),
         (MilvusException(65535, "context deadline exceeded"), Retry),
         (MilvusException(1, "wait for loading collection timeout, collection: docs"), Retry),
         (MilvusException(grpc.StatusCode.UNAVAILABLE, "[search] Retry timeout: 2s, connection refused"), Retry),

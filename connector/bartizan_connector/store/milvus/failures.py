@@ -24,8 +24,8 @@ _DENIED_CODES = frozenset({1401, grpc.StatusCode.PERMISSION_DENIED})
 
 _BUSY_WORDS = (
     "timeout", "timed out", "deadline", "not loaded", "not ready", "unavailable", "no available", "not healthy",
-    "failed to get delegator", "node not found", "node not match", "not online",
-    "fail connecting", "rate limit", "context canceled", "try again", "channel closed", "not serving",
+    "failed to get delegator", "delegator closed", "channel not available", "node not found", "node not match",
+    "not online", "fail connecting", "rate limit", "context canceled", "try again", "channel closed", "not serving",
 )  # fmt: skip
 """A server before 2.4 gives most failures the one code 65535 and tells them apart in words only."""
 _CONNECT_WORDS = "fail connecting"

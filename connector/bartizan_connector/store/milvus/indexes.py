@@ -173,16 +173,23 @@ class Indexes:
             self._searchable.set()
 
     def searched(self, search: Callable[[], T], deadline: float) -> T:
-        """What the search gives, once there are indexes: one that they are taken away under begins again."""
+        """What the search gives, once there are indexes: one that they are taken away under begins again, also where
+        the server did not refuse it, but answered from what it had not yet put away."""
         while True:
             self._searchable.wait(max(0.0, deadline - time.monotonic()))
             rebuilt = self._rebuilt
             try:
-                return search()
+                answer = search()
             except Retry:
-                is_disturbed = rebuilt != self._rebuilt or not self.is_searchable
-                if not is_disturbed or time.monotonic() > deadline:
+                if self._is_settled(rebuilt, deadline):
                     raise
+            else:
+                if self._is_settled(rebuilt, deadline):
+                    return answer
+
+    def _is_settled(self, rebuilt: int, deadline: float) -> bool:
+        """Whether nothing was taken away since then, or there is no time to search again."""
+        return (rebuilt == self._rebuilt and self.is_searchable) or time.monotonic() > deadline
 
     def make(self, leg: Leg, profile: Profile, rows: int = 0) -> None:
         """Order an index where there is none; of a kind that every server builds where this one refuses."""
