@@ -50,7 +50,8 @@ def plan_reembedding(
     """What changes, and what it will take: a sample of the documents is encoded, and nothing is written."""
     with _towers(new) as towers:
         place = towers.reembedding.look()
-        facts: dict[str, Any] = {**_places(place), "changes": _changes(place)}
+        difference = towers.reembedding.difference()
+        facts: dict[str, Any] = {**_places(place), "changes": _changes(place), "difference": _lag(difference)}
         if place.state != "stands":
             with towers.encoders(towers.new) as encoders:
                 estimate = towers.reembedding.plan(encoders, cutter=towers.cutter(towers.new), sample=sample)
@@ -60,6 +61,7 @@ def plan_reembedding(
         return
     for change in facts["changes"]:
         out.print(change, markup=False)
+    _tell_difference(difference, "ids to be brought over")
     if place.state == "stands":
         out.print("a query-tower-only upgrade: no document is encoded. bartizan reembed swap judges it", markup=False)
         return
@@ -139,8 +141,7 @@ def status_of_reembedding(
     for name in ("state", "serving", "next", "former"):
         out.print(f"{name:<10} {facts[name] or '-'}", markup=False)
     out.print(_MEANINGS[place.state], markup=False)
-    if difference is not None:
-        out.print(f"{difference.lag:>12,}  ids to be brought over", markup=False)
+    _tell_difference(difference, "ids to be brought over")
     _tell_gates(gates, ())
 
 
@@ -282,6 +283,14 @@ def _lag(difference: "Difference | None") -> dict[str, Any] | None:
     return None if difference is None else asdict(difference) | {"lag": difference.lag}
 
 
+def _tell_difference(difference: "Difference | None", what: str) -> None:
+    if difference is None:
+        return
+    out.print(f"{difference.lag:>12,}  {what}", markup=False)
+    if difference.unlike:
+        err.print(f"gate heads will fail: {difference.told_unlike}", markup=False, style="yellow")
+
+
 def _tell(outcome: "Outcome", as_json: bool) -> None:
     if as_json:
         facts = _places(outcome.place) | {"report": asdict(outcome.report), "difference": _lag(outcome.difference)}
@@ -293,8 +302,7 @@ def _tell(outcome: "Outcome", as_json: bool) -> None:
             if getattr(report, name):
                 out.print(f"{getattr(report, name):>12,}  {name}", markup=False)
         _tell_gates(outcome.gates, outcome.forced)
-        if outcome.difference is not None:
-            out.print(f"{outcome.difference.lag:>12,}  ids to be brought over still", markup=False)
+        _tell_difference(outcome.difference, "ids to be brought over still")
         out.print(f"{outcome.place.state}: {_MEANINGS[outcome.place.state]}", markup=False)
     for id, reason in outcome.reasons.items():
         err.print(f"{id}: {reason}", markup=False, style="yellow")

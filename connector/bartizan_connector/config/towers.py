@@ -1,10 +1,11 @@
 """The towers that a configuration names: their specs checked against each other, the collection they fill, opened."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 
+from bartizan_connector.base.errors import WrongUse
 from bartizan_connector.config.file import Config
 from bartizan_connector.config.settings import TEXT_FIELDS
 from bartizan_connector.encode.encoder import Encoder
@@ -45,7 +46,21 @@ def checked_pair(config: Config, leg: str) -> Pair:
 def collection_of(config: Config) -> Collection:
     """The contract of the configured collection: a leg for each space, the text, the declared fields."""
     legs = tuple(Leg.of(checked_pair(config, leg).document, leg) for leg in config.spaces)
+    require_distinct(legs)
     return Collection(name=config.collection.name, legs=legs, fields=(*TEXT_FIELDS, *config.collection.fields))
+
+
+def require_distinct(legs: Iterable[Leg]) -> None:
+    """Refuse one space under two names: each leg would hold the same vectors, and count twice in every answer."""
+    named: dict[str, str] = {}
+    for leg in legs:
+        other = named.setdefault(leg.space_id, leg.name)
+        if other != leg.name:
+            raise WrongUse(
+                f"[spaces.{other}] and [spaces.{leg.name}] name towers of one space, {leg.space_id}: each document "
+                "would be encoded and stored twice, and the space count twice in every answer. Leave one of them out, "
+                "or give it towers of another space; [search] weights makes one leg count more"
+            )
 
 
 def require_runnable(config: Config, role: Role) -> None:

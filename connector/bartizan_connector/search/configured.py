@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from bartizan_connector.base.errors import SpaceMismatch, Stop, WrongUse
 from bartizan_connector.config import Config
 from bartizan_connector.config.settings import TEXT_FIELDS
-from bartizan_connector.config.towers import checked_pair
+from bartizan_connector.config.towers import checked_pair, require_distinct
 from bartizan_connector.encode.encoder import Encoder
 from bartizan_connector.search.lazy import Lazy
 from bartizan_connector.search.legs import Lexical
@@ -45,6 +45,7 @@ class Contract:
             space = config.spaces[name]
             config.encoder(space.encoder("query")).require(space.tower("query"))
             legs.append(Leg.of(pair.document, name))
+        require_distinct(legs)
         if unread and not legs and config.backend.lexical is None:
             raise next(iter(unread.values()))
         stand_in = [] if legs else [Leg(name=name, kind="dense", dim=1, space_id="unknown") for name in unread]

@@ -1,26 +1,31 @@
 """A retriever for a collection that gets other towers while it is searched.
 
 It is given every configuration that may fit, and searches with the one whose spaces stand under the name. A collection
-that is open stays open, so a query is encoded and searched in one space whatever happens meanwhile. When the name has
-moved, the next collection is opened and tried before it takes the place of the one before, which is closed once its
-last query has ended. So no query fails for it, and none mixes spaces.
+that is open stays open, so a query is encoded and searched in one space whatever happens meanwhile. A thread looks at
+the name now and then, and at once where a query finds its collection gone. When the name has moved, the next collection
+is opened and tried before it takes the place of the one before, which is closed once its last query has ended. So no
+query fails for it, and none mixes spaces.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import wait
 from contextlib import ExitStack, contextmanager, suppress
 from threading import Lock
-from types import TracebackType
 from typing import Self
 
-from bartizan_connector.base.errors import BartizanError, SpaceMismatch, Stop, WrongUse
+from bartizan_connector.base.errors import BartizanError, SpaceMismatch, WrongUse
 from bartizan_connector.base.paths import AnyPath
 from bartizan_connector.config import Config
 from bartizan_connector.search.answer import Answer
+from bartizan_connector.search.asking import Asking
 from bartizan_connector.search.configured import Contract, lazy_encoder
 from bartizan_connector.search.lazy import Lazy
+from bartizan_connector.search.legs import Attempt, Late, left
+from bartizan_connector.search.lookout import Lookout
+from bartizan_connector.search.request import Request, seconds
 from bartizan_connector.search.retriever import Retriever
 from bartizan_connector.store.backend import Backend, Store
 from bartizan_connector.store.collection import Collection
@@ -41,11 +46,13 @@ class _Current:
         self.left = False
 
 
-class FollowingRetriever:
+class FollowingRetriever(Asking):
     """Searches what stands under one name, by whichever configuration fits it. Safe to share between threads; close it
-    when done. `every`: how many seconds may pass before it notices that the name has moved."""
+    when done. `every`: how many seconds may pass before it notices that the name has moved; a thread of its own looks,
+    so that no query does."""
 
     def __init__(self, configs: Sequence[Config], *, every: float = 2.0) -> None:
+        seconds(every, "every")
         if not configs:
             raise WrongUse("no configuration is given; give the running one and the new one")
         first = configs[0]
@@ -57,11 +64,8 @@ class FollowingRetriever:
                 )
         self._contracts = [(config, Contract.of(config)) for config in configs]
         self._name = first.collection.name
-        self._every = every
         self._lock = Lock()
-        self._moving = Lock()
         self._closed = False
-        self._looked = 0.0
         self._unclosed = 0
         """Retrievers that were opened and are not closed yet."""
         self._backend: Backend = first.backend.open()
@@ -70,6 +74,7 @@ class FollowingRetriever:
         except BaseException:
             self._backend.close()
             raise
+        self._lookout = Lookout(self._look, every)
 
     @classmethod
     def open(cls, configs: Sequence[AnyPath | Config], *, every: float = 2.0) -> Self:
@@ -81,91 +86,58 @@ class FollowingRetriever:
         """What is searched at the moment."""
         return self._current.retriever.collection
 
-    def search(
+    def request(
         self,
         query: str,
-        k: int = 10,
-        filter: str | Filter | None = None,
-        *,
-        legs: Sequence[str] | None = None,
-        timeout: float | None = None,
-    ) -> Answer:
-        """As `Retriever.search`. What fails because its collection was dropped is asked again of what stands there."""
-        self._look()
+        k: int,
+        filter: str | Filter | None,
+        legs: Sequence[str] | None,
+        timeout: float | None,
+    ) -> Request:
         with self._used() as current:
-            answer, failure = _tried(lambda: current.retriever.search(query, k, filter, legs=legs, timeout=timeout))
-        if answer is not None and answer.degraded is None:
-            return answer
-        if self._moved(current):
-            with self._used() as current:
-                return current.retriever.search(query, k, filter, legs=legs, timeout=timeout)
-        return _given(answer, failure)
+            return current.retriever.request(query, k, filter, legs, timeout)
 
-    async def asearch(
-        self,
-        query: str,
-        k: int = 10,
-        filter: str | Filter | None = None,
-        *,
-        legs: Sequence[str] | None = None,
-        timeout: float | None = None,
-    ) -> Answer:
-        """`search` in the caller's event loop, without blocking it."""
-        if self._is_due():
-            await asyncio.to_thread(self._look)
-        answer, failure = None, None
-        with self._used() as current:
-            try:
-                answer = await current.retriever.asearch(query, k, filter, legs=legs, timeout=timeout)
-            except WrongUse:
-                raise
-            except Stop as error:
-                failure = error
-        if answer is not None and answer.degraded is None:
-            return answer
-        if await asyncio.to_thread(self._moved, current):
+    async def _answered(self, request: Request, *, blocking: bool) -> Answer:
+        """By what is open; nothing else is asked unless its store fails. Then, once the name has moved, the same
+        request goes to what stands there, within what is left of its time."""
+        while True:
             with self._used() as current:
-                return await current.retriever.asearch(query, k, filter, legs=legs, timeout=timeout)
-        return _given(answer, failure)
+                failure: SpaceMismatch | None = None
+                attempts: Mapping[str, Attempt] = {}
+                try:
+                    attempts = await current.retriever.attempts(request, blocking=blocking)
+                except SpaceMismatch as error:  # another collection has taken the place of the one that was opened
+                    failure = error
+                if failure is not None or any(map(_failed_in_store, attempts.values())):
+                    await self._looked(request, blocking=blocking)
+                    if self._current is not current and time.perf_counter() < request.deadline:
+                        continue
+                if failure is not None:
+                    raise failure
+                return current.retriever.answer(request, attempts)
 
     def close(self) -> None:
         """Let go of everything; a query that is under way ends first. Closing twice is fine."""
         with self._lock:
             was, self._closed = self._closed, True
         if not was:
-            with self._moving:  # what is just being opened is closed as well
-                self._leave(self._current)
+            self._lookout.close()  # what is just being opened is closed as well
+            self._leave(self._current)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _is_due(self) -> bool:
-        return time.monotonic() - self._looked >= self._every
+    async def _looked(self, request: Request, *, blocking: bool) -> None:
+        """Wait for a look at what stands under the name, at most to the request's deadline."""
+        look = self._lookout.now()
+        if blocking:
+            wait([look], left(request.deadline))
+        else:
+            await asyncio.wait([asyncio.wrap_future(look)], timeout=left(request.deadline))
 
     def _look(self) -> None:
-        """See whether the name has moved, if it is time to, and nobody else is just doing it. What goes wrong with that
-        is said in the log: the collection that is open still answers."""
-        if not self._is_due() or not self._moving.acquire(blocking=False):
-            return
+        """Follow the name. What goes wrong with that is said in the log: the collection that is open still answers."""
         try:
             self._follow()
         except BartizanError as error:
             log.warning("'%s' is searched as it was opened: %s", self._name, error)
-        finally:
-            self._looked = time.monotonic()
-            self._moving.release()
-
-    def _moved(self, failed: _Current) -> bool:
-        """Whether another retriever than the one that failed is there to be asked."""
-        with self._moving, suppress(BartizanError):
-            if self._current is failed:
-                self._follow()
-        return self._current is not failed
 
     def _follow(self) -> None:
         """Open what stands under the name now, if it is another; called by one at a time."""
@@ -240,18 +212,6 @@ def _over(config: Config, contract: Contract, store: Store) -> Retriever:
     return retriever
 
 
-def _tried(call: Callable[[], Answer]) -> tuple[Answer | None, Stop | None]:
-    """The answer, or why there is none; what the caller asked wrongly is raised."""
-    try:
-        return call(), None
-    except WrongUse:
-        raise
-    except Stop as error:
-        return None, error
-
-
-def _given(answer: Answer | None, failure: Stop | None) -> Answer:
-    if answer is None:
-        assert failure is not None
-        raise failure
-    return answer
+def _failed_in_store(attempt: Attempt) -> bool:
+    """Whether what was searched gave the failure: no tower, and not the deadline."""
+    return attempt.failed_in == "search" and not isinstance(attempt.failure, Late)

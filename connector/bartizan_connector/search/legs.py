@@ -56,6 +56,8 @@ class Attempt:
     vectors: Vectors | None = None
     hits: list[Hit] | None = None
     failure: BartizanError | None = None
+    failed_in: str = ""
+    """The step that failed, or that was not done by the deadline."""
 
     def enter(self, step: str) -> None:
         """The step before is done."""
@@ -82,7 +84,7 @@ class Leg:
         """Start to look for the query. With `blocking` there is no event loop: all is done in the leg's thread."""
         return self._threads.submit(partial(self._find, request, depth, attempt), request.deadline)
 
-    def failure_of(self, error: BaseException, step: str) -> BartizanError:
+    def failure_of(self, error: BaseException) -> BartizanError:
         """Why the leg gave nothing. Raises what no other leg may make good: the query is no text, or two spaces would
         have met."""
         if isinstance(error, SpaceMismatch | NotAText):
@@ -201,7 +203,8 @@ async def found(legs: Sequence[Leg], request: Request, depth: int, *, blocking: 
             if not future.done():
                 attempt = attempts[leg.name] = _late(leg.name, attempt)
             elif error := future.exception():
-                attempt.failure = leg.failure_of(error, attempt.step)
+                attempt.failed_in = attempt.step
+                attempt.failure = leg.failure_of(error)
                 attempt.enter("end")
             else:
                 attempt.hits = future.result()
@@ -232,6 +235,7 @@ def _late(name: str, attempt: Attempt) -> Attempt:
     """The attempt as it stands at the deadline; its own thread may go on with the other."""
     opening = " (it was still being opened)" if attempt.step == "open" else ""
     failure = Late(f"the {name} leg had not answered by the deadline{opening}", after=0.0)
-    late = Attempt(attempt.step, attempt.since, dict(attempt.milliseconds), attempt.vectors, failure=failure)
+    took = dict(attempt.milliseconds)
+    late = Attempt(attempt.step, attempt.since, took, attempt.vectors, failure=failure, failed_in=attempt.step)
     late.enter("end")
     return late

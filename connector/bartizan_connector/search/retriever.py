@@ -1,8 +1,7 @@
 """Retriever: a query in, ranked documents out; encode → search the legs side by side → fuse, under one deadline."""
 
 import time
-from collections.abc import Coroutine, Mapping, Sequence
-from types import TracebackType
+from collections.abc import Mapping, Sequence
 from typing import Self
 
 from bartizan_connector.base.errors import BartizanError, Retry, WrongUse
@@ -11,6 +10,7 @@ from bartizan_connector.config import Config
 from bartizan_connector.config.settings import LEXICAL, Fusion, OfDocument
 from bartizan_connector.encode.encoder import Encoder
 from bartizan_connector.search.answer import Answer, Encoded, Latency
+from bartizan_connector.search.asking import Asking
 from bartizan_connector.search.configured import Contract, lazy_encoder, lazy_store, lazy_words
 from bartizan_connector.search.distinct import check_of_document
 from bartizan_connector.search.fusion import alone, check_fusion, check_weights, fuse
@@ -27,7 +27,7 @@ FUSION_DEPTH = 100
 _OTHER_TOWER = "Use the query tower of that space, or index the documents again with the other document tower."
 
 
-class Retriever:
+class Retriever(Asking):
     """Searches one collection: by each leg that has an encoder, and by words where there are some. Safe to share
     between threads; close it when done, and with it the encoders, the store and the words.
 
@@ -127,31 +127,6 @@ class Retriever:
         """What can be searched by, by name."""
         return tuple(leg.name for leg in self._legs)
 
-    def search(
-        self,
-        query: str,
-        k: int = 10,
-        filter: str | Filter | None = None,
-        *,
-        legs: Sequence[str] | None = None,
-        timeout: float | None = None,
-    ) -> Answer:
-        """The k best documents for the query, by all legs or by those named, within `timeout` seconds. A leg that fails
-        is left out and named in `degraded`; only when no leg answered is an error raised."""
-        return _driven(self._answered(self._checked(query, k, filter, legs, timeout), blocking=True))
-
-    async def asearch(
-        self,
-        query: str,
-        k: int = 10,
-        filter: str | Filter | None = None,
-        *,
-        legs: Sequence[str] | None = None,
-        timeout: float | None = None,
-    ) -> Answer:
-        """`search` in the caller's event loop, without blocking it; cancelling it drops the answer."""
-        return await self._answered(self._checked(query, k, filter, legs, timeout), blocking=False)
-
     def close(self) -> None:
         """Let go of the encoders, the store and the words; what a call is still using is closed when that call ends.
         Closing twice is fine."""
@@ -160,15 +135,7 @@ class Retriever:
             leg.close()
         self._store.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _checked(
+    def request(
         self,
         query: str,
         k: int,
@@ -176,10 +143,21 @@ class Retriever:
         legs: Sequence[str] | None,
         timeout: float | None,
     ) -> Request:
-        """The request, once it is found to mean something here."""
         if self._closed:
             raise WrongUse("this retriever is closed; open another, and close it after the last search")
-        request = checked(self.collection, query, k, filter, legs, self.timeout if timeout is None else timeout)
+        return checked(self.collection, query, k, filter, legs, self.timeout if timeout is None else timeout)
+
+    async def _answered(self, request: Request, *, blocking: bool) -> Answer:
+        return self.answer(request, await self.attempts(request, blocking=blocking))
+
+    async def attempts(self, request: Request, *, blocking: bool) -> dict[str, Attempt]:
+        """What each leg that is asked for gave by the deadline. `search` and `asearch` differ only in how they wait."""
+        self._require_legs(request)
+        chosen = [leg for leg in self._legs if request.legs is None or leg.name in request.legs]
+        depth = max(request.k, FUSION_DEPTH) if len(chosen) > 1 else request.k
+        return await found(chosen, request, depth, blocking=blocking)
+
+    def _require_legs(self, request: Request) -> None:
         asked = self.legs if request.legs is None else request.legs
         if LEXICAL in asked and LEXICAL not in self.legs:
             raise WrongUse(
@@ -191,13 +169,9 @@ class Retriever:
             raise WrongUse(f"{what}; this collection is searched by {', '.join(self.legs)}")
         if not asked:
             raise WrongUse(f"no leg is named; this collection is searched by {', '.join(self.legs)}")
-        return request
 
-    async def _answered(self, request: Request, *, blocking: bool) -> Answer:
-        """The one way of a query; `search` and `asearch` differ only in how they wait for the legs."""
-        chosen = [leg for leg in self._legs if request.legs is None or leg.name in request.legs]
-        depth = max(request.k, FUSION_DEPTH) if len(chosen) > 1 else request.k
-        attempts = await found(chosen, request, depth, blocking=blocking)
+    def answer(self, request: Request, attempts: Mapping[str, Attempt]) -> Answer:
+        """The answer out of what the legs gave; where none gave anything, why is raised."""
         hits = {name: attempt.hits for name, attempt in attempts.items() if attempt.hits is not None}
         failures = {name: attempt.failure for name, attempt in attempts.items() if attempt.failure}
         if not hits:
@@ -223,16 +197,6 @@ class Retriever:
             degraded=_degraded(attempts),
             latency_ms=_latency(request, attempts, fusing),
         )
-
-
-def _driven(core: Coroutine[None, None, Answer]) -> Answer:
-    """The answer of a core that waits in this thread, and so never suspends."""
-    try:
-        core.send(None)
-    except StopIteration as ended:
-        answer: Answer = ended.value
-        return answer
-    raise AssertionError("a blocking search was suspended")
 
 
 def _degraded(attempts: Mapping[str, Attempt]) -> str | None:

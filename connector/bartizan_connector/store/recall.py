@@ -1,6 +1,6 @@
 """The recall of a leg: what its index finds beside what comparing every vector finds, at bounded memory."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +20,8 @@ Page = tuple[list[Key], Sequence[Vector]]
 _TIES = 4
 """Rows that score as the k-th does count as right; so many times k are remembered."""
 _SLACK = 1e-5
+_AT_ONCE = 32
+"""Documents that are looked up again in one call."""
 _BESIDE = 0.3
 """Half of the queries lie between two stored vectors, by so much."""
 
@@ -45,7 +47,11 @@ def recall_of(store: Store, leg: str, *, queries: int = QUERIES, k: int = K, see
 class Exam:
     """Queries, and the rows that a right answer holds; taken as often as a search is changed."""
 
-    def __init__(self, asked: Vectors | None, k: int, rows: int, right: Sequence[set[Key]]) -> None:
+    def __init__(
+        self, store: Store, leg: Leg, asked: Vectors | None, k: int, rows: int, right: Sequence[dict[Key, float]]
+    ) -> None:
+        self._store = store
+        self._leg = leg
         self._asked = asked
         self._k = k
         self._rows = rows
@@ -60,20 +66,49 @@ class Exam:
         for keys, vectors in _pages(store, which):
             best.add(keys, vectors)
         k = min(k, best.rows)
-        return cls(_vectors(which, asked) if asked and k else None, k, best.rows, best.right(k))
+        return cls(store, which, _vectors(which, asked) if asked and k else None, k, best.rows, best.right(k))
 
     def taken(self, search: Callable[[Vectors, int], list[list[Hit]]]) -> Recall:
-        """How well that search does."""
+        """How well that search does. A row that was changed or removed since the exam was drawn is no loss, and one
+        that came since and is as near as the right ones is as good as they are."""
         if self._asked is None:
             return Recall(recall=1.0, queries=0, k=self._k, rows=self._rows)
         answers = search(self._asked, self._k)
         shares = [
-            len({(hit.id, hit.chunk) for hit in hits} & right) / min(self._k, len(right))
-            for hits, right in zip(answers, self._right, strict=True)
+            self._share(query, {(hit.id, hit.chunk): hit.score for hit in hits}, right)
+            for query, hits, right in zip(self._asked, answers, self._right, strict=True)
             if right
         ]
-        mean = float(np.mean([min(share, 1.0) for share in shares])) if shares else 1.0
+        mean = float(np.mean(shares)) if shares else 1.0
         return Recall(recall=mean, queries=len(shares), k=self._k, rows=self._rows)
+
+    def _share(self, query: Vector, hits: Mapping[Key, float], right: Mapping[Key, float]) -> float:
+        """Of one query: which of the right rows were found. What does not agree is looked up as it is stored now."""
+        last = min(right.values())
+        least = last - _slack(last)
+        good = len(hits.keys() & right.keys())
+        expected = min(self._k, len(right))
+        if good >= expected:
+            return 1.0
+        strange = {key for key, score in hits.items() if key not in right and score >= least}
+        lost = right.keys() - hits.keys()
+        now = self._scores_now(query, strange | lost)
+        good += sum(now.get(key, -np.inf) >= least for key in strange)
+        gone = sum(abs(now.get(key, np.inf) - right[key]) > _slack(right[key]) for key in lost)
+        expected = min(self._k, len(right) - gone)
+        return min(1.0, good / expected) if expected else 1.0
+
+    def _scores_now(self, query: Vector, keys: Iterable[Key]) -> dict[Key, float]:
+        """Of those rows that are stored."""
+        wanted = set(keys)
+        ids, found = sorted({id for id, _ in wanted}), dict[Key, float]()
+        for at in range(0, len(ids), _AT_ONCE):
+            for document in self._store.get(ids[at : at + _AT_ONCE], vectors=True).values():
+                rows = [row for row in document.rows if (row.id, row.chunk) in wanted]
+                if rows:
+                    scores = _scores(self._leg, [query], [row.vectors[self._leg.name] for row in rows])[0]
+                    found |= {(row.id, row.chunk): float(score) for row, score in zip(rows, scores, strict=True)}
+        return found
 
 
 class _Best:
@@ -97,13 +132,17 @@ class _Best:
             found.sort(key=lambda each: -each[0])
             del found[self._keep :]
 
-    def right(self, k: int) -> list[set[Key]]:
-        """The k best of each, and what scores as the last of them does."""
-        sets = []
+    def right(self, k: int) -> list[dict[Key, float]]:
+        """The k best of each with their scores, and what scores as the last of them does."""
+        each = []
         for found in self._found:
             last = found[min(k, len(found)) - 1][0] if found and k else 0.0
-            sets.append({key for score, key in found if score >= last - _SLACK * max(1.0, abs(last))})
-        return sets
+            each.append({key: score for score, key in found if score >= last - _slack(last)})
+        return each
+
+
+def _slack(score: float) -> float:
+    return _SLACK * max(1.0, abs(score))
 
 
 def _scores(leg: Leg, asked: Sequence[Vector], vectors: Sequence[Vector]) -> npt.NDArray[np.float64]:

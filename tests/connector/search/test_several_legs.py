@@ -8,6 +8,7 @@ import pytest
 
 from bartizan_connector.base.errors import Retry, SpaceMismatch, WrongUse
 from bartizan_connector.config.settings import TEXT_FIELDS, SearchSettings
+from bartizan_connector.config.towers import collection_of
 from bartizan_connector.search.fusion import fuse
 from bartizan_connector.search.retriever import Retriever
 from bartizan_connector.space.spec import Role
@@ -150,3 +151,11 @@ async def test_a_leg_that_is_lost_is_named_and_the_others_answer() -> None:
             assert answer.degraded == "no terms leg: the sparse tower does not answer"
             assert set(answer[0].legs) == {"dense"}
             assert answer.tower_id == fakes["dense"].spec.tower_id
+
+
+def test_one_space_under_two_names_is_refused_for_writing_and_for_searching(tmp_path: Path) -> None:
+    config = configured(tmp_path, towers())
+    twice = config.model_copy(update={"spaces": config.spaces | {"again": config.spaces["dense"]}})
+    for opened in (collection_of, Retriever.open):
+        with pytest.raises(WrongUse, match=r"\[spaces\.dense\] and \[spaces\.again\] name towers of one space"):
+            opened(twice)

@@ -3,13 +3,14 @@
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from bartizan_connector.base.errors import Stop
 from bartizan_connector.store.backend import Store
+from bartizan_connector.store.recall import Exam
 from bartizan_connector.stream.reembed.heads import Difference
 from bartizan_connector.stream.reembed.judged import Judged, Search, agreement
-from bartizan_connector.stream.reembed.probe import recall
 
 Name = Literal["count", "heads", "recall", "ndcg", "agreement"]
 _TURNS, _STALE_SECONDS = 3, 2.0
@@ -23,7 +24,7 @@ class Limits:
     missing: int = 0
     """Documents that may be missing, or be too many."""
     behind: int = 0
-    """Ids of which something older may be there."""
+    """Ids of which something older may be there, or something else at the same version."""
     recall: float = 0.95
     """The least share of the 10 best that each index must find."""
     ndcg: float = 0.01
@@ -61,17 +62,19 @@ def same(difference: Difference, limits: Limits) -> Iterator[Gate]:
     if wrong:
         told += f"; {difference.missing:,} missing, {extra:,} too many: {', '.join(difference.examples)}"
     yield Gate(name="count", value=wrong, limit=limits.missing, passed=wrong <= limits.missing, told=told)
+    wrong = difference.behind + difference.unlike
     told = f"{difference.behind:,} ids of which something older is there"
-    told += f": {', '.join(difference.examples)}" if difference.behind else ""
-    passed = difference.behind <= limits.behind
-    yield Gate(name="heads", value=difference.behind, limit=limits.behind, passed=passed, told=told)
+    told += f"; {difference.told_unlike}" if difference.unlike else ""
+    told += f": {', '.join(difference.examples)}" if wrong else ""
+    yield Gate(name="heads", value=wrong, limit=limits.behind, passed=wrong <= limits.behind, told=told)
 
 
 def found(store: Store, limits: Limits) -> Gate:
     """`recall`: of the worst leg. A search may be behind the newest writes, so what fails is measured again."""
+    exams = {leg.name: Exam.of(store, leg.name) for leg in store.collection.legs}
     for turn in range(_TURNS):
-        recalls = {leg.name: recall(store, leg.name) for leg in store.collection.legs}
-        known = {leg: value for leg, value in recalls.items() if value is not None}
+        measured = {leg: exam.taken(partial(store.search, leg)) for leg, exam in exams.items()}
+        known = {leg: each.recall for leg, each in measured.items() if each.queries}
         worst = min(known.values(), default=None)
         if worst is None or worst >= limits.recall or turn + 1 == _TURNS:
             break

@@ -40,18 +40,31 @@ class Difference:
     own: int = 0
     """Documents of which the other knows nothing."""
     behind: int = 0
-    """Ids of which something older is there, or at the same version something else."""
+    """Ids of which something older is there."""
+    unlike: int = 0
+    """Ids of which something else is there at the same version (other content, or only one of the two is a deletion),
+    and counted nowhere else: nobody knows which is the newer one, so no pass brings it over."""
     examples: tuple[str, ...] = ()
 
     @property
     def lag(self) -> int:
-        """Ids that have to be brought over."""
+        """Ids that have to be brought over, and can be."""
         return self.missing + self.extra + self.behind
+
+    @property
+    def told_unlike(self) -> str:
+        """What is unlike, for people, with the way out."""
+        return (
+            f"{self.unlike:,} ids of which something else is there at the same version, which no pass can bring over: "
+            "give these documents again with a higher _version, or drop the next collection and run it anew from "
+            "stored text, or let them be (--force heads)"
+        )
 
 
 def relation(head: Head, theirs: Head | None) -> Relation:
     """What the one that follows knows of an id, beside what the one that is followed does. Within an origin the offset
-    decides, else the version. What is being written right now is taken for followed."""
+    decides, else the version; at one version the content, wherever it came from. What is being written right now is
+    taken for followed."""
     if is_torn(head):
         return "agrees"
     if theirs is None:
@@ -60,8 +73,6 @@ def relation(head: Head, theirs: Head | None) -> Relation:
         order = (head.offset > theirs.offset) - (head.offset < theirs.offset)
     else:
         order = (head.version > theirs.version) - (head.version < theirs.version)
-        if order == 0 and head.origin != theirs.origin and not is_torn(theirs):
-            return "unlike"
     if order:
         return "behind" if order > 0 else "ahead"
     if is_torn(theirs):
@@ -106,8 +117,10 @@ def compare(
     while (open or (own and strange)) and not uncounted and time.monotonic() < deadline:
         sleep(_AGAIN_SECONDS)
         there = _again(source, target, open, strange)
-    lacking = [id for id, head in open.items() if not head.deleted and (id not in there or there[id].deleted)]
-    returned = [id for id, head in open.items() if head.deleted and id in there and not there[id].deleted]
+    unlike = {id for id, head in open.items() if relation(head, there.get(id)) == "unlike"}
+    left = [head for id, head in open.items() if id not in unlike]
+    lacking = [head for head in left if not head.deleted and (head.id not in there or there[head.id].deleted)]
+    returned = [head for head in left if head.deleted and head.id in there and not there[head.id].deleted]
     return Difference(
         documents=documents,
         copied=copied,
@@ -115,7 +128,8 @@ def compare(
         missing=len(lacking) + uncounted,
         extra=len(returned),
         own=len(strange),
-        behind=len(open) - len(lacking) - len(returned),
+        behind=len(left) - len(lacking) - len(returned),
+        unlike=len(unlike),
         examples=tuple([*open, *sorted(strange)][:_EXAMPLES]),
     )
 

@@ -268,11 +268,11 @@ class Reembedding:
         if not force:
             with self._open(place.other) as other, self._open(place.serving) as serving:
                 difference = compare(other, serving, settle=self._settle)
-            if difference.lag:
+            if lacking := difference.lag + difference.unlike:
                 raise Stop(
-                    f"nothing was dropped: {place.other} holds {difference.lag:,} changes that the collection in use "
+                    f"nothing was dropped: {place.other} holds {lacking:,} changes that the collection in use "
                     f"lacks ({', '.join(difference.examples)}). After a swap, bartizan reembed run with the "
-                    "configuration of the towers in use brings them over; --force drops it as it is"
+                    "configuration of the towers in use brings over what is newer; --force drops it as it is"
                 )
         if names.look(self._backend, self._wanted).serving == place.other:
             raise Stop(f"'{self._wanted.name}' stands for {place.other} by now; nothing was dropped")

@@ -177,14 +177,80 @@ def test_a_retriever_that_follows_wants_a_configuration_that_fits(tmp_path: Path
 async def test_a_retriever_that_follows_is_awaited_too(tmp_path: Path) -> None:
     both = filled(tmp_path)
     run(both)
-    with FollowingRetriever.open([both.old, both.new], every=0) as retriever:
+    with FollowingRetriever.open([both.old, both.new], every=0.01) as retriever:
         assert (await retriever.asearch("oak")).space_id == both.spaces["old"]
         swap(both)
+        wait(lambda: retriever.collection.legs[0].space_id == both.spaces["new"])
         assert (await retriever.asearch("oak")).space_id == both.spaces["new"]
         with pytest.raises(WrongUse, match="empty"):
             await retriever.asearch("")
     with pytest.raises(WrongUse, match="closed"):
         retriever.search("oak")
+
+
+async def test_queries_look_at_the_name_only_when_their_collection_is_gone_and_within_their_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = filled(tmp_path)
+    run(both)
+    looks, held = Counter[str](), threading.Event()
+    held.set()
+    aliases = MemoryBackend.aliases
+
+    def counted(backend: MemoryBackend) -> Any:
+        if threading.current_thread().name == "bartizan-lookout":
+            looks["looks"] += 1
+            assert held.wait(20)
+        else:
+            looks["elsewhere"] += 1
+        return aliases(backend)
+
+    with FollowingRetriever.open([both.old, both.new], every=1000) as retriever:
+        monkeypatch.setattr(MemoryBackend, "aliases", counted)
+        for _ in range(5):
+            retriever.search("oak")
+            await retriever.asearch("oak")
+        assert not looks
+        monkeypatch.setattr(MemoryBackend, "aliases", aliases)
+        swap(both)
+        with Towers.opened(both.new) as towers:
+            towers.reembedding.drop()
+        monkeypatch.setattr(MemoryBackend, "aliases", counted)
+        held.clear()
+        for _ in range(2):
+            began = time.monotonic()
+            with pytest.raises(SpaceMismatch):
+                retriever.search("oak", timeout=0.3)
+            with pytest.raises(SpaceMismatch):
+                await retriever.asearch("oak", timeout=0.3)
+            assert time.monotonic() - began < 2
+        held.set()
+        assert (await retriever.asearch("oak")).space_id == both.spaces["new"]
+        assert retriever.search("oak").space_id == both.spaces["new"]
+        assert set(looks) == {"looks"}
+    with pytest.raises(WrongUse, match="every"):
+        FollowingRetriever.open([both.new], every=0)
+
+
+def test_a_tower_that_fails_is_no_reason_to_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    both = filled(tmp_path)
+    with FollowingRetriever.open([both.old], every=1000) as retriever:
+        looked = retriever._lookout.now
+        asked = Counter[str]()
+
+        def now() -> Any:
+            asked["now"] += 1
+            return looked()
+
+        monkeypatch.setattr(retriever._lookout, "now", now)
+
+        def broken(*_: Any, **__: Any) -> Any:
+            raise Stop("the tower is broken")
+
+        monkeypatch.setattr(both.old_tower, "encode", broken)
+        with pytest.raises(Stop, match="broken"):
+            retriever.search("oak")
+    assert not asked
 
 
 def test_a_query_that_is_under_way_ends_though_its_retriever_is_closed(

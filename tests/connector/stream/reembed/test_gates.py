@@ -3,6 +3,7 @@
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import ir_measures
 import numpy as np
@@ -13,11 +14,11 @@ from bartizan_connector.space.vectors import SparseVector, Vector
 from bartizan_connector.store.backend import Store
 from bartizan_connector.store.collection import Head, Hit, Row
 from bartizan_connector.store.memory import MemoryBackend
+from bartizan_connector.store.recall import Exam, recall_of
 from bartizan_connector.stream.reembed import gates
 from bartizan_connector.stream.reembed.gates import Gate, Limits, Searches, found, judged, require, same
 from bartizan_connector.stream.reembed.heads import Difference
 from bartizan_connector.stream.reembed.judged import Judged, agreement, ndcg
-from bartizan_connector.stream.reembed.probe import recall
 from bartizan_connector.testing.rows import COLLECTION, SPARSE, named
 
 
@@ -103,22 +104,39 @@ class Late:
 
 def test_what_is_deleted_while_the_recall_is_probed_is_no_loss_of_the_index() -> None:
     store = dense(300)
-    assert recall(Late(store), "dense") == 1.0  # type: ignore[arg-type]
+    assert recall_of(Late(store), "dense").recall == 1.0  # type: ignore[arg-type]
     assert store.count() == 200
+
+
+def test_what_comes_while_the_recall_is_probed_is_as_good_as_what_it_displaces() -> None:
+    store = dense(300)
+    leg = COLLECTION.legs[0]
+
+    def grown(vectors: Any, k: int) -> list[list[Hit]]:
+        rows = [
+            Row(id=f"n{n}-{m}", vectors={"dense": Vector(leg.space_id, 2 * each.value)}, version=1, hash="h")
+            for n, each in enumerate(vectors)
+            for m in range(3)
+        ]
+        store.upsert(rows)
+        return store.search("dense", vectors, k)
+
+    exam = Exam.of(store, "dense", queries=5)
+    assert exam.taken(grown).recall == 1.0
+    assert exam.taken(lambda vectors, k: [hits[5:] for hits in store.search("dense", vectors, k)]).recall < 1.0
 
 
 def test_the_recall_probe_tells_a_whole_index_from_one_that_lost_documents(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gates, "_STALE_SECONDS", 0.0)
     store = dense(300)
-    assert recall(store, "dense") == 1.0
-    lossy = recall(Lossy(store), "dense")  # type: ignore[arg-type]
-    assert lossy is not None
+    assert recall_of(store, "dense").recall == 1.0
+    lossy = recall_of(Lossy(store), "dense").recall  # type: ignore[arg-type]
     assert 0.3 < lossy < 0.7
     assert not found(Lossy(store), Limits()).passed  # type: ignore[arg-type]
     assert found(store, Limits()).passed
-    assert recall(dense(3), "dense") == 1.0
+    assert recall_of(dense(3), "dense").recall == 1.0
     empty = MemoryBackend().open(named("empty"))
-    assert recall(empty, "dense") is None
+    assert recall_of(empty, "dense").queries == 0
     assert found(empty, Limits()).passed
 
 
@@ -132,7 +150,15 @@ def test_the_recall_probe_takes_sparse_legs() -> None:
         value = SparseVector(terms, dice.random(len(terms)).astype(np.float32) + 0.1)
         rows.append(Row(id=f"d{n}", vectors={"sparse": Vector(SPARSE.space_id, value)}, version=1, hash="h"))
     store.upsert(rows)
-    assert recall(store, "sparse") == 1.0
+    assert recall_of(store, "sparse").recall == 1.0
+
+
+def test_what_no_pass_can_bring_over_is_told_with_the_way_out() -> None:
+    unlike = Difference(documents=9, copied=9, deleted=0, unlike=2, examples=("a", "b"))
+    assert unlike.lag == 0
+    with pytest.raises(Stop, match=r"heads: .*2 ids of which something else .* higher _version.*--force heads"):
+        require(list(same(unlike, Limits())), [])
+    assert all(gate.passed for gate in same(unlike, Limits(behind=2)))
 
 
 def test_each_gate_has_a_limit_and_is_forced_by_name(tmp_path: Path) -> None:

@@ -72,6 +72,18 @@ def test_a_difference_counts_each_kind_once() -> None:
     assert set(found.examples) == {"newer", "missing", "gone", "back", "own"}
 
 
+def test_at_one_version_the_content_decides_wherever_it_came_from() -> None:
+    source, target = opened(), opened("other")
+    for id in ("same", "other"):
+        source.upsert([replace(row(id, [1, 0, 0, 0], version=2, hash="h"), origin="file#1", offset=1)])
+    target.upsert([replace(row("same", [1, 0, 0, 0], version=2, hash="h"), origin="topic/0", offset=9)])
+    target.upsert([replace(row("other", [1, 0, 0, 0], version=2, hash="else"), origin="topic/0", offset=10)])
+    source.delete([Head(id="gone", version=3)])
+    target.upsert([row("gone", [1, 0, 0, 0], version=3)])
+    found = compare(source, target)
+    assert (found.unlike, found.lag, set(found.examples)) == (2, 0, {"other", "gone"})
+
+
 def test_what_is_written_meanwhile_is_waited_for() -> None:
     source, target = opened(), opened("other")
     source.upsert([row("a", [1, 0, 0, 0], version=1)])

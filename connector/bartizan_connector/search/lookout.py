@@ -1,0 +1,57 @@
+"""A thread that looks at something every few seconds, and at once when it is asked to."""
+
+import logging
+from collections.abc import Callable
+from concurrent.futures import Future
+from threading import Condition, Thread
+
+log = logging.getLogger(__name__)
+
+
+class Lookout:
+    """Calls `look` every `every` seconds, one call at a time, until it is closed. Whoever asks shares the next call
+    with all that ask before it begins."""
+
+    def __init__(self, look: Callable[[], None], every: float) -> None:
+        self._look = look
+        self._every = every
+        self._changed = Condition()
+        self._asked: list[Future[None]] = []
+        self._closed = False
+        self._thread = Thread(target=self._watch, name="bartizan-lookout", daemon=True)
+        self._thread.start()
+
+    def now(self) -> "Future[None]":
+        """Done when a look has ended that began after this call; at once where there will be no other."""
+        future: Future[None] = Future()
+        with self._changed:
+            if not self._closed:
+                self._asked.append(future)
+                self._changed.notify()
+                return future
+        future.set_result(None)
+        return future
+
+    def close(self) -> None:
+        """Look no more; a look that is under way ends first."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._asked or self._closed, self._every)
+                asked, self._asked = self._asked, []
+                last = self._closed
+            if not last:
+                try:
+                    self._look()
+                except Exception:  # what nobody foresaw in one look must not end all others
+                    log.exception("a look failed")
+            for future in asked:
+                if future.set_running_or_notify_cancel():
+                    future.set_result(None)
+            if last:
+                return
