@@ -133,11 +133,12 @@ def fill(
     on_ids: Callable[[Sequence[str]], None] | None = None,
     watch: Watch = NOBODY,
     batch_seconds: float = SECONDS,
+    pace: Pace | None = None,
     in_flight: int = IN_FLIGHT,
     stop: Event | None = None,
     clock: Callable[[], float] = time.time,
 ) -> Report:
-    """`run` into a store that is open, and stays open."""
+    """`run` into a store that is open, and stays open. `pace`: of a source that is run again and again."""
     if in_flight < 1:
         raise WrongUse(f"in_flight = {in_flight}: at least one batch must be in flight")
     halt, stop = Event(), stop or Event()
@@ -147,7 +148,8 @@ def fill(
     if words is not None and (mended := agree(words, store, waiting)):
         log.info("the word index was made to agree about %d ids, at which an earlier run was cut off", mended)
     steps = Steps(store, words, Towers(encoders, store.collection, waiting, cutter), waiting, clock=clock)
-    pace = Pace(source.batch_size, batch_seconds) if isinstance(source, Sized) else None
+    if isinstance(source, Sized):
+        pace = pace or Pace(source.batch_size, batch_seconds)
     pipeline = _Pipeline(source, steps, waiting, halt, on_batch, on_ids, watch, pace, in_flight)
     if isinstance(source, Yielding):
         source.before_yielding(pipeline.settle)

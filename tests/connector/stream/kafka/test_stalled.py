@@ -1,4 +1,4 @@
-"""A worker that is stopped in the very call that writes, and wakes when its partition is another's: newer rows stand."""
+"""A worker that stalls in the very call that writes and wakes when its partition is another's: newer rows stand."""
 
 import json
 import signal
