@@ -3,6 +3,7 @@
     BartizanError                exit code 1
     ├── Retry(reason, after)     4   the same call may work in `after` seconds: something is unreachable or busy
     ├── Reject(ids, reason)      1   these never will, the others may: dead-letter them and go on
+    ├── Displaced(reason)        1   another writes these ids now: what was decided by what stood there counts no more
     └── Stop(reason)             1   a human is needed
         ├── WrongUse             2   a command, configuration or request that cannot mean anything
         │   └── NotAText         2   what came as a text is none
@@ -42,6 +43,10 @@ class Reject(BartizanError):
         super().__init__(reason)
         self.ids = tuple(ids)
         self.reason = reason
+
+
+class Displaced(BartizanError):
+    """Another worker of the group writes these ids since their heads were read; nothing of this call was completed."""
 
 
 class Stop(BartizanError):

@@ -93,7 +93,7 @@ def ingest(
     else:
         _tell(report, pruned)
     _remark(report, source)
-    _conclude(report, source, settings, failure, strict=strict)
+    _conclude(report, source, settings, failure, strict=strict, endless=endless)
 
 
 def _opened(config: Path, stream: str | None, *, prune: bool, follow: bool | None) -> "tuple[Config, Source]":
@@ -130,11 +130,13 @@ def _listening(settings: Config, listen: str) -> Config:
     return settings.model_copy(update={"ingest": settings.ingest.model_copy(update={"listen": listen})})
 
 
-def _conclude(report: "Report", source: "Source", settings: Config, failure: Stop | None, *, strict: bool) -> None:
-    """End with the exit code that the run deserves."""
+def _conclude(
+    report: "Report", source: "Source", settings: Config, failure: Stop | None, *, strict: bool, endless: bool
+) -> None:
+    """End with the exit code that the run deserves. What a source that is followed gave so far says nothing of it."""
     if failure is not None:
         raise failure
-    if wrong := _verdict(report, source):
+    if not endless and (wrong := _verdict(report, source)):
         raise Stop(wrong)
     failed = report.too_many_missed(settings.ingest.fail_above)
     if failed:

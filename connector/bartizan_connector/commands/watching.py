@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from bartizan_connector.stream.source import Source
     from bartizan_connector.stream.watch import Watch
 
+LAST_SCRAPE_SECONDS = 30.0
+"""How long a worker that met another space waits for its count to be fetched before it ends."""
+
 
 @contextmanager
 def told(listen: str | None, collection: "Collection", source: "Source") -> "Iterator[Watch]":
@@ -36,6 +39,7 @@ def told(listen: str | None, collection: "Collection", source: "Source") -> "Ite
             yield Several(metrics, health)
         except SpaceMismatch:
             metrics.mixed()
+            metrics.await_scrape(LAST_SCRAPE_SECONDS)
             raise
 
 

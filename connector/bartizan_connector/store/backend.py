@@ -20,6 +20,16 @@ if TYPE_CHECKING:
     import numpy as np
 
 
+class Writes(Protocol):
+    """What a store does that changes something, as it is told there."""
+
+    def upsert(self, rows: Sequence[Row]) -> None: ...
+
+    def touch(self, heads: Sequence[Head]) -> None: ...
+
+    def delete(self, heads: Sequence[Head]) -> None: ...
+
+
 class Store(Protocol):
     """One collection, opened. For every leg a bigger score is better, and ties are in order of (id, chunk). Safe to
     share between threads; the conformance suite (`bartizan_connector.testing`) holds every store to it.
@@ -117,6 +127,21 @@ class Leased(Protocol):
 
     def let_others_write(self) -> None:
         """Give the right back; the next write takes it again, if it is free then."""
+        ...
+
+
+@runtime_checkable
+class Parted(Protocol):
+    """What a store has besides when the workers of a group write into it side by side, each parts of the ids."""
+
+    def part(self, name: str) -> Writes:
+        """Where this worker writes for that part, as the only one from now on: whatever another still sends for it the
+        back-end refuses, so heads are asked for after this. Where another has done the same since, every write raises
+        Displaced; then, if the part is still ours, this is called anew, and all is decided anew."""
+        ...
+
+    def leave_part(self, name: str) -> None:
+        """Nothing more is written for that part, so that who takes it over has nobody to wait for."""
         ...
 
 

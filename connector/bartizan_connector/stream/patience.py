@@ -83,6 +83,10 @@ class Waiting:
             if waited and self._told is not None:
                 self._told(None)
 
+    def pause(self, seconds: float) -> None:
+        """Wait so long, but no longer than the run goes on, and than it takes until it is told to stop."""
+        self._sleep(seconds)
+
     def _is_over(self, state: RetryCallState) -> bool:
         return self._stop.is_set() and (state.seconds_since_start or 0.0) > _END_SECONDS
 

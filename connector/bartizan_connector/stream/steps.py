@@ -1,10 +1,12 @@
 """The steps of one batch between reading and commit: fence, skip, encode, write; all can be done twice without harm."""
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
-from bartizan_connector.base.errors import Reject
-from bartizan_connector.store.backend import Store
+from bartizan_connector.base.errors import Displaced, Reject
+from bartizan_connector.store.backend import Parted, Store, Writes
 from bartizan_connector.store.collection import Collection, Head, Row
 from bartizan_connector.stream.fence import Plan, is_torn, opened, plan
 from bartizan_connector.stream.flight import Expected, Flight
@@ -12,7 +14,16 @@ from bartizan_connector.stream.patience import Waiting
 from bartizan_connector.stream.records import Change, Cut, Put
 from bartizan_connector.stream.towers import Chunk, Towers
 from bartizan_connector.stream.versions import latest
-from bartizan_connector.stream.words import Words
+from bartizan_connector.stream.words import Words, follow
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+_DISPLACED_SECONDS = 1.0
+"""By then a source that was asleep has heard whether the partition is still ours."""
+
+
+class _Lost(Exception):
+    """The partition is another reader's by now."""
 
 
 class Steps:
@@ -54,9 +65,44 @@ class Steps:
         self._expected.add(flight, todo)
 
     def write(self, flight: Flight) -> None:
-        """Decide by what is stored now, and do it. What is refused leaves the batch, and the rest is decided again."""
-        if flight.lost:
-            return
+        """Decide by what is stored now, and do it. Where another writes for the partition, that is done anew, unless
+        the partition turns out to be lost."""
+        while not flight.lost:
+            try:
+                self._decide_and_write(flight, self._target(flight))
+            except Displaced as error:
+                log.warning("%s; unless that one has the partition, this batch is decided anew", error)
+                self._waiting.pause(_DISPLACED_SECONDS)
+            except _Lost:
+                return
+            else:
+                return
+
+    def leave_part(self, partition: str) -> None:
+        """The partition goes to another reader, and nothing of it is being written."""
+        if isinstance(self._store, Parted) and partition:
+            self._store.leave_part(partition)
+
+    def _target(self, flight: Flight) -> Writes:
+        """Where the batch is written: nobody else writes for its partition from now on."""
+        store, partition = self._store, flight.batch.partition
+        if not isinstance(store, Parted) or not partition:
+            return store
+        with flight.timed("fence"):
+            return self._go_on(flight, lambda: store.part(partition))
+
+    def _go_on(self, flight: Flight, call: Callable[[], T]) -> T:
+        """The call, again and again while it must be waited for and the partition is ours."""
+
+        def unless_lost() -> T:
+            if flight.lost:
+                raise _Lost
+            return call()
+
+        return self._waiting(unless_lost)
+
+    def _decide_and_write(self, flight: Flight, target: Writes) -> None:
+        """What is refused leaves the batch, and the rest is decided again."""
         heads = self._heads(flight, flight.ids)
         while True:
             todo, refused = self._settle(flight, flight.changes, heads)
@@ -64,7 +110,7 @@ class Steps:
                 flight.set_aside([put], flight.refused[put.hash])
             try:
                 with flight.timed("write"):
-                    self._write(flight, todo, heads)
+                    self._write(flight, target, todo, heads)
             except Reject as error:
                 flight.reject(error, todo)
             else:
@@ -96,7 +142,7 @@ class Steps:
                 return todo, refused
             refused += bad
 
-    def _write(self, flight: Flight, todo: Plan, heads: dict[str, Head]) -> None:
+    def _write(self, flight: Flight, target: Writes, todo: Plan, heads: dict[str, Head]) -> None:
         """Step 5, in its order. `heads` is kept as it is stored where rows are about to change."""
         rows = [row for put, head in todo.write for row in _rows(put, head, flight.encoded[put.hash].chunks)]
         gone = [head for _, head in todo.delete]
@@ -107,27 +153,40 @@ class Steps:
         words = self._words
         if words is not None and unsettled:
             self._waiting(lambda: words.announce(unsettled))
-        if touched:
-            self._waiting(lambda: self._store.touch(touched))  # a
-        former = {head.id: heads[head.id] for head in marks}
-        heads.update((head.id, head) for head in marks)
-        if rows:
-            self._upsert(rows, heads, former)  # b
-        if gone:
-            self._waiting(lambda: self._store.delete(gone))  # c
+        try:
+            if touched:
+                self._go_on(flight, lambda: target.touch(touched))  # a
+            former = {head.id: heads[head.id] for head in marks}
+            heads.update((head.id, head) for head in marks)
+            if rows:
+                self._upsert(flight, target, rows, heads, former)  # b
+            if gone:
+                self._go_on(flight, lambda: target.delete(gone))  # c
+        except (Displaced, _Lost):
+            if words is not None and unsettled:  # what was announced is what others wrote, or began
+                follow(words, self._store, unsettled, self._waiting)
+                self._waiting(words.settle)
+            raise
         if words is not None:
             self._write_words(words, todo)  # d
             if unsettled:
                 self._waiting(words.settle)
 
-    def _upsert(self, rows: Sequence[Row], heads: dict[str, Head], former: Mapping[str, Head]) -> None:
+    def _upsert(
+        self,
+        flight: Flight,
+        target: Writes,
+        rows: Sequence[Row],
+        heads: dict[str, Head],
+        former: Mapping[str, Head],
+    ) -> None:
         """Store the rows. What is rejected keeps the rows it had, so it gets the head back that belongs to them."""
         try:
-            self._waiting(lambda: self._store.upsert(rows))
+            self._go_on(flight, lambda: target.upsert(rows))
         except Reject as error:
             kept = [former[id] for id in error.ids if id in former]
             if kept:
-                self._waiting(lambda: self._store.touch(kept))
+                self._go_on(flight, lambda: target.touch(kept))
                 heads.update((head.id, head) for head in kept)
             raise
 

@@ -41,12 +41,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from queue import Empty, SimpleQueue
 from threading import Event
 
-from bartizan_connector.base.errors import WrongUse
+from bartizan_connector.base.errors import BartizanError, WrongUse
 from bartizan_connector.encode.encoder import Encoder
 from bartizan_connector.store.backend import Backend, Store
 from bartizan_connector.store.collection import Collection
@@ -67,6 +67,8 @@ IN_FLIGHT = 4
 """Batches: one that is written, one that is encoded, and one waiting for each."""
 _IDLE_SECONDS = 0.5
 """How long to wait for messages, or for a step to end, before looking at the rest again."""
+_LEAVE_SECONDS = 3.0
+"""How long the group waits for a partition to be left at the store, which only spares its next owner a wait."""
 _DRY_SECONDS = 0.05
 """The same where the source had nothing, but batches are in flight."""
 
@@ -131,11 +133,12 @@ def fill(
     on_ids: Callable[[Sequence[str]], None] | None = None,
     watch: Watch = NOBODY,
     batch_seconds: float = SECONDS,
+    pace: Pace | None = None,
     in_flight: int = IN_FLIGHT,
     stop: Event | None = None,
     clock: Callable[[], float] = time.time,
 ) -> Report:
-    """`run` into a store that is open, and stays open."""
+    """`run` into a store that is open, and stays open. `pace`: of a source that is run again and again."""
     if in_flight < 1:
         raise WrongUse(f"in_flight = {in_flight}: at least one batch must be in flight")
     halt, stop = Event(), stop or Event()
@@ -145,7 +148,8 @@ def fill(
     if words is not None and (mended := agree(words, store, waiting)):
         log.info("the word index was made to agree about %d ids, at which an earlier run was cut off", mended)
     steps = Steps(store, words, Towers(encoders, store.collection, waiting, cutter), waiting, clock=clock)
-    pace = Pace(source.batch_size, batch_seconds) if isinstance(source, Sized) else None
+    if isinstance(source, Sized):
+        pace = pace or Pace(source.batch_size, batch_seconds)
     pipeline = _Pipeline(source, steps, waiting, halt, on_batch, on_ids, watch, pace, in_flight)
     if isinstance(source, Yielding):
         source.before_yielding(pipeline.settle)
@@ -192,6 +196,8 @@ class _Pipeline:
         self._failure: BaseException | None = None
         self._total = Report()
         self._last = time.perf_counter()
+        self._looked = time.monotonic()
+        """When it was last asked whether what is in flight is still ours."""
 
     def run(self, stop: Event) -> Report:
         """Until the source has ended, or until `stop` is set, and nothing is in flight."""
@@ -229,6 +235,10 @@ class _Pipeline:
                     self._go_on(*ended)
                 except Exception as error:  # noqa: BLE001  raised by `run`, not into the source's own call
                     self._give_up_from(ended[1], error)
+        leaving = self._writing.submit(self._steps.leave_part, partition)
+        with suppress(BartizanError, TimeoutError):
+            leaving.result(_LEAVE_SECONDS)
+        leaving.cancel()
 
     def end(self) -> None:
         """Let the step that is being done end, and no other begin."""
@@ -265,7 +275,8 @@ class _Pipeline:
         while ended is not None:
             self._go_on(*ended)
             ended = self._next_ended(0.0)
-        if seconds == _IDLE_SECONDS:
+        if time.monotonic() - self._looked >= _IDLE_SECONDS:
+            self._looked = time.monotonic()
             for flight in list(self._flights):
                 self._is_owned(flight)
 

@@ -14,7 +14,7 @@ from threading import Barrier
 import pytest
 from pymilvus import MilvusClient
 
-from bartizan_connector.base.errors import BartizanError, Retry
+from bartizan_connector.base.errors import BartizanError, Displaced, Retry
 from bartizan_connector.store.audit import Balance
 from bartizan_connector.store.checks import MAX_HASH_BYTES
 from bartizan_connector.store.collection import Head
@@ -23,6 +23,7 @@ from bartizan_connector.store.milvus import MilvusBackend
 from bartizan_connector.store.milvus.lease import Record, alias_of
 from bartizan_connector.store.milvus.ledger import LEASE_ID, Ledger
 from bartizan_connector.store.milvus.names import marker_of
+from bartizan_connector.store.milvus.parts import part_alias_of
 from bartizan_connector.testing.rows import COLLECTION, named, queries, row
 from tests.servers.milvus import MilvusServer
 
@@ -97,6 +98,61 @@ def shared_by_a_group(where: str, name: str) -> None:
     assert texts(last) == {"a", "b", "c", "d"}
     for backend in (*many, patient):
         backend.close()
+
+
+@pytest.mark.server
+def test_the_last_of_a_group_that_leaves_in_good_order_gives_the_lease_back(milvus: MilvusServer) -> None:
+    many = backends(milvus.uri, 4)
+    one, other, alone, more = (backend.open(named("leaving")) for backend in many)
+    one.claim("workers")
+    other.claim("workers")
+    one.part("docs[0]").upsert([row("a", [1, 0, 0, 0])])
+    one.close()
+    with pytest.raises(Retry, match="group workers"):
+        alone.claim()
+    other.close()
+    alone.upsert([row("b", [1, 0, 0, 0])])
+    assert texts(alone) == {"a", "b"}
+    alone.close()
+    more.claim("workers")
+    assert not more._prepared.ledger.members().keys() - {more._writer.lease._entry_id}
+    for backend in many:
+        backend.close()
+
+
+@pytest.mark.server
+def test_who_takes_a_part_is_the_only_one_who_writes_for_it(milvus: MilvusServer) -> None:
+    many = backends(milvus.uri, 2)
+    one, other = (backend.open(named("parts")) for backend in many)
+    one.claim("workers")
+    other.claim("workers")
+    first, beside = one.part("docs[0]"), other.part("docs[1]")
+    first.upsert([row("a", [1, 0, 0, 0])])
+    second = other.part("docs[0]")
+    for write in (
+        lambda: first.upsert([row("a", [1, 0, 0, 0], version=2)]),
+        lambda: first.touch([Head(id="a", version=2)]),
+        lambda: first.delete([Head(id="a", version=2)]),
+    ):
+        with pytest.raises(Displaced, match=r"docs\[0\] of .* is written by another worker of group workers now"):
+            write()
+    second.upsert([row("a", [0, 1, 0, 0], version=3)])
+    beside.upsert([row("b", [1, 0, 0, 0])])
+    one.part("docs[2]").upsert([row("c", [1, 0, 0, 0])])
+    assert one.heads(["a"])["a"].version == 3
+    again = one.part("docs[0]")
+    again.touch([Head(id="a", version=4)])
+    with pytest.raises(Displaced):
+        second.touch([Head(id="a", version=3)])
+    assert other.heads(["a"])["a"].version == 4
+    one.leave_part("docs[0]")
+    with pytest.raises(Displaced):
+        again.touch([Head(id="a", version=5)])
+    assert set(many[0].aliases()) >= {named("parts").name}
+    assert not any(alias.startswith("bartizan_part") for alias in many[0].aliases())
+    many[1].close()
+    one.upsert([row("d", [1, 0, 0, 0])])
+    many[0].close()
 
 
 @pytest.mark.server
@@ -268,9 +324,9 @@ def test_what_was_there_at_the_end_is_written_down(tmp_path: Path) -> None:
 
 def test_no_alias_of_a_writer_begins_as_another_or_as_a_collection() -> None:
     """A server of 2.3 forgets with an alias all that begin with it."""
-    aliases = [
-        alias_of(name, epoch) for name in ("docs", "docs__0a1b2c3d", "docs__0a1b2c3d__heads") for epoch in range(12)
-    ]
+    names = ("docs", "docs__0a1b2c3d", "docs__0a1b2c3d__heads")
+    aliases = [alias_of(name, epoch) for name in names for epoch in range(12)]
+    aliases += [part_alias_of(name, epoch, "docs[1]", "f" * 16) for name in names for epoch in range(12)]
     assert not any(one != other and other.startswith(one) for one in [*aliases, "docs"] for other in aliases)
 
 

@@ -1,6 +1,7 @@
 """A server may read out what was just replaced as it was, or as gone: a writer goes by what it wrote itself."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -13,6 +14,8 @@ from bartizan_connector.store.milvus.writing import Writer
 
 class Ledger:
     """Keeps what is written, and can be told to show something else."""
+
+    name = "docs__1__heads"
 
     def __init__(self) -> None:
         self.entries: dict[str, Entry] = {}
@@ -33,6 +36,11 @@ class Lease:
     def claim(self) -> bool:
         is_new, self.is_new = self.is_new, False
         return is_new
+
+    @contextmanager
+    def by(self, part: str | None) -> Iterator[None]:
+        assert part is None
+        yield
 
 
 @pytest.fixture

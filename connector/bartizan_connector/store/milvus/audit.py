@@ -7,7 +7,7 @@ from typing import Any
 from bartizan_connector.store.audit import PAGE, Balance, Standing, Stray, read_vectors
 from bartizan_connector.store.collection import Head, Row
 from bartizan_connector.store.milvus.expression import quoted
-from bartizan_connector.store.milvus.ledger import IN_ORDER, LEASE_ID, LEASE_VERSION, Entry, Ledger, in_portions
+from bartizan_connector.store.milvus.ledger import IN_ORDER, LEASE_VERSION, Entry, Ledger, in_portions, is_reserved
 from bartizan_connector.store.milvus.preparation import Prepared
 from bartizan_connector.store.milvus.reading import Reader, vector_of
 from bartizan_connector.store.milvus.schema import primary_key
@@ -36,7 +36,7 @@ class MilvusAudit:
 
     def again(self, ids: Sequence[str]) -> list[Standing]:
         entries = self._ledger.read(ids)
-        return self._of([entry for id, entry in entries.items() if id != LEASE_ID])
+        return self._of([entry for id, entry in entries.items() if not is_reserved(id)])
 
     def strays(self) -> Iterator[list[Stray]]:
         last = ""

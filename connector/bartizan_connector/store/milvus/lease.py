@@ -10,25 +10,30 @@ ledger:
 4. it drops the aliases of the epochs before: whatever their holder still sends is refused by the server;
 5. it writes its own name into the ledger, by its own alias, and again every now and then.
 
+The workers of a group hold one epoch together. Each writes its own name beside the group's, so that the last one that
+leaves can give the epoch back, and each writes by names of its own for each part of the ids (`Parts`).
+
 A Milvus Lite folder is open in one process only; there the row alone says who writes.
 """
 
 import hashlib
 import json
 import time
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from threading import Lock
 from uuid import uuid4
 
-from bartizan_connector.base.errors import BartizanError, Retry, Stop, WrongUse
+from bartizan_connector.base.errors import BartizanError, Displaced, Retry, Stop, WrongUse
 from bartizan_connector.store.audit import Balance
 from bartizan_connector.store.collection import Head
 from bartizan_connector.store.holder import SILENCE, Holder, let_go, ours
 from bartizan_connector.store.milvus.connection import Connection
 from bartizan_connector.store.milvus.failures import calling, is_missing
 from bartizan_connector.store.milvus.ledger import LEASE_ID, LEASE_VERSION, Entry, Ledger
-from bartizan_connector.store.milvus.names import EPOCH_DIGITS, WRITERS, Names, marker_of
+from bartizan_connector.store.milvus.names import EPOCH_DIGITS, WRITERS, Names, epoch_of, marker_of
+from bartizan_connector.store.milvus.parts import Parts
 
 _TURNS = 5
 _GRACE_SECONDS = 2.0
@@ -49,7 +54,7 @@ class Record:
     holder: Holder | None = None
     balance: Balance | None = None
 
-    def entry(self) -> Entry:
+    def entry(self, id: str = LEASE_ID) -> Entry:
         """As it is stored: in the field of the hash, which every ledger has."""
         if (holder := self.holder) is not None:
             host = holder.host.encode("ascii", "replace").decode()[:_HOST_LETTERS]
@@ -57,7 +62,7 @@ class Record:
         else:
             facts = [self.balance.rows, self.balance.live, self.balance.deleted] if self.balance else []
         text = json.dumps([self.epoch, *facts], separators=(",", ":"))
-        return Entry(Head(id=LEASE_ID, version=LEASE_VERSION, hash=text, deleted=True), 0)
+        return Entry(Head(id=id, version=LEASE_VERSION, hash=text, deleted=True), 0)
 
     @classmethod
     def of(cls, entry: Entry) -> "Record":
@@ -83,6 +88,9 @@ class Lease:
         self._silence = silence
         self._token = uuid4().hex
         self._group = ""
+        self._member = uuid4().hex
+        """Of a group, which one."""
+        self._parts = Parts(self._names, (physical, ledger.name))
         self._epoch: int | None = None
         self._since = ""
         self._seen = 0.0
@@ -131,27 +139,89 @@ class Lease:
             "place; nothing of this call was completed. Run again"
         )
 
+    def take(self, part: str) -> bool:
+        """As one of a group, be the only one who writes for that part of the ids; say whether that is new, so that what
+        was read before counts no more. Who is alone is it anyway."""
+        epoch = self._epoch
+        if epoch is None or not self._group or self._connection.file is not None or self._parts.holds(part):
+            return False
+        try:
+            self._parts.make(part, epoch)
+            if self._highest() > epoch:
+                raise Retry(f"{self._what} is being claimed by another", after=2.0)
+            if self._parts.clear(part):
+                time.sleep(_SETTLE_SECONDS)
+        except BaseException:
+            self._parts.forget(part)
+            raise
+        return True
+
+    def leave_part(self, part: str) -> None:
+        """Write for it no more."""
+        self._parts.leave(part)
+
+    @contextmanager
+    def by(self, part: str | None) -> Iterator[None]:
+        """Inside, what is written is written for that part; None: for no part."""
+        if part is None or not self._group or self._connection.file is not None:
+            yield
+            return
+        if not self._parts.holds(part):
+            raise self._displaced(part)
+        whole = self.rows, self._ledger.written
+        self.rows, self._ledger.written = self._parts.aliases(part)
+        try:
+            yield
+        finally:
+            self.rows, self._ledger.written = whole
+
+    def displaced(self, part: str | None) -> Displaced | None:
+        """The error for who wrote for a part that another writes for by now; None where that is not so."""
+        if part is None or not self._parts.holds(part) or self._parts.stand(part):
+            return None
+        self._parts.forget(part)
+        return self._displaced(part)
+
+    def _displaced(self, part: str) -> Displaced:
+        return Displaced(f"{part} of {self._what} is written by another worker of group {self._group} now")
+
     def read(self) -> Record | None:
         """Who writes, or what the last one left; None where nobody ever did."""
         entry = self._ledger.read([LEASE_ID]).get(LEASE_ID)
         return Record.of(entry) if entry else None
 
+    def leave(self) -> bool:
+        """Be none of those who write, and say whether none is left; `release` follows where that is so."""
+        self._parts.leave_all()
+        if not self._group:
+            return True
+        members, now = self._ledger.members(), time.time()
+        ended = [id for id, each in members.items() if not _lives(each, now, self._silence)]
+        self._ledger.remove([*ended, self._entry_id])
+        return not (members.keys() - {*ended, self._entry_id})
+
     def release(self, balance: Balance | None) -> None:
         """Let the next one write; `balance`: what is there now."""
         if self._epoch is None:
             return
-        try:
-            if not self._group:  # the others of a group may go on
-                self._ledger.write([Record(epoch=self._epoch, balance=balance).entry()])
-        finally:
-            self.forget()
+        before = self._ledger.read([LEASE_ID]) if self._group else {}
+        self._ledger.write([Record(epoch=self._epoch, balance=balance).entry()])
+        if self._group and self._ledger.members():  # who has joined meanwhile counts on it
+            self._ledger.write(list(before.values()))
 
     def forget(self) -> None:
         """Hold it no more, whatever the ledger says."""
         self._epoch = None
         self.rows = self._physical
         self._ledger.written = self._ledger.name
+        self._parts.forget_all()
         let_go(self._token)
+        let_go(self._member)
+
+    @property
+    def _entry_id(self) -> str:
+        """Under which a member's own name stands."""
+        return f"{LEASE_ID}: {self._member}"
 
     def _standing(self) -> tuple[int, Holder | None]:
         """The highest epoch, and who holds it; waits for one who has made its alias and not yet written its name."""
@@ -167,12 +237,12 @@ class Lease:
         if self._connection.file is not None:
             return 0
         marked = (int(marker[-EPOCH_DIGITS:]) for marker in self._names.markers_of(self._physical))
-        return max([*marked, *self._epochs(self._physical)], default=0)
+        return max([*marked, *self._epochs(self._physical).values()], default=0)
 
-    def _epochs(self, collection: str) -> list[int]:
-        beginning = alias_of(collection, 0)[:-EPOCH_DIGITS]
+    def _epochs(self, collection: str) -> dict[str, int]:
+        """Each alias that somebody writes by, and since when."""
         aliases = self._names.every_alias_of(collection)
-        return [int(alias[-EPOCH_DIGITS:]) for alias in aliases if alias.startswith(beginning)]
+        return {alias: epoch for alias in aliases if (epoch := epoch_of(alias)) is not None}
 
     def _move_marker(self, epoch: int) -> bool:
         """Whether it was us who moved it to that epoch."""
@@ -203,12 +273,12 @@ class Lease:
                 self._names.claim(alias_of(collection, epoch), collection)
             if self._highest() > epoch:  # what was seen was long ago
                 for collection in both:
-                    self._drop(alias_of(collection, epoch))
+                    self._names.drop_alias(alias_of(collection, epoch), collection)
                 return False
             for collection in both:
-                for older in self._epochs(collection):
+                for alias, older in self._epochs(collection).items():
                     if older < epoch:
-                        self._drop(alias_of(collection, older))
+                        self._names.drop_alias(alias, collection)
         try:
             self._write_by(epoch)
         except BartizanError as error:
@@ -227,14 +297,17 @@ class Lease:
 
     def _write(self, epoch: int) -> None:
         us = ours(self._token, self._since)
-        if self._group:  # of which it is not known whether the others have ended
-            us = replace(us, host=f"{_GROUP}{self._group}")
-        self._ledger.write([Record(epoch=epoch, holder=us).entry()])
+        names = []
+        if self._group:
+            names.append(Record(epoch=epoch, holder=ours(self._member, self._since)).entry(self._entry_id))
+            us = replace(us, host=f"{_GROUP}{self._group}")  # of all of whom none is known to have ended
+        self._ledger.write([Record(epoch=epoch, holder=us).entry(), *names])
         self._epoch, self._since, self._seen = epoch, us.since, us.seen
 
-    def _drop(self, alias: str) -> None:
-        with calling(self._connection.place):
-            self._connection.client.drop_alias(alias, timeout=self._connection.timeout)
+
+def _lives(entry: Entry, now: float, silence: float) -> bool:
+    holder = Record.of(entry).holder
+    return holder is not None and holder.may_live(now, silence)
 
 
 def alias_of(collection: str, epoch: int) -> str:

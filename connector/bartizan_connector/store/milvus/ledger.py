@@ -26,7 +26,7 @@ _UNKNOWN = -1
 _DUMMY = [0.0, 0.0]
 """Milvus keeps nothing without a vector."""
 LEASE_ID = "\x01bartizan: who writes"
-"""The id of the one entry that is no document's."""
+"""The id of the entry that is no document's; those of a group's members begin with it."""
 LEASE_VERSION = -2
 _MORE = "more"
 _MAX_MORE_BYTES = 8192
@@ -104,6 +104,20 @@ class Ledger:
             entries |= {entry.head.id: entry for entry in self._query(one_of("id", some))}
         return entries
 
+    def members(self) -> dict[str, Entry]:
+        """The entries of the members of a group, by id."""
+        return {
+            entry.head.id: entry for entry in self._query(f"version == {LEASE_VERSION}") if entry.head.id != LEASE_ID
+        }
+
+    def remove(self, ids: Sequence[str]) -> None:
+        """Take entries away, as if they had never been."""
+        for some in in_portions(ids, _AT_ONCE):
+            with calling(self._connection.place):
+                self._connection.client.delete(
+                    self.written, filter=one_of("id", some), timeout=self._connection.timeout
+                )
+
     def pages(self, condition: str, size: int) -> Iterator[list[Entry]]:
         """The entries for which the condition holds, by rising id; each page is as of when it is asked for, or a little
         older, but none older than the first."""
@@ -170,6 +184,11 @@ class Ledger:
         ]
         with calling(self._connection.place, ids=[entry.head.id for entry in entries]):
             self._connection.client.upsert(self.written, data, timeout=self._connection.timeout)
+
+
+def is_reserved(id: str) -> bool:
+    """Whether an id is the ledger's own."""
+    return id.startswith(LEASE_ID)
 
 
 def in_portions(values: Sequence[T], size: int) -> Iterator[Sequence[T]]:

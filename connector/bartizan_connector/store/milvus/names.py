@@ -14,8 +14,8 @@ from bartizan_connector.store.milvus.failures import calling, is_missing, is_tak
 from bartizan_connector.store.milvus.ledger import ledger_name
 from bartizan_connector.store.milvus.schema import CONTRACT_PROPERTY, stored_contract
 
-WRITERS, EPOCH_DIGITS = "bartizan_writer_", 10
-_WRITERS = re.compile(rf"{WRITERS}[0-9a-f]{{16}}_\d{{{EPOCH_DIGITS}}}")
+WRITERS, PARTS, EPOCH_DIGITS = "bartizan_writer_", "bartizan_part_", 10
+_WRITERS = re.compile(rf"(?:{WRITERS}|{PARTS})[0-9a-f]{{16}}_(\d{{{EPOCH_DIGITS}}})(?:_[0-9a-f]{{32}})?")
 """Aliases that writers write by, and no person gave."""
 _one_at_a_time = Lock()
 """A server makes or moves an alias in one step. Milvus Lite looks and then writes; it is served to one process only."""
@@ -134,13 +134,24 @@ class Names:
 
     def aliases_of(self, physical: str) -> list[str]:
         """Every name of that collection that a person may have given."""
-        return [alias for alias in self.every_alias_of(physical) if not _WRITERS.fullmatch(alias)]
+        return [alias for alias in self.every_alias_of(physical) if epoch_of(alias) is None]
 
     def every_alias_of(self, physical: str) -> list[str]:
         """Every alias, those that its writers write by too."""
         with calling(self._connection.place):
             told = self._connection.client.list_aliases(physical, timeout=self._connection.timeout)
         return list(told["aliases"])
+
+    def drop_alias(self, alias: str, physical: str) -> None:
+        """Of several who drop it at once one does, and nobody minds."""
+        try:
+            with calling(self._connection.place):
+                self._connection.client.drop_alias(alias, timeout=self._connection.timeout)
+        except WrongUse:
+            raise
+        except Stop:
+            if self.describe(physical) and alias in self.every_alias_of(physical):
+                raise
 
     def markers_of(self, physical: str) -> list[str]:
         """The collection whose name says which epoch of its writers is; there may be one more that a race left."""
@@ -166,6 +177,12 @@ class Names:
         for made in (*markers, found.physical, ledger_name(found.physical)):
             with calling(place):
                 client.drop_collection(made, timeout=timeout)
+
+
+def epoch_of(alias: str) -> int | None:
+    """The epoch of the writers who write by that alias; None for a name that a person gave."""
+    found = _WRITERS.fullmatch(alias)
+    return int(found[1]) if found else None
 
 
 def marker_of(physical: str, epoch: int) -> str:

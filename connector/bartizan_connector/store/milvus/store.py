@@ -73,6 +73,15 @@ class MilvusStore:
         with self._writing():
             self._writer.claim(group)
 
+    def part(self, name: str) -> "MilvusPart":
+        with self._writing():
+            self._writer.take(name)
+        return MilvusPart(self, name)
+
+    def leave_part(self, name: str) -> None:
+        with self._pinned():
+            self._writer.leave_part(name)
+
     def upsert(self, rows: Sequence[Row]) -> None:
         with self._writing():
             self._writer.upsert(rows)
@@ -234,6 +243,26 @@ class MilvusStore:
     def _replaced(self) -> Stop:
         now = self._names.find(self._name)
         return replaced(self.collection, now.contract if now else None, self._connection.place)
+
+
+class MilvusPart:
+    """What is written here is written for one part of the ids, by the one who writes for it."""
+
+    def __init__(self, store: MilvusStore, name: str) -> None:
+        self._store = store
+        self._name = name
+
+    def upsert(self, rows: Sequence[Row]) -> None:
+        with self._store._writing():
+            self._store._writer.upsert(rows, self._name)
+
+    def touch(self, heads: Sequence[Head]) -> None:
+        with self._store._writing():
+            self._store._writer.touch(heads, self._name)
+
+    def delete(self, heads: Sequence[Head]) -> None:
+        with self._store._writing():
+            self._store._writer.delete(heads, self._name)
 
 
 def _query(value: Any) -> Any:

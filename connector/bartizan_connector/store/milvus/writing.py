@@ -20,7 +20,7 @@ from bartizan_connector.store.milvus.connection import Connection
 from bartizan_connector.store.milvus.expression import one_of
 from bartizan_connector.store.milvus.failures import calling, is_missing
 from bartizan_connector.store.milvus.lease import Lease
-from bartizan_connector.store.milvus.ledger import LEASE_ID, Entry, in_portions
+from bartizan_connector.store.milvus.ledger import Entry, in_portions, is_reserved
 from bartizan_connector.store.milvus.preparation import Prepared
 from bartizan_connector.store.milvus.schema import entity_of, primary_key
 from bartizan_connector.store.narrowing import raise_refused, refused_of
@@ -60,7 +60,7 @@ class Writer:
 
     def heads(self, ids: Sequence[str]) -> Mapping[str, Head]:
         with self.lock:
-            possible = [id for id in ids if id and id != LEASE_ID and is_of_type(id, "string")]
+            possible = [id for id in ids if id and not is_reserved(id) and is_of_type(id, "string")]
             read = self._from_ledger(possible)
             self._remember({id: Entry.unknown(id) for id in possible} | read)
             return {id: entry.head for id, entry in read.items() if entry.is_known}
@@ -72,8 +72,18 @@ class Writer:
         with self._leased():
             pass
 
-    def upsert(self, rows: Sequence[Row]) -> None:
+    def take(self, part: str) -> None:
+        """Be the only one of the group who writes for that part of the ids; heads are read after it."""
         with self._leased():
+            if self.lease.take(part):
+                self._fresh.clear()
+
+    def leave_part(self, part: str) -> None:
+        with self.lock:
+            self.lease.leave_part(part)
+
+    def upsert(self, rows: Sequence[Row], part: str | None = None) -> None:
+        with self._leased(part):
             _refuse_ours([row.id for row in rows])
             documents = {document.id: document for document in checked_rows(self._collection, rows)}
             before = self._read(list(documents))
@@ -87,8 +97,8 @@ class Writer:
             refused |= self._complete([after[id] for id in written])
             self._raise(refused, list(documents))
 
-    def touch(self, heads: Sequence[Head]) -> None:
-        with self._leased():
+    def touch(self, heads: Sequence[Head], part: str | None = None) -> None:
+        with self._leased(part):
             _refuse_ours([head.id for head in heads])
             checked = checked_heads(heads)
             before = self._read([head.id for head in checked])
@@ -97,8 +107,8 @@ class Writer:
             self._remember({id: entry for id, entry in after.items() if id not in refused})
             self._raise(refused, list(after))
 
-    def delete(self, heads: Sequence[Head]) -> None:
-        with self._leased():
+    def delete(self, heads: Sequence[Head], part: str | None = None) -> None:
+        with self._leased(part):
             _refuse_ours([head.id for head in heads])
             checked = checked_heads(heads)
             before = self._read([head.id for head in checked])
@@ -158,25 +168,34 @@ class Writer:
         with self.lock:
             if not self.lease.is_held:
                 return
-            balance = None
-            with suppress(BartizanError):
-                live, deleted = self._ledger.count("deleted == false"), self._ledger.count("deleted == true")
-                balance = Balance(rows=count_rows(), live=live, deleted=deleted)
-            with suppress(BartizanError):
-                self.lease.release(balance)
+            try:
+                with suppress(BartizanError):
+                    if self.lease.leave():
+                        self.lease.release(self._balance(count_rows))
+            finally:
+                self.lease.forget()
+
+    def _balance(self, count_rows: Callable[[], int]) -> Balance | None:
+        with suppress(BartizanError):
+            live, deleted = self._ledger.count("deleted == false"), self._ledger.count("deleted == true")
+            return Balance(rows=count_rows(), live=live, deleted=deleted)
+        return None
 
     @contextmanager
-    def _leased(self) -> Iterator[None]:
+    def _leased(self, part: str | None = None) -> Iterator[None]:
         """A turn of the one who may write. Whoever has lost its place finds out by what the server says."""
         with self.lock:
             try:
                 if self.lease.claim():
                     self._forget()
-                yield
+                with self.lease.by(part):
+                    yield
             except Stop as error:
                 if is_missing(error) and (lost := self.lease.lost()):
                     self._forget()
                     raise lost from error
+                if is_missing(error) and (displaced := self.lease.displaced(part)):
+                    raise displaced from error
                 raise
 
     def _forget(self) -> None:
@@ -258,8 +277,9 @@ def _is_newer(own: Head, read: Head) -> bool:
 
 
 def _refuse_ours(ids: Sequence[str]) -> None:
-    if LEASE_ID in ids:
-        raise Reject([LEASE_ID], f"the id {LEASE_ID!r} is the ledger's own")
+    own = [id for id in ids if is_reserved(id)]
+    if own:
+        raise Reject(own, f"the id {own[0]!r} is the ledger's own")
 
 
 def _keys(id: str, reach: int) -> Iterator[str]:

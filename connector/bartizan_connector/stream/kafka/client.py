@@ -16,7 +16,7 @@ try:
 except ImportError as error:
     raise missing_extra("kafka-python", "stream") from error
 
-__all__ = ["KafkaAdminClient", "connection", "consumer", "errors", "kafka", "producer", "translating"]
+__all__ = ["KafkaAdminClient", "connection", "consumer", "errors", "kafka", "partitions_of", "producer", "translating"]
 
 logging.getLogger("kafka").addHandler(logging.NullHandler())
 """An outage is told once, by the pipeline; the library's own words are there for whoever sets up logging."""
@@ -76,6 +76,22 @@ def producer(settings: KafkaSettings) -> Any:
         delivery_timeout_ms=40_000,
         allow_auto_create_topics=False,
     )
+
+
+def partitions_of(member: Any, topic: str, seconds: float) -> set[int]:
+    """The numbers of a topic's partitions; none where there is no such topic. The library's own call waits for an
+    answer for ever, which no signal ends."""
+    cluster, net = member._cluster, member._net
+    found = cluster.partitions_for_topic(topic)
+    if found is None:
+        known = cluster.need_all_topic_metadata
+        cluster.need_all_topic_metadata = True
+        try:
+            net.run(member._manager.wait_for, cluster.request_update(), seconds * 1000)
+        finally:
+            cluster.need_all_topic_metadata = known
+        found = cluster.partitions_for_topic(topic)
+    return set(found or ())
 
 
 @contextmanager

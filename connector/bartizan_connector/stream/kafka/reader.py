@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from threading import Condition, Thread
 from typing import Any
 
-from bartizan_connector.stream.kafka.client import errors, kafka
+from bartizan_connector.stream.kafka.client import errors, kafka, partitions_of
 
 log = logging.getLogger(__name__)
 _POLL_MS = 100
@@ -25,8 +25,13 @@ _LAG_SECONDS = 2.0
 """Between two looks at where the partitions end."""
 _MOST_BYTES = 16 * 2**20
 """A batch ends here even when it has few records: what is held in memory is bounded by bytes, not by luck."""
-_LONELY_SECONDS = 3.0
-"""After so long in a stable group without a partition, none is expected any more."""
+_OTHERS_SECONDS = 1.0
+"""Between two looks at what the other members have committed."""
+_DEAD_SECONDS = 3.0
+"""So long beyond the session's time-out a group that did not change has no dead member any more."""
+_ANSWER_MS = 5_000
+_END_SECONDS = 15.0
+"""How long an end waits for the thread that polls."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -69,7 +74,10 @@ class Request:
 class Reader:
     """Owns the consumer; made anew after a failure. `generations` numbers assignments across readers."""
 
-    def __init__(self, consumer: Any, topic: str, generations: Iterator[int], *, yields: bool) -> None:
+    def __init__(
+        self, consumer: Any, topic: str, generations: Iterator[int], *, yields: bool, session: float | None = None
+    ) -> None:
+        """`session`: after so long a silent member counts as dead, where it matters when the group has caught up."""
         self._consumer = consumer
         self._topic = topic
         self._generations = generations
@@ -82,7 +90,13 @@ class Reader:
         self.joined = False
         """Whether the group has given us what we get, if anything."""
         self._yields = yields
+        self._session = session
         self._stable_since: float | None = None
+        """Since when the group, and what is ours of it, has not changed."""
+        self._others_behind = True
+        """Whether partitions that are not ours held records at the beginning that nobody has committed yet."""
+        self._first_ends: dict[int, int] | None = None
+        self._looked_at_others = 0.0
         self._closing = False
         self._looked = 0.0
         self.heard = 0.0
@@ -100,7 +114,9 @@ class Reader:
             self._closing = True
             self.changed.notify_all()
         if self._thread.ident is not None:
-            self._thread.join()
+            self._thread.join(_END_SECONDS)
+            if self._thread.is_alive():
+                log.warning("the thread that reads topic %s does not end; it is left", self._topic)
         with suppress(errors.KafkaError):
             self._consumer.close(autocommit=False, timeout_ms=2000)
 
@@ -149,13 +165,14 @@ class Reader:
 
     @property
     def caught_up(self) -> bool:
-        """Whether everything that was there when it became ours was handed out; to be called with `changed` held."""
-        if self.ready or self.requests or not self.joined:
+        """Whether all that was there when it became ours was handed out, and what was there of the other partitions is
+        committed by their owners. Whose owner died comes to a live one first. To be called with `changed` held."""
+        if self.ready or self.requests or not self.joined or not all(each.reached for each in self.assigned.values()):
             return False
-        if self.assigned:
-            return all(each.reached for each in self.assigned.values())
         since = self._stable_since
-        return since is not None and time.monotonic() - since > _LONELY_SECONDS
+        if since is None or not self._others_behind:
+            return since is not None
+        return time.monotonic() - since > (self._session or 0.0) + _DEAD_SECONDS
 
     def _run(self) -> None:
         try:
@@ -166,6 +183,8 @@ class Reader:
                 self._take_in(self._polled())
                 self._look_at_ends()
                 self._look_at_lag()
+                with suppress(errors.KafkaTimeoutError):
+                    self._look_at_others()
         except Exception as error:  # noqa: BLE001  told by whoever reads the batches
             with self.changed:
                 self.failure = error
@@ -193,7 +212,7 @@ class Reader:
         with self.changed:
             dropped = [place for place in self._consumer.assignment() if place.partition not in self.assigned]
         for place in dropped:
-            committed = self._consumer.committed(place)
+            committed = self._consumer.committed(place, timeout_ms=_ANSWER_MS)
             if committed is None:
                 self._consumer.seek_to_beginning(place)
             else:
@@ -218,7 +237,7 @@ class Reader:
                     self.ready.append(Read(number=place.partition, generation=assigned.generation, records=records))
             stable = self._consumer.group_metadata().state == kafka.structs.MemberState.STABLE
             self.joined = self.joined or stable
-            if not stable or self.assigned:
+            if not stable:
                 self._stable_since = None
             elif self._stable_since is None:
                 self._stable_since = time.monotonic()
@@ -230,7 +249,10 @@ class Reader:
             unknown = [number for number, each in self.assigned.items() if each.end is None]
             open_ends = {number: each.end for number, each in self.assigned.items() if not each.reached}
         if unknown:
-            ends = self._consumer.end_offsets([kafka.TopicPartition(self._topic, number) for number in unknown])
+            places = [kafka.TopicPartition(self._topic, number) for number in unknown]
+            ends: dict[Any, int] = {}
+            with suppress(errors.KafkaTimeoutError):
+                ends = self._consumer.end_offsets(places, timeout_ms=_ANSWER_MS)
             with self.changed:
                 for place, end in ends.items():
                     if place.partition in self.assigned:
@@ -244,6 +266,31 @@ class Reader:
                 if number in self.assigned and position is not None and position >= end:
                     self.assigned[number].reached = True
                     self.changed.notify_all()
+
+    def _look_at_others(self) -> None:
+        """Whether the group has committed what was there at the beginning of partitions that are not ours."""
+        now = time.monotonic()
+        if self._session is None or not self.joined or now - self._looked_at_others < _OTHERS_SECONDS:
+            return
+        self._looked_at_others = now
+        numbers = partitions_of(self._consumer, self._topic, _ANSWER_MS / 1000)
+        with self.changed:
+            others = numbers - set(self.assigned)
+        if self._first_ends is None and others:
+            places = [kafka.TopicPartition(self._topic, number) for number in sorted(numbers)]
+            ends = self._consumer.end_offsets(places, timeout_ms=_ANSWER_MS)
+            self._first_ends = {place.partition: end for place, end in ends.items()}
+        ends_of_others = {number: (self._first_ends or {}).get(number, 0) for number in others}
+        behind = any(end and (self._committed(number) or 0) < end for number, end in ends_of_others.items())
+        with self.changed:
+            if others == numbers - set(self.assigned):
+                self._others_behind = behind
+                self.changed.notify_all()
+
+    def _committed(self, number: int) -> int | None:
+        place = kafka.TopicPartition(self._topic, number)
+        committed: int | None = self._consumer.committed(place, timeout_ms=_ANSWER_MS)
+        return committed
 
     def _look_at_lag(self) -> None:
         """How far behind we are. Where the brokers do not answer, what was known stays."""
@@ -282,6 +329,7 @@ class Reader:
         with self.changed:
             for number in numbers:
                 self.assigned.pop(number, None)
+            self._stable_since, self._others_behind, self._looked_at_others = None, True, 0.0
             self.changed.notify_all()
 
     def gain(self, numbers: list[int]) -> None:
@@ -289,6 +337,8 @@ class Reader:
         with self.changed:
             for number in numbers:
                 self.assigned[number] = Assigned(generation=next(self._generations))
+            if numbers:
+                self._stable_since, self._others_behind, self._looked_at_others = None, True, 0.0
             self.changed.notify_all()
 
 

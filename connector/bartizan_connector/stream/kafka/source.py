@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from bartizan_connector.base.errors import Retry, WrongUse
 from bartizan_connector.config.kafka import KafkaSettings
-from bartizan_connector.stream.kafka.client import consumer, errors, translated, translating
+from bartizan_connector.stream.kafka.client import consumer, errors, partitions_of, translated, translating
 from bartizan_connector.stream.kafka.letters import Letters
 from bartizan_connector.stream.kafka.messages import Decoder, KafkaMessage, decoder, message_of
 from bartizan_connector.stream.kafka.reader import Read, Reader
@@ -25,7 +25,7 @@ _SILENT_SECONDS = 15.0
 
 
 class KafkaSource:
-    """`follow`: never ends; else it ends when what was there as its partitions were assigned has been read."""
+    """`follow`: never ends; else it ends when the group has read what was there at the beginning, whichever member."""
 
     def __init__(self, settings: KafkaSettings, decode: Decoder, first: Any, *, follow: bool = True) -> None:
         self._settings = settings
@@ -52,7 +52,7 @@ class KafkaSource:
             member = consumer(settings)
         try:
             with translating(f"to describe topic {settings.topic}", settings):
-                if not member.partitions_for_topic(settings.topic):
+                if not partitions_of(member, settings.topic, settings.connect_timeout):
                     raise WrongUse(
                         f"{settings.bootstrap} has no topic {settings.topic} that this worker may describe; make it, "
                         "correct [source] topic, or let the worker describe it"
@@ -204,7 +204,13 @@ class KafkaSource:
                 member = self._consumer or consumer(self._settings)
             self._consumer = None
             self._sequence = _sequence_of(member, self._settings.topic)
-            self._reader = Reader(member, self._settings.topic, self._generations, yields=self._settle is not None)
+            self._reader = Reader(
+                member,
+                self._settings.topic,
+                self._generations,
+                yields=self._settle is not None,
+                session=None if self._follow else self._settings.session_timeout,
+            )
             self._reader.start()
         return self._reader
 

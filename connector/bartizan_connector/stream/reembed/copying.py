@@ -18,10 +18,11 @@ from bartizan_connector.encode.encoder import Encoder
 from bartizan_connector.store.backend import Store
 from bartizan_connector.store.collection import Head
 from bartizan_connector.stream.chunks import Cutter
+from bartizan_connector.stream.pace import Pace
 from bartizan_connector.stream.patience import Patience
 from bartizan_connector.stream.reembed.stored import StoredSource
 from bartizan_connector.stream.report import Report
-from bartizan_connector.stream.source import Source
+from bartizan_connector.stream.source import Sized, Source
 from bartizan_connector.stream.words import Words
 from bartizan_connector.stream.work import fill
 
@@ -80,8 +81,9 @@ class Follower:
                 self.stop.wait(self._timed_pass(every))
             return
         with closing(open_topic()) as topic:
+            pace = Pace(topic.batch_size) if isinstance(topic, Sized) else None
             while not self.stop.is_set():
-                self._fill(topic, _Until(self.stop, time.monotonic() + self._timed_pass(every)))
+                self._fill(topic, _Until(self.stop, time.monotonic() + self._timed_pass(every)), pace)
 
     def _timed_pass(self, every: float) -> float:
         """Catch up, and say for how long to do something else: a share of what it takes to look and find nothing."""
@@ -91,7 +93,7 @@ class Follower:
             log.warning("%s", error)
         return max(every, _SHARE * self._looking)
 
-    def _fill(self, source: Source, stop: Event) -> None:
+    def _fill(self, source: Source, stop: Event, pace: Pace | None = None) -> None:
         self.report += fill(
             self.target,
             source,
@@ -100,6 +102,7 @@ class Follower:
             cutter=self.cutter,
             patience=self.patience,
             on_batch=self.on_batch,
+            pace=pace,
             stop=stop,
         )
 

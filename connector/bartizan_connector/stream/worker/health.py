@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
-from threading import Lock
+from threading import Lock, get_ident
 
 from bartizan_connector.base.errors import Retry
 from bartizan_connector.stream.watch import Watch
@@ -25,7 +25,8 @@ class Health(Watch):
         self._lock = Lock()
         self._moved = clock()
         self._begun = False
-        self._away: str | None = None
+        self._away: dict[int, str] = {}
+        """Thread → what it waits for."""
 
     def turns(self, preparing: int, prepared: int, writing: int) -> None:
         self._begun, self._moved = True, self._clock()
@@ -33,10 +34,15 @@ class Health(Watch):
     def waits(self, error: Retry | None) -> None:
         with self._lock:
             self._moved = self._clock()
-            self._away = None if error is None else str(error)
+            self._away.pop(get_ident(), None)
+            if error is not None:
+                self._away[get_ident()] = str(error)
 
     def dead(self) -> str | None:
-        """Why the worker should be started anew; None: it is alive."""
+        """Why the worker should be started anew; None: it is alive, or has not begun. Opening takes what it takes, and
+        what cannot be opened ends the worker."""
+        if not self._begun:
+            return None
         still = self._clock() - self._moved
         return f"the pipeline has not moved for {still:.0f} s" if still > STILL_SECONDS else None
 
@@ -44,8 +50,10 @@ class Health(Watch):
         """What the worker waits for; None: nothing."""
         if not self._begun:
             return "the collection is being opened"
-        if self._away is not None:
-            return self._away
+        with self._lock:
+            waits = next(iter(self._away.values()), None)
+        if waits is not None:
+            return waits
         if self._lags is not None and self._lags() is None:
             return "the brokers have not said which partitions are ours, or do not answer"
         return self.dead()

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from threading import Event, Lock, get_ident
 
 from bartizan_connector.base.errors import Retry, missing_extra
 from bartizan_connector.store.collection import Collection
@@ -30,6 +31,10 @@ class Metrics(Watch):
     def __init__(self, collection: Collection, source: Source, *, clock: Callable[[], float] = time.time) -> None:
         self._registry = CollectorRegistry()
         self._clock = clock
+        self._lock = Lock()
+        self._waiters: set[int] = set()
+        """Threads that wait for something."""
+        self._scraped = Event()
         name = collection.name
         self._read = self._counter("messages_read", "Messages that were read and are done with", name)
         self._outcomes = self._counter("messages", "What became of them", name, "outcome")
@@ -58,7 +63,14 @@ class Metrics(Watch):
 
     def page(self) -> bytes:
         """What a scrape gets."""
-        return bytes(generate_latest(self._registry))
+        page = bytes(generate_latest(self._registry))
+        self._scraped.set()
+        return page
+
+    def await_scrape(self, seconds: float) -> None:
+        """Wait until somebody has what is counted now, but no longer than that."""
+        self._scraped.clear()
+        self._scraped.wait(seconds)
 
     def turns(self, preparing: int, prepared: int, writing: int) -> None:
         for place, count in (("preparing", preparing), ("prepared", prepared), ("writing", writing)):
@@ -86,7 +98,9 @@ class Metrics(Watch):
 
     def waits(self, error: Retry | None) -> None:
         self._retries().inc(error is not None)
-        self._waiting().set(error is not None)
+        with self._lock:
+            (self._waiters.discard if error is None else self._waiters.add)(get_ident())
+            self._waiting().set(bool(self._waiters))
 
     def mixed(self) -> None:
         """Vectors of another space were met, and refused."""

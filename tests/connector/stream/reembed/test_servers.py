@@ -21,7 +21,7 @@ from bartizan_connector.store.settings import BackendSettings
 from bartizan_connector.stream.kafka.source import KafkaSource
 from bartizan_connector.stream.work import fill
 from bartizan_connector.testing.rows import named, row
-from tests.connector.stream.reembed.project import HeldSettings, Pair, pair, text
+from tests.connector.stream.reembed.project import Pair, pair, text
 from tests.connector.stream.reembed.traffic import Readers
 from tests.servers.kafka import KafkaServer
 from tests.servers.milvus import MilvusServer, milvus_server
@@ -157,12 +157,8 @@ def test_a_collection_on_a_server_changes_towers_and_back_while_its_topic_is_wri
         assert failures == []
     with Documents(both.new) as documents:
         documents.put([{"_id": "late", "text": "oak late"}])
-    # the lease of the worker's group is free when it was silent for long enough: here for two seconds, not for minutes
-    held = HeldSettings(uri=milvus.uri, held=MilvusBackend(milvus.uri, consistency="Strong", silence=2.0))
-    both.new = both.new.model_copy(update={"backend": held})
-    time.sleep(2.5)
     again = Readers(both)
-    with closing(held.held), again, Towers.opened(both.new, both.old, settle=30) as towers:
+    with again, Towers.opened(both.new, both.old, settle=30) as towers:
         again.wait_for("new", 60)
         back = towers.reembedding.rollback({"dense": both.old_tower})
         again.wait_for("old", 60)

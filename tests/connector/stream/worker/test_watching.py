@@ -4,12 +4,14 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from threading import Event, Thread
 from typing import Any
 
 import pytest
 
-from bartizan_connector.base.errors import Retry, WrongUse
+from bartizan_connector.base.errors import Retry, SpaceMismatch, WrongUse
+from bartizan_connector.commands.watching import told
 from bartizan_connector.config.settings import ChunkSettings
 from bartizan_connector.stream.chunks import Cutter
 from bartizan_connector.stream.pace import LEAST, Pace
@@ -99,6 +101,62 @@ def test_a_call_that_is_made_again_is_counted_and_makes_unready_meanwhile() -> N
     assert seen == [("the tower is away", 1.0)] * 2
     assert values(metrics.page())['bartizan_ingest_retries_total{collection="docs"}'] == 2
     assert health.unready() is None
+
+
+def test_who_waits_in_one_thread_is_not_done_waiting_when_another_got_its_answer() -> None:
+    metrics, health = Metrics(COLLECTION, ListSource([])), Health()
+    both = Several(metrics, health)
+    health.turns(0, 0, 0)
+    both.waits(Retry("the store is away"))
+    with ThreadPoolExecutor(1) as beside:
+        for error in (Retry("the tower is away"), None):
+            beside.submit(both.waits, error).result()
+            assert health.unready() == "the store is away"
+            assert values(metrics.page())['bartizan_ingest_waiting{collection="docs"}'] == 1
+    both.waits(None)
+    assert health.unready() is None
+    assert values(metrics.page())['bartizan_ingest_waiting{collection="docs"}'] == 0
+
+
+def test_who_has_not_begun_is_not_dead() -> None:
+    now = [0.0]
+    health = Health(clock=lambda: now[0])
+    now[0] += 10 * STILL_SECONDS
+    assert health.dead() is None
+    assert health.unready() == "the collection is being opened"
+    health.turns(0, 0, 0)
+    now[0] += STILL_SECONDS + 1
+    assert health.dead() is not None
+
+
+def test_that_another_space_was_met_can_be_fetched_before_the_end() -> None:
+    read = Event()
+
+    def fail() -> None:
+        with told(FREE, COLLECTION, ListSource([])) as watch:
+            assert isinstance(watch, Several)
+            pages.append(watch._watches[0])  # type: ignore[arg-type]
+            read.set()
+            raise SpaceMismatch("docs", expected="a", came="b", way_out="")
+
+    pages: list[Metrics] = []
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            fail()
+        except SpaceMismatch as error:
+            failures.append(error)
+
+    thread = Thread(target=run)
+    thread.start()
+    assert read.wait(5)
+    name = 'bartizan_ingest_mixed_spaces_refused_total{collection="docs"}'
+    while thread.is_alive():
+        found = values(pages[0].page())[name]
+        thread.join(0.05)
+    assert found == 1
+    assert failures
 
 
 def get(url: str) -> tuple[int, str]:
