@@ -26,7 +26,7 @@ from benchmarks.recipes import WORK
 from benchmarks.record import Record
 
 FRACTIONS = (0.1, 1.0)
-LAYERS, SHARES = (1, 2, 4), (0.1, 0.3, 1.0)
+LAYERS, SHARES = (1, 2, 4), (0.2, 0.5, 1.0)
 STUDIES = ("quantised", "fraction", "scaling")
 STEPS = {"t5": 60, "weak": 100, "judged": 40, "titles": 24}
 """Of the steps of that name, at most."""
