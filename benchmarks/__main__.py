@@ -1,4 +1,4 @@
-"""`python -m benchmarks [NAME …] [--demo FOLDER] [--recipe NAME]… [--sizes ROWS,ROWS]`: run these, or all."""
+"""`python -m benchmarks [NAME …]`: run these, or all; the options say of what, and how much."""
 
 import argparse
 import sys
@@ -35,10 +35,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--collection", default="scifact", help="recipes: learn from this collection, and judge on it")
     parser.add_argument("--sizes", help="rows of embedded_store, e.g. 5000,100000")
     parser.add_argument("--recipe", action="append", default=[], help="recipes: only this one; may be given again")
+    parser.add_argument("--study", action="append", default=[], help="studies: only this one; may be given again")
     given = parser.parse_args(arguments)
     if unknown := [name for name in given.names if name not in BENCHMARKS]:
         parser.error(f"unknown benchmark {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
-    options: dict[str, tuple[Any, ...]] = {"query_tower": (given.demo,), "recipes": (given.recipe, given.collection)}
+    options: dict[str, tuple[Any, ...]] = {
+        "query_tower": (given.demo,),
+        "recipes": (given.recipe, given.collection),
+        "studies": (given.study,),
+    }
     if given.sizes:
         options["embedded_store"] = ([int(size) for size in given.sizes.split(",")],)
     code = 0

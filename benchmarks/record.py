@@ -70,6 +70,11 @@ class Record:
         body = "".join(f"\n\n## {title}\n\n{_markdown(rows)}" for title, rows in tables.items() if rows)
         stem.with_suffix(".md").write_text(head + body + "\n", encoding="utf-8")
 
+    def attach(self, suffix: str, text: str) -> None:
+        """Lay a file beside the tables, such as a plot."""
+        assert self._stem, "a file goes with numbers that were written"
+        self._stem.with_suffix(suffix).write_text(text, encoding="utf-8")
+
     def show(self) -> None:
         """Print the tables, and say where they were saved."""
         assert self._stem, "there are tables once something was written"

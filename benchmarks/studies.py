@@ -6,6 +6,7 @@ fewer steps: they show the commands at work and the size of the differences, not
 """
 
 import os
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,27 +26,34 @@ from benchmarks.recipes import WORK
 from benchmarks.record import Record
 
 FRACTIONS = (0.1, 1.0)
-LAYERS, SHARES = (1, 2), (0.3, 1.0)
+LAYERS, SHARES = (1, 2, 4), (0.2, 0.5, 1.0)
+STUDIES = ("quantised", "fraction", "scaling")
 STEPS = {"t5": 60, "weak": 100, "judged": 40, "titles": 24}
 """Of the steps of that name, at most."""
 
 
-def run(towers: Path = WORK / "csplade-small" / "run" / "towers") -> None:
-    """Each study, with a result of its own."""
+def run(names: Sequence[str] = (), towers: Path = WORK / "csplade-small" / "run" / "towers") -> None:
+    """Each study, or those that are named, with a result of its own."""
+    if unknown := [name for name in names if name not in STUDIES]:
+        raise WrongUse(f"no study is called {', '.join(unknown)}; there are {', '.join(STUDIES)}")
+    chosen = [name for name in STUDIES if name in (names or STUDIES)]
+    if "quantised" in chosen and not towers.is_dir():
+        raise WrongUse(
+            f"{towers} is not there: first train it, by `python -m benchmarks recipes --recipe csplade-small`"
+        )
     folder = Path(os.environ.get("BARTIZAN_STUDIES", "bartizan-studies")).absolute()
     data = folder / "scifact-part"
     if not data.is_dir():
         part_of(data_folder() / "scifact", data)
-    if not towers.is_dir():
-        raise WrongUse(
-            f"{towers} is not there: first train it, by `python -m benchmarks recipes --recipe csplade-small`"
-        )
-    err.print("fewer bits …", markup=False)
-    quantised(towers, data)
-    err.print("fewer judged queries …", markup=False)
-    fraction(data, folder / "fraction")
-    err.print("sizes and shares …", markup=False)
-    scaling(data, folder / "scaling")
+    for name in chosen:
+        err.print(f"study {name} …", markup=False)
+        match name:
+            case "quantised":
+                quantised(towers, data)
+            case "fraction":
+                fraction(data, folder / name)
+            case "scaling":
+                scaling(data, folder / name)
 
 
 def quantised(towers: Path, data: Path) -> None:
@@ -83,6 +91,7 @@ def scaling(data: Path, folder: Path) -> None:
     record = Record("studies-scaling")
     recipe = shorter("scalingnote-small", data)
     outcome = Scaling(recipe=recipe, data=data, out=folder, layers=LAYERS, shares=SHARES).run()
+    law = outcome.law
     rows = [
         {
             "layers": f"{cell.layers}",
@@ -90,13 +99,15 @@ def scaling(data: Path, folder: Path) -> None:
             "pairs": f"{cell.pairs:,}",
             "weights of the layers": f"{cell.parameters / 1e6:.1f} M",
             "held-out loss": f"{cell.loss:.3f}",
-            "the law's": f"{outcome.law.at(cell.parameters, cell.pairs):.3f}",
+            "the law's": f"{law.at(cell.parameters, cell.pairs):.3f}",
+            "residual": f"{residual:+.3f}",
             "nDCG@10": f"{cell.ndcg:.4f}",
         }
-        for cell in outcome.cells
+        for cell, residual in zip(outcome.cells, law.residuals, strict=True)
     ]
     facts: dict[str, Any] = asdict(outcome)
-    record.write(facts, {f"{outcome.law}; {_told(data)}": rows})
+    record.write(facts, {f"{law}; explains {law.explained:.1%} of the variance; {_told(data)}": rows})
+    record.attach(".svg", (folder / "scaling.svg").read_text(encoding="utf-8"))
     record.show()
 
 

@@ -111,6 +111,22 @@ def test_a_run_leaves_numbers_facts_and_tables(tmp_path: Path, monkeypatch: pyte
     assert "Empty" not in table
 
 
+def test_a_plot_lies_beside_the_numbers_it_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(record, "RESULTS", tmp_path)
+    record.Record("trial").write({"answer": 1}, {})
+    second = record.Record("trial")
+    second.write({"answer": 2}, {})
+    second.attach(".svg", "<svg/>")
+    assert [path.stem[10:] for path in tmp_path.glob("*.svg")] == ["-trial-run2"]
+
+
+def test_an_unknown_study_lists_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["studies", "--study", "speed"]) == 2
+    assert "no study is called speed; there are quantised, fraction, scaling" in " ".join(
+        capsys.readouterr().err.split()
+    )
+
+
 def test_a_second_run_of_the_day_leaves_the_first_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(record, "RESULTS", tmp_path)
     for answer in (1, 2, 3):
