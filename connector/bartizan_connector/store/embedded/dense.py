@@ -24,7 +24,6 @@ _SPARE = 4
 _SELECTIONS = 64
 _FEW_DEAD = 20
 """One row of the graph in so many."""
-_LARGE = 1e15
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,10 +94,8 @@ class DenseIndex:
     ) -> dict[int, float]:
         """Candidates of the graph that the truth still has, with the score of the stored vector."""
         wanted = k + _SPARE + k // 8
-        peak = float(np.abs(query).max(initial=0.0))
-        asked = query / np.float32(peak) if peak > _LARGE else query  # the order is the same, and float32 holds it
         while True:
-            found = graph.nearest(asked, wanted, selected)
+            found = graph.nearest(query, wanted, selected)
             kept = blobs(connection, self._layout, self._leg.name, graph.rows[found].tolist())
             if len(kept) >= k or len(kept) == len(found) or len(found) < wanted or wanted >= len(graph):
                 break

@@ -18,6 +18,8 @@ from bartizan_connector.store.embedded.layout import FILE_FORMAT, SCHEMA
 _PAGE = 8192
 """Five vectors of 384 fit into one."""
 _CACHE_KIB = 16_384
+_MAPPED = 1 << 40
+"""As much of the file as SQLite can is read where the system keeps it, without a copy of each page."""
 _WAL_PAGES = 2_000
 _BUSY_SECONDS = 10.0
 _IDLE = 32
@@ -168,6 +170,7 @@ class Place:
                 "synchronous = FULL",
                 "temp_store = MEMORY",
                 f"cache_size = -{_CACHE_KIB}",
+                f"mmap_size = {_MAPPED}",
                 f"wal_autocheckpoint = {_WAL_PAGES}",
                 f"journal_size_limit = {4 * _WAL_PAGES * _PAGE}",
             ):
