@@ -13,6 +13,7 @@ from bartizan_connector.store.embedded.building import Builder
 from bartizan_connector.store.embedded.deadline import Deadline
 from bartizan_connector.store.embedded.graph import Graph, Mask, Selection
 from bartizan_connector.store.embedded.layout import Layout
+from bartizan_connector.store.embedded.place import Place
 from bartizan_connector.store.embedded.rows import Moment, Numbers, blobs, blobs_above, gone_since, hits
 from bartizan_connector.store.embedded.tail import Growing, Tail, exact_scores
 from bartizan_connector.store.embedded.writing import KEPT_GONE
@@ -42,7 +43,8 @@ class View:
 class DenseIndex:
     """Follows the truth; `view` is called with the owner's lock held, `search` without."""
 
-    def __init__(self, layout: Layout, leg: Leg, builder: Builder) -> None:
+    def __init__(self, place: Place, layout: Layout, leg: Leg, builder: Builder) -> None:
+        self._place = place
         self._layout = layout
         self._leg = leg
         self._builder = builder
@@ -61,6 +63,7 @@ class DenseIndex:
         elif ready is not None:
             view = self._adopting(connection, view, ready)
         if view.moment != now:
+            self._place.changed()
             view = self._forgetting(connection, self._growing_with(connection, view, now, deadline), now)
         if view is not self._view:
             dead = 0 if view.alive is None else len(view.alive) - int(np.count_nonzero(view.alive))

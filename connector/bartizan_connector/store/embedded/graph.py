@@ -122,8 +122,8 @@ class Selection:
 
 def _whole(query: Floats) -> Floats:
     """The query's direction in whole numbers, as the library rounds a query for such codes by itself."""
-    peak = float(np.abs(query).max(initial=0.0))
-    whole: Floats = np.rint(query * np.float32(_MOST / peak)) if peak > _LEAST else np.zeros_like(query)
+    peak = np.abs(query).max(initial=np.float32(0.0))
+    whole: Floats = np.rint(query / peak * np.float32(_MOST)) if peak else np.zeros_like(query)
     return whole
 
 

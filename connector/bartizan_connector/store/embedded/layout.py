@@ -6,7 +6,7 @@ that are new and by the list of those that are gone.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -155,6 +155,7 @@ class Layout:
         return tuple(spec.name for spec in self.collection.fields if spec.type == "bool")
 
 
+@lru_cache(1_024)
 def wanted(count: int) -> str:
     """So many numbers as a table: looked up in less time than by IN, which sorts them first."""
     return f"WITH wanted (row) AS (VALUES {', '.join(['(?)'] * count)})"

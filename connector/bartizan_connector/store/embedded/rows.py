@@ -122,7 +122,7 @@ def hits(connection: sqlite3.Connection, layout: Layout, scored: Mapping[int, fl
 
 def _first(connection: sqlite3.Connection, layout: Layout, scored: Mapping[int, float], k: int) -> list[int]:
     """The rows that can be among the k best; many that tie for the last places are told apart by the file."""
-    ranked = sorted(scored, key=lambda number: -scored[number])
+    ranked = sorted(scored, key=scored.__getitem__, reverse=True)
     if len(ranked) <= k:
         return ranked
     least = scored[ranked[k - 1]]
