@@ -34,7 +34,6 @@ _FEW_LEFT = 256
 _DEAD = 4
 """One row in so many that is gone: the graph is made anew."""
 _READ_ROWS = 8_192
-_LARGE = 1e15
 _PAUSE = 1.0
 _NICE = 10
 
@@ -209,12 +208,10 @@ class Builder:
             rows, matrix = self._page(after, now.top)
             if not len(rows):
                 break
-            if not np.abs(matrix).max(initial=0.0) < _LARGE:
-                self._too_few = now.top  # a byte a dimension cannot tell such numbers apart
+            if not (making.can_take(matrix) if begun else making.begin(matrix)):
+                self._too_few = now.top
                 return None
-            if not begun:
-                making.begin(matrix)
-                begun = True
+            begun = True
             if not making.add(rows, matrix):
                 return None
             after = int(rows[-1])

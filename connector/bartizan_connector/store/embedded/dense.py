@@ -13,6 +13,7 @@ from bartizan_connector.store.embedded.building import Builder
 from bartizan_connector.store.embedded.deadline import Deadline
 from bartizan_connector.store.embedded.graph import Graph, Mask, Selection
 from bartizan_connector.store.embedded.layout import Layout
+from bartizan_connector.store.embedded.place import Place
 from bartizan_connector.store.embedded.rows import Moment, Numbers, blobs, blobs_above, gone_since, hits
 from bartizan_connector.store.embedded.tail import Growing, Tail, exact_scores
 from bartizan_connector.store.embedded.writing import KEPT_GONE
@@ -24,7 +25,6 @@ _SPARE = 4
 _SELECTIONS = 64
 _FEW_DEAD = 20
 """One row of the graph in so many."""
-_LARGE = 1e15
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,7 +43,8 @@ class View:
 class DenseIndex:
     """Follows the truth; `view` is called with the owner's lock held, `search` without."""
 
-    def __init__(self, layout: Layout, leg: Leg, builder: Builder) -> None:
+    def __init__(self, place: Place, layout: Layout, leg: Leg, builder: Builder) -> None:
+        self._place = place
         self._layout = layout
         self._leg = leg
         self._builder = builder
@@ -62,6 +63,7 @@ class DenseIndex:
         elif ready is not None:
             view = self._adopting(connection, view, ready)
         if view.moment != now:
+            self._place.changed()
             view = self._forgetting(connection, self._growing_with(connection, view, now, deadline), now)
         if view is not self._view:
             dead = 0 if view.alive is None else len(view.alive) - int(np.count_nonzero(view.alive))
@@ -95,10 +97,8 @@ class DenseIndex:
     ) -> dict[int, float]:
         """Candidates of the graph that the truth still has, with the score of the stored vector."""
         wanted = k + _SPARE + k // 8
-        peak = float(np.abs(query).max(initial=0.0))
-        asked = query / np.float32(peak) if peak > _LARGE else query  # the order is the same, and float32 holds it
         while True:
-            found = graph.nearest(asked, wanted, selected)
+            found = graph.nearest(query, wanted, selected)
             kept = blobs(connection, self._layout, self._leg.name, graph.rows[found].tolist())
             if len(kept) >= k or len(kept) == len(found) or len(found) < wanted or wanted >= len(graph):
                 break

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -20,17 +20,23 @@ Mask = npt.NDArray[np.bool_]
 
 _NEIGHBOURS = 24
 _BUILD_BREADTH = 64
-_BREADTHS = (48, 64, 96, 128, 192, 256, 384, 512)
+_BREADTHS = (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 256, 384, 512)
 _PROBES = 48
 """Of each kind."""
-GOAL = 0.97
+GOAL = 0.96
 """The recall at 10 that the breadth of a search is chosen for."""
-_SCAN_ROWS = 20_000
-_SCAN_SHARE = 0.05
-"""When fewer rows are allowed, all of them are compared instead."""
+_SCAN_ROWS = 4_000
+"""When fewer rows are allowed, all of them are compared."""
+_SCANNED = 128
+"""So many rows are compared in no more time than a walk takes that is broader by one."""
+_SKIPPED = 20
+"""And so many are passed over as not allowed in the time that comparing one takes."""
 _MANY = 8
 """When more than one row in so many is asked for, all are compared too."""
 _BLOCK = 512
+_MOST = 127
+_LEAST, _LARGEST = 1e-30, 1e15
+"""A byte a dimension cannot tell rows apart whose numbers are all smaller, or of which one is larger."""
 
 
 @cache
@@ -63,6 +69,8 @@ class Graph:
 
     rows: Numbers
     index: Any
+    scale: float
+    """What vectors are multiplied by before they are rounded to bytes."""
     moment: Moment
     breadth: int
     recall: float
@@ -77,40 +85,54 @@ class Graph:
         k = min(k, count)
         if not k:
             return np.zeros(0, np.int64)
+        query = _whole(query)
+        breadth = max(self.breadth, k)
+        if selected is not None:
+            breadth = breadth * len(self) // count  # of which as many pass as otherwise are found
         with one_thread():
-            if k * _MANY < count and count > (0 if selected is None else max(_SCAN_ROWS, _SCAN_SHARE * len(self))):
-                breadth = int(max(self.breadth, k) * min(8.0, len(self) / count))
-                walking = _walking(breadth) if selected is None else selected.walking(breadth)
-                found, _ = asked(self.index, query, k, walking)
+            if not self._is_scanned(k, count, breadth):
+                found, _ = asked(self.index, query, k if selected is None else breadth, _walking(breadth))
+                if selected is not None:
+                    found = found[selected.mask[found]][:k]
                 if len(found) == k:
                     return found
             return asked(self.index.storage, query, k, None if selected is None else selected.scanning)[0]
 
+    def _is_scanned(self, k: int, count: int, breadth: int) -> bool:
+        """Whether to compare all that are selected: it misses none, so it is done where a walk saves no time."""
+        if k * _MANY >= count:
+            return True
+        if count == len(self):
+            return False
+        return count <= _SCAN_ROWS or count + len(self) // _SKIPPED <= breadth * _SCANNED
+
 
 class Selection:
-    """Rows of a graph that may be found, one bit each."""
+    """Rows of a graph that may be found."""
 
     def __init__(self, mask: Mask) -> None:
         faiss = library()
 
+        self.mask = mask
         self.count = int(np.count_nonzero(mask))
         self._bits = np.packbits(mask, bitorder="little")
         self._selector = faiss.IDSelectorBitmap(self._bits)
         self.scanning = faiss.SearchParameters(sel=self._selector)
-        self._walking: dict[int, Any] = {}
 
-    def walking(self, breadth: int) -> Any:
-        """What a walk of that breadth is asked with; many may use it at once."""
-        known = self._walking.get(breadth)
-        if known is None:
-            known = self._walking[breadth] = library().SearchParametersHNSW(efSearch=breadth, sel=self._selector)
-        return known
+
+def _whole(query: Floats) -> Floats:
+    """The query's direction in whole numbers, as the library rounds a query for such codes by itself."""
+    peak = np.abs(query).max(initial=np.float32(0.0))
+    whole: Floats = np.rint(query / peak * np.float32(_MOST)) if peak else np.zeros_like(query)
+    return whole
 
 
 @lru_cache(64)
 def _walking(breadth: int) -> Any:
-    """The same for all rows."""
-    return library().SearchParametersHNSW(efSearch=breadth)
+    """What a walk of that breadth is asked with; many may use it at once. A bounded queue would be slower by a half."""
+    parameters = library().SearchParametersHNSW(efSearch=breadth)
+    parameters.bounded_queue = False
+    return parameters
 
 
 def asked(index: Any, query: Floats, k: int, parameters: Any) -> tuple[Numbers, Floats]:
@@ -146,22 +168,31 @@ class Building:
         self._rows: list[Numbers] = []
         self._dim = dim
         self._index: Any = None
+        self._scale = 1.0
         faiss.omp_set_num_threads(threads)  # of this thread only
 
-    def begin(self, sample: Floats) -> None:
-        """With an empty graph, for vectors like these."""
+    def begin(self, sample: Floats) -> bool:
+        """With an empty graph, for vectors like these; False where none can hold them."""
         faiss = library()
 
-        quantizer = faiss.ScalarQuantizer.QT_8bit
+        peak = float(np.abs(sample).max(initial=0.0))
+        if not _LEAST < peak < _LARGEST:
+            return False
+        self._scale = _MOST / peak
+        quantizer = faiss.ScalarQuantizer.QT_8bit_direct_signed  # whole numbers are compared in half the time
         self._index = faiss.IndexHNSWSQ(self._dim, quantizer, _NEIGHBOURS, faiss.METRIC_INNER_PRODUCT)
         self._index.hnsw.efConstruction = _BUILD_BREADTH
-        self._index.train(sample)
+        return True
+
+    def can_take(self, matrix: Floats) -> bool:
+        """Whether these vectors can be told apart beside the others."""
+        return bool(np.abs(matrix).max(initial=0.0) < _LARGEST)
 
     def resume(self, graph: Graph) -> None:
         """With a copy of one that was built."""
         faiss = library()
 
-        self._index = faiss.clone_index(graph.index)
+        self._index, self._scale = faiss.clone_index(graph.index), graph.scale
         self._rows = [graph.rows]
 
     def add(self, rows: Numbers, matrix: Floats) -> bool:
@@ -169,18 +200,20 @@ class Building:
         for start in range(0, len(matrix), _BLOCK):
             if self._stop.is_set():
                 return False
-            self._index.add(matrix[start : start + _BLOCK])
+            with np.errstate(over="ignore"):
+                some = np.rint(matrix[start : start + _BLOCK] * np.float32(self._scale))
+            self._index.add(np.clip(some, -_MOST, _MOST))
         self._rows.append(rows)
         return True
 
     def finished(self, moment: Moment) -> Graph:
         """The graph, with the least breadth that finds what comparing everything finds."""
-        graph = Graph(np.concatenate(self._rows), self._index, moment, _BREADTHS[0], 1.0)
+        graph = Graph(np.concatenate(self._rows), self._index, self._scale, moment, _BREADTHS[0], 1.0)
         asked = _probes(graph)
+        truth = _scanned(graph, asked)
         for breadth in _BREADTHS:
-            recall = _probed(graph, asked, breadth)
-            graph = Graph(graph.rows, graph.index, moment, breadth, recall)
-            if recall >= GOAL:
+            graph = replace(graph, breadth=breadth, recall=_recall(graph, asked, truth, breadth))
+            if graph.recall >= GOAL:
                 break
         return graph
 
@@ -198,17 +231,18 @@ def _probes(graph: Graph) -> Floats:
         0.7 * one[between] + 0.3 * other[between],
         0.6 * one[among] + 0.8 * noise,
     )
-    return np.ascontiguousarray(np.concatenate(asked), np.float32)
+    return np.stack([_whole(query.astype(np.float32)) for query in np.concatenate(asked)])
 
 
-def _probed(graph: Graph, asked: Floats, breadth: int) -> float:
+def _scanned(graph: Graph, queries: Floats) -> Any:
+    """The 10 best by their bytes."""
+    return graph.index.storage.search(queries, min(10, len(graph)))[1]
+
+
+def _recall(graph: Graph, queries: Floats, truth: Any, breadth: int) -> float:
     """Recall at 10 of a search of that breadth beside a scan."""
-    faiss = library()
-
-    k = min(10, len(graph))
-    _, truth = graph.index.storage.search(asked, k)
-    _, found = graph.index.search(asked, k, params=faiss.SearchParametersHNSW(efSearch=breadth))
-    return float(np.mean([len(set(a) & set(b)) / k for a, b in zip(truth.tolist(), found.tolist(), strict=True)]))
+    _, found = graph.index.search(queries, truth.shape[1], params=_walking(breadth))
+    return float(np.mean([len(set(a) & set(b)) / len(a) for a, b in zip(truth.tolist(), found.tolist(), strict=True)]))
 
 
 def save(graph: Graph, path: Path) -> None:

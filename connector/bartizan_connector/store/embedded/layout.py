@@ -6,7 +6,7 @@ that are new and by the list of those that are gone.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -100,11 +100,15 @@ class Layout:
 
     @cached_property
     def _hits(self) -> str:
-        return f"SELECT main.row, main.id, main.chunk{self.all_fields} FROM {self.joined(aside=self.has_aside)}"
+        aside = f" CROSS JOIN {self.texts} AS aside ON aside.row = wanted.row" if self.has_aside else ""
+        return (
+            f"SELECT main.row, main.id, main.chunk{self.all_fields} FROM wanted "
+            f"CROSS JOIN {self.rows} AS main ON main.row = wanted.row{aside}"
+        )
 
     def hits(self, count: int) -> str:
-        """What reads so many rows by their numbers."""
-        return f"{self._hits} WHERE main.row IN ({','.join('?' * count)})"
+        """What reads so many rows by their numbers. CROSS JOIN: SQLite keeps to that order."""
+        return f"{wanted(count)} {self._hits}"
 
     @property
     def tables(self) -> list[str]:
@@ -149,6 +153,12 @@ class Layout:
     @cached_property
     def _bools(self) -> tuple[str, ...]:
         return tuple(spec.name for spec in self.collection.fields if spec.type == "bool")
+
+
+@lru_cache(1_024)
+def wanted(count: int) -> str:
+    """So many numbers as a table: looked up in less time than by IN, which sorts them first."""
+    return f"WITH wanted (row) AS (VALUES {', '.join(['(?)'] * count)})"
 
 
 def vector_bytes(vector: Vector) -> bytes:

@@ -1,8 +1,10 @@
 """The file and its connections: many that read, each in a moment of its own, and one at a time that writes."""
 
 import ctypes
+import math
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -18,9 +20,21 @@ from bartizan_connector.store.embedded.layout import FILE_FORMAT, SCHEMA
 _PAGE = 8192
 """Five vectors of 384 fit into one."""
 _CACHE_KIB = 16_384
+_READER_CACHE_KIB = 4_096
+"""Each commit empties it, page by page, before the next read: a large one makes that read slow."""
+_MAPPED = 1 << 40
+"""As much of the file as SQLite can is read where the system keeps it, without a copy of each page."""
+_QUIET_SECONDS = 2.0
+"""So long after a change was seen the file is mapped again: SQLite gives up the whole mapping with each change."""
 _WAL_PAGES = 2_000
 _BUSY_SECONDS = 10.0
 _IDLE = 32
+
+
+class _Connection(sqlite3.Connection):
+    """To read or to write."""
+
+    maps = False
 
 
 class Place:
@@ -30,13 +44,15 @@ class Place:
         self.path = path
         self._lock = Lock()
         self._writer_lock = RLock()
-        self._idle: list[sqlite3.Connection] = []
+        self._idle: list[_Connection] = []
         self._writer: sqlite3.Connection | None = None
         self._opened: tuple[int, int, int] | None = None
         """Process, device and inode of the file that the connections belong to."""
         self._frozen = False
         """Whether they were opened as if nobody else wrote, for want of room beside the file."""
         self._closed = False
+        self._changed = -math.inf
+        """When a change was last seen."""
 
     @property
     def exists(self) -> bool:
@@ -81,13 +97,17 @@ class Place:
                     connection.execute("COMMIT")
                 self._put_back(connection, file)
 
+    def changed(self) -> None:
+        """Whoever reads has found something new."""
+        self._changed = time.monotonic()
+
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
         """A transaction that writes: when the block ends it is durable, when it raises nothing has happened."""
         with self._writer_lock, calling(self.path):
             self._same_file()
             if self._writer is None:
-                self._writer = self._connected("rw")
+                self._writer = self._connected("rw", _CACHE_KIB)
             connection = self._writer
             connection.execute("BEGIN IMMEDIATE")
             try:
@@ -116,7 +136,7 @@ class Place:
             )
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
-    def _taken(self) -> tuple[sqlite3.Connection, object]:
+    def _taken(self) -> tuple[_Connection, object]:
         """A connection in a read transaction, and the file that it belongs to."""
         self._same_file()
         file = self._opened
@@ -124,31 +144,37 @@ class Place:
             connection = self._idle.pop() if self._idle else None
         if connection is None:
             connection = self._reader()
+        maps = time.monotonic() - self._changed > _QUIET_SECONDS
         try:
+            if connection.maps is not maps:
+                connection.execute(f"PRAGMA mmap_size = {_MAPPED if maps else 0}")
+                connection.maps = maps
             connection.execute("BEGIN")
         except BaseException:
             connection.close()
             raise
         return connection, file
 
-    def _reader(self) -> sqlite3.Connection:
+    def _reader(self) -> _Connection:
         try:
-            return self._connected("rw")
+            return self._connected("rw", _READER_CACHE_KIB)
         except sqlite3.OperationalError:
             if self._wal_size():
                 raise
-        connection = self._connected("ro&immutable=1")  # no room for SQLite's own files, and nobody who writes
+        connection = self._connected(
+            "ro&immutable=1", _READER_CACHE_KIB
+        )  # no room for SQLite's own files, and nobody who writes
         self._frozen = True
         return connection
 
-    def _put_back(self, connection: sqlite3.Connection, file: object) -> None:
+    def _put_back(self, connection: _Connection, file: object) -> None:
         with self._lock:
             if not self._closed and self._opened is file and len(self._idle) < _IDLE:
                 self._idle.append(connection)
                 return
         connection.close()
 
-    def _connected(self, mode: str) -> sqlite3.Connection:
+    def _connected(self, mode: str, cache_kib: int) -> _Connection:
         require_possible(self.path)
         connection = sqlite3.connect(
             f"file:{quote(str(self.path))}?mode={mode}",
@@ -157,6 +183,7 @@ class Place:
             check_same_thread=False,
             timeout=_BUSY_SECONDS,
             cached_statements=256,
+            factory=_Connection,
         )
         try:
             self._require_ours(connection)
@@ -167,7 +194,7 @@ class Place:
             for pragma in (
                 "synchronous = FULL",
                 "temp_store = MEMORY",
-                f"cache_size = -{_CACHE_KIB}",
+                f"cache_size = -{cache_kib}",
                 f"wal_autocheckpoint = {_WAL_PAGES}",
                 f"journal_size_limit = {4 * _WAL_PAGES * _PAGE}",
             ):

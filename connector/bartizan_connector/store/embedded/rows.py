@@ -12,7 +12,7 @@ import numpy.typing as npt
 from bartizan_connector.space.vectors import Vector
 from bartizan_connector.store.collection import Collection, Document, Head, Hit, Leg, Row, is_of_type
 from bartizan_connector.store.embedded.filters_sql import Condition
-from bartizan_connector.store.embedded.layout import Layout, vector_of
+from bartizan_connector.store.embedded.layout import Layout, vector_of, wanted
 
 Numbers = npt.NDArray[np.int64]
 T = TypeVar("T")
@@ -122,7 +122,7 @@ def hits(connection: sqlite3.Connection, layout: Layout, scored: Mapping[int, fl
 
 def _first(connection: sqlite3.Connection, layout: Layout, scored: Mapping[int, float], k: int) -> list[int]:
     """The rows that can be among the k best; many that tie for the last places are told apart by the file."""
-    ranked = sorted(scored, key=lambda number: -scored[number])
+    ranked = sorted(scored, key=scored.__getitem__, reverse=True)
     if len(ranked) <= k:
         return ranked
     least = scored[ranked[k - 1]]
@@ -141,7 +141,10 @@ def blobs(connection: sqlite3.Connection, layout: Layout, leg: str, numbers: Seq
     """The stored bytes of these rows' vectors; what is no row any more is left out."""
     found: dict[int, bytes] = {}
     for some in portions(numbers):
-        sql = f"SELECT row, value FROM {layout.vectors(leg)} WHERE row IN ({_marks(some)})"
+        sql = (
+            f"{wanted(len(some))} SELECT kept.row, kept.value FROM wanted "
+            f"CROSS JOIN {layout.vectors(leg)} AS kept ON kept.row = wanted.row"
+        )
         found.update(connection.execute(sql, some))
     return found
 

@@ -61,7 +61,7 @@ class Sidecar:
             index = graphs.load(path)
             if index.ntotal != len(numbers):
                 return None
-            return Graph(numbers, index, Moment(**told["moment"]), told["breadth"], told["recall"])
+            return Graph(numbers, index, told["scale"], Moment(**told["moment"]), told["breadth"], told["recall"])
         except (OSError, ValueError, KeyError, TypeError, RuntimeError):
             return None
 
@@ -78,6 +78,7 @@ class Sidecar:
                 "graph_sum": _sum_of(made[0]),
                 "rows": made[1].name,
                 "rows_sum": _sum_of(made[1]),
+                "scale": graph.scale,
                 "moment": asdict(graph.moment),
                 "breadth": graph.breadth,
                 "recall": graph.recall,

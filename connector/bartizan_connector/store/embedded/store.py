@@ -51,7 +51,7 @@ class EmbeddedStore:
         self._allowed = Allowed(layout)
         dense = [leg for leg in self.collection.legs if leg.kind == "dense"]
         self._builders = {leg.name: Builder(place, layout, leg, kinds[leg.name]) for leg in dense}
-        self._dense = {leg.name: DenseIndex(layout, leg, self._builders[leg.name]) for leg in dense}
+        self._dense = {leg.name: DenseIndex(place, layout, leg, self._builders[leg.name]) for leg in dense}
         self._sparse = {leg.name: SparseIndex(layout, leg) for leg in self.collection.legs if leg.kind == "sparse"}
         self.words: EmbeddedWords | None = EmbeddedWords(self) if layout.worded else None
         """The lexical leg over title and text; every write of rows is one of words too."""

@@ -19,6 +19,8 @@ _ALONE = 4
 """Queries at once; more are cheaper as one product of matrices."""
 _SPARE = 32
 """Rows beyond 2 k that are compared after their codes."""
+_SO_FEW = 64
+"""Rows that are compared exactly at once: picking candidates first would take longer."""
 _FEW = 4
 """One row in so many: fewer are gathered before they are multiplied, more are multiplied with the rest."""
 
@@ -56,6 +58,8 @@ class Tail:
         count = len(self) if chosen is None else len(chosen)
         if not count:
             return [(self.rows[:0], np.zeros(0, np.float32))] * len(queries)
+        if count <= _SO_FEW and len(queries) <= _ALONE:
+            return [self._exactly(query, min(k, count), chosen) for query in queries]
         if self.codes is not None and len(queries) <= _ALONE and allowed is None:
             return [self._proven(query, k, chosen, deadline) for query in queries]
         return self._compared(queries, k, chosen, deadline)
@@ -109,11 +113,16 @@ class Tail:
     def _exact(self, query: Floats, approximate: Floats, k: int, chosen: Numbers | None) -> tuple[Numbers, Floats]:
         """A product's last bits depend on the row's place in the matrix: they pick candidates with room to spare."""
         candidates = near_best(approximate, k, slack_of(query, self.longest))
-        if chosen is not None:
-            candidates = chosen[candidates]
-        scores = exact_scores(self.matrix[candidates], query)
+        return self._exactly(query, k, candidates if chosen is None else chosen[candidates])
+
+    def _exactly(self, query: Floats, k: int, chosen: Numbers | None) -> tuple[Numbers, Floats]:
+        """The k best of the chosen."""
+        rows, matrix = (self.rows, self.matrix) if chosen is None else (self.rows[chosen], self.matrix[chosen])
+        scores = exact_scores(matrix, query)
+        if k == len(scores):
+            return rows, scores
         least = np.partition(scores, len(scores) - k)[len(scores) - k]
-        return self.rows[candidates][scores >= least], scores[scores >= least]
+        return rows[scores >= least], scores[scores >= least]
 
 
 class Growing:
