@@ -14,11 +14,13 @@ from typing import Any
 import pytest
 
 from bartizan_connector.__main__ import main
+from bartizan_connector.base.errors import Stop
 from bartizan_connector.base.stopping import told_to_stop
-from bartizan_connector.commands.ingest import ingest_all
+from bartizan_connector.commands.ingest import _conclude, ingest_all
 from bartizan_connector.config import Config
 from bartizan_connector.config.towers import collection_of
 from bartizan_connector.search.configured import open_words
+from bartizan_connector.stream.report import Report
 from bartizan_connector.stream.source import Message
 from bartizan_triton.export import export_tower
 from tests.connector.stream.streams import ListSource
@@ -157,6 +159,13 @@ def test_a_file_that_holds_no_document_at_all_is_a_failure(
     assert f"every line of {project.corpus} was refused (3), the first because: " in printed.err
     assert "The file seems to be CSV" in printed.err
     assert "3  dead" in printed.out, "the counts are told all the same"
+
+
+def test_what_is_followed_ends_well_though_all_that_it_gave_was_refused(project: Project) -> None:
+    report, settings = Report(read=3, dead=3), Config.load(project.config)
+    with pytest.raises(Stop, match="every message was refused"):
+        _conclude(report, ListSource([]), settings, None, strict=False, endless=False)
+    _conclude(report, ListSource([]), settings, None, strict=False, endless=True)
 
 
 def test_a_bad_line_is_set_aside_with_its_number_and_reason(

@@ -254,9 +254,9 @@ class Reader:
             with suppress(errors.KafkaTimeoutError):
                 ends = self._consumer.end_offsets(places, timeout_ms=_ANSWER_MS)
             with self.changed:
-                for place, end in ends.items():
+                for place, last in ends.items():
                     if place.partition in self.assigned:
-                        self.assigned[place.partition].end = end
+                        self.assigned[place.partition].end = last
         for number, end in open_ends.items():
             place = kafka.TopicPartition(self._topic, number)
             if end is None or place not in self._consumer.assignment():
