@@ -82,6 +82,7 @@ def test_a_run_killed_at_a_random_step_gives_the_same_weights(run: Path) -> None
     killed, step = run / "killed", random.choice(KILLED[Recipe.load(run / "recipe.toml").name])
     at = killed / "steps" / step / "checkpoints" / f"step-{random.randint(1, STEPS - 1):08}"
     print(at)
+    toy.share_start(run / "run", killed)
     toy.train_and_kill(run / "recipe.toml", killed, at=at)
     train(Recipe.load(run / "recipe.toml"), killed, resume=True)
     for role in ("document", "query"):

@@ -4,6 +4,7 @@ import gc
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import socket
 import time
@@ -221,6 +222,12 @@ def two_processes(path: Path, out: Path, *, shard: bool = False) -> list[Any]:
         port = str(free.getsockname()[1])
     world = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "ACCELERATE_USE_CPU": "true"}
     return [started(path, out, shard=shard, RANK=str(rank), LOCAL_RANK=str(rank), **world) for rank in range(2)]
+
+
+def share_start(run: Path, other: Path) -> None:
+    """Begin another run with the models that this one imported, as a run that was killed after its import begins."""
+    for imported in run.glob("artefacts/start-towers/*"):
+        shutil.copytree(imported, other / "artefacts/start-towers" / imported.name, copy_function=os.link)
 
 
 def train_and_kill(path: Path, out: Path, *, at: Path) -> None:
