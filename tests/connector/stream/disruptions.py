@@ -88,6 +88,13 @@ class DoomedStore:
         before = self._inner.heads([row.id for row in rows])
         self.fate.effect(lambda: self._inner.upsert(rows), lambda: self._inner.touch(list(before.values())))
 
+    def part(self, name: str) -> "DoomedStore":
+        """Who writes alone writes for all parts, and meets the fate there too."""
+        return self
+
+    def leave_part(self, name: str) -> None:
+        pass
+
     def touch(self, heads: Sequence[Head]) -> None:
         self.fate.effect(lambda: self._inner.touch(heads))
 

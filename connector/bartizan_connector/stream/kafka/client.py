@@ -84,6 +84,8 @@ def partitions_of(member: Any, topic: str, seconds: float) -> set[int]:
     cluster, net = member._cluster, member._net
     found = cluster.partitions_for_topic(topic)
     if found is None:
+        if cluster.metadata_refresh_in_progress:  # which may have asked about other topics only
+            net.run(member._manager.wait_for, cluster.request_update(), seconds * 1000)
         known = cluster.need_all_topic_metadata
         cluster.need_all_topic_metadata = True
         try:
