@@ -9,7 +9,6 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from bartizan_connector.store import filters
 from bartizan_connector.store.backend import Backend, Store
 from bartizan_connector.store.embedded import EmbeddedBackend
 from benchmarks.embedded_processes import beside_a_writer, opened_anew
+from benchmarks.embedded_rivals import FILTER, RIVALS, Engine, K, bare_faiss, nearest, size_of
 from benchmarks.embedded_rows import DIM, SPEC, drawn, query, rows
 from benchmarks.record import Record, Table
 
@@ -30,25 +30,12 @@ SIZES = (5_000, 100_000)
 _QUERIES = 160
 _BLOCK = 25
 _WARM = 2
-_K = 10
+_MOST_IN_LITE = 200_000
+"""A search there looks at every row."""
 _MANY = 1_000_000
 """From so many rows on, opening is promised to be quick and small."""
-_FILTER = "year < 10"
-"""One row in ten passes."""
-Search = Callable[[Floats, bool], list[int]]
-"""A query, and whether the filter is asked for → the numbers of the rows found."""
 _Task = tuple[str, bool]
 """An engine by its name, and whether it is asked with the filter."""
-
-
-@dataclass(frozen=True, slots=True)
-class Engine:
-    """One store with all rows in it."""
-
-    search: Search
-    rows_per_second: float | None
-    megabytes: float | None
-    filters: bool = True
 
 
 def _through_the_seam(make: Callable[[], Backend], place: Path, matrix: Floats) -> tuple[Engine, Store, Backend]:
@@ -66,102 +53,13 @@ def _through_the_seam(make: Callable[[], Backend], place: Path, matrix: Floats) 
     seconds += time.perf_counter() - begun
     backend = make()
     opened = backend.open(SPEC, create=False)
-    passing = filters.parse(_FILTER)
+    passing = filters.parse(FILTER)
 
     def search(vector: Floats, filtered: bool) -> list[int]:
-        (hits,) = opened.search("dense", query(vector), _K, passing if filtered else None)
+        (hits,) = opened.search("dense", query(vector), K, passing if filtered else None)
         return [int(hit.id[1:]) for hit in hits]
 
-    return Engine(search, len(matrix) / seconds, _size(place)), opened, backend
-
-
-def _faiss(matrix: Floats) -> Engine:
-    """Nothing but the index: no fields, no filters, nothing on disk."""
-    import faiss
-
-    if len(matrix) <= 10_000:
-        index: Any = faiss.IndexFlatIP(DIM)
-        given = None
-    else:
-        index = faiss.IndexHNSWSQ(DIM, faiss.ScalarQuantizer.QT_8bit, 24, faiss.METRIC_INNER_PRODUCT)  # type: ignore[arg-type]
-        index.hnsw.efConstruction = 64
-        given = faiss.SearchParametersHNSW(efSearch=64)  # type: ignore[attr-defined]
-    begun = time.perf_counter()
-    if not index.is_trained:
-        index.train(matrix)
-    index.add(matrix)
-    seconds = time.perf_counter() - begun
-
-    def search(vector: Floats, filtered: bool) -> list[int]:
-        before = faiss.omp_get_max_threads()
-        faiss.omp_set_num_threads(1)
-        _, (found,) = index.search(vector[None], _K, params=given)
-        faiss.omp_set_num_threads(before)
-        return [int(number) for number in found]
-
-    return Engine(search, len(matrix) / seconds, None, filters=False)
-
-
-def _lancedb(place: Path, matrix: Floats) -> Engine:
-    import lancedb  # type: ignore[import-not-found,unused-ignore]
-
-    base = lancedb.connect(str(place))
-    table: Any = None
-    seconds = 0.0
-    for batch in rows(matrix):
-        lines = [{"number": int(r.id[1:]), "vector": r.vectors["dense"].value, **r.fields} for r in batch]
-        begun = time.perf_counter()
-        if table is None:
-            table = base.create_table("bench", lines)
-        else:
-            table.add(lines)
-        seconds += time.perf_counter() - begun
-    begun = time.perf_counter()
-    if len(matrix) > 10_000:
-        table.create_index(metric="dot", index_type="IVF_HNSW_SQ", num_partitions=1)
-    table.optimize()
-    seconds += time.perf_counter() - begun
-
-    def search(vector: Floats, filtered: bool) -> list[int]:
-        asked = table.search(vector).distance_type("dot").limit(_K).refine_factor(2)
-        if filtered:
-            asked = asked.where(_FILTER, prefilter=True)
-        return [line["number"] for line in asked.to_list()]
-
-    return Engine(search, len(matrix) / seconds, _size(place))
-
-
-def _qdrant(place: Path, matrix: Floats) -> Engine:
-    from qdrant_client import QdrantClient, models  # type: ignore[import-not-found,unused-ignore]
-
-    client = QdrantClient(path=str(place))
-    client.create_collection("bench", models.VectorParams(size=DIM, distance=models.Distance.DOT))
-    seconds = 0.0
-    for batch in rows(matrix):
-        points = [
-            models.PointStruct(
-                id=int(r.id[1:]), vector=np.asarray(r.vectors["dense"].value).tolist(), payload=dict(r.fields)
-            )
-            for r in batch
-        ]
-        begun = time.perf_counter()
-        client.upsert("bench", points)
-        seconds += time.perf_counter() - begun
-    narrow = models.Filter(must=[models.FieldCondition(key="year", range=models.Range(lt=10))])
-
-    def search(vector: Floats, filtered: bool) -> list[int]:
-        found = client.query_points("bench", vector, query_filter=narrow if filtered else None, limit=_K)
-        return [point.id for point in found.points]
-
-    return Engine(search, len(matrix) / seconds, _size(place))
-
-
-_MOST_IN_LITE = 200_000
-"""A search there looks at every row."""
-_RIVALS = (
-    ("LanceDB", "lancedb", _lancedb, 10_000_000),
-    ("Qdrant local", "qdrant_client", _qdrant, 10_000),  # minutes of ingestion beyond
-)
+    return Engine(search, len(matrix) / seconds, size_of(place)), opened, backend
 
 
 def run(sizes: Sequence[int] = SIZES) -> None:
@@ -174,7 +72,7 @@ def run(sizes: Sequence[int] = SIZES) -> None:
         with tempfile.TemporaryDirectory() as aside:
             measured, table, kept = _measured(size, Path(aside))
         results[str(size)] = measured
-        tables[f"{size:,} × {DIM}, best {_K}"] = table
+        tables[f"{size:,} × {DIM}, best {K}"] = table
         tables[f"Promises at {size:,}"] = [
             {"promise": name, "kept": "yes" if is_kept else "NO"} for name, is_kept in kept
         ]
@@ -221,11 +119,16 @@ def _filled(matrix: Floats, path: Path, aside: Path) -> tuple[dict[str, Engine],
         lite.mkdir()
         made = _through_the_seam(lambda: MilvusBackend(str(lite / "index.db")), lite, matrix)
         engines["Milvus Lite"] = made[0]
-    engines["bare faiss"] = _faiss(matrix)
-    for name, module, rival, limit in _RIVALS:
-        if find_spec(module) and len(matrix) <= limit:
-            err.print(name, markup=False)
-            engines[name] = rival(aside / module, matrix)
+    err.print("bare faiss", markup=False)
+    engines["bare faiss"] = bare_faiss(matrix)
+    for name, module, rival, limit in RIVALS:
+        if len(matrix) > limit:
+            continue
+        if find_spec(module) is None:
+            err.print(f"without {name}: the package {module} is not installed", markup=False)
+            continue
+        err.print(name, markup=False)
+        engines[name] = rival(aside / module, matrix)
     return engines, backend
 
 
@@ -275,10 +178,8 @@ def _timed(
 ) -> tuple[dict[tuple[str, bool], list[float]], dict[tuple[str, bool], float]]:
     """Blocks of queries in turn, in another order each round."""
     truth: dict[bool, Any] = {}
-    years = np.arange(len(matrix)) % 100
     for filtered in (False, True):
-        numbers = np.flatnonzero(years < 10) if filtered else np.arange(len(matrix))
-        truth[filtered] = numbers[np.argsort(-(asked @ matrix[numbers].T), axis=1)[:, :_K]]
+        truth[filtered] = nearest(matrix, asked, filtered)
     times: dict[tuple[str, bool], list[float]] = defaultdict(list)
     found: dict[tuple[str, bool], list[float]] = defaultdict(list)
     dice = random.Random(0)
@@ -293,9 +194,5 @@ def _timed(
                 begun = time.perf_counter()
                 ours = search(asked[number], filtered)
                 times[name, filtered].append(time.perf_counter() - begun)
-                found[name, filtered].append(len(set(ours) & set(truth[filtered][number].tolist())) / _K)
+                found[name, filtered].append(len(set(ours) & set(truth[filtered][number])) / K)
     return times, {key: float(np.mean(each)) for key, each in found.items()}
-
-
-def _size(place: Path) -> float:
-    return sum(each.stat().st_size for each in place.rglob("*") if each.is_file()) / 1e6

@@ -24,7 +24,7 @@ _READER_CACHE_KIB = 4_096
 """Each commit empties it, page by page, before the next read: a large one makes that read slow."""
 _MAPPED = 1 << 40
 """As much of the file as SQLite can is read where the system keeps it, without a copy of each page."""
-_QUIET_SECONDS = 2.0
+_QUIET_SECONDS = 10.0
 """So long after a change was seen the file is mapped again: SQLite gives up the whole mapping with each change."""
 _WAL_PAGES = 2_000
 _BUSY_SECONDS = 10.0

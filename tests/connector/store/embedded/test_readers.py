@@ -7,6 +7,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from bartizan_connector.store.collection import Collection, FieldSpec, Head
 from bartizan_connector.store.embedded import EmbeddedBackend
 from bartizan_connector.testing.rows import COLLECTION, queries, row
@@ -87,3 +89,25 @@ def test_four_readers_beside_one_writer(tmp_path: Path) -> None:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]))
+
+
+def test_a_reader_maps_the_file_while_nobody_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With each change SQLite gives up the mapping; to make it anew each time would be slower than to read."""
+    monkeypatch.setattr("bartizan_connector.store.embedded.place._QUIET_SECONDS", 0.3)
+    writer, reader = (EmbeddedBackend(tmp_path / "index.bartizan") for _ in range(2))
+    written = writer.open(COLLECTION)
+    written.upsert([row("a", [1, 0, 0, 0])])
+    read = reader.open(COLLECTION)
+
+    def mapped() -> bool:
+        with reader._place.reading() as connection:
+            return bool(connection.execute("PRAGMA mmap_size").fetchone()[0])
+
+    assert mapped()
+    written.upsert([row("b", [0, 1, 0, 0])])
+    assert len(read.search("dense", queries([1, 0, 0, 0]), 5)[0]) == 2
+    assert not mapped()
+    time.sleep(0.35)
+    assert mapped()
+    written.close()
+    read.close()
