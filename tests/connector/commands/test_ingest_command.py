@@ -188,13 +188,13 @@ def test_a_bad_line_is_set_aside_with_its_number_and_reason(
 
 DIES_AFTER_ITS_EIGHTH_WRITE = """
 import itertools, os, signal
-from bartizan_connector.store.milvus.store import MilvusStore
-upsert, writes = MilvusStore.upsert, itertools.count(1)
-def last(self, rows):
-    upsert(self, rows)
+from bartizan_connector.store.milvus.writing import Writer
+upsert, writes = Writer.upsert, itertools.count(1)
+def last(self, rows, part=None):
+    upsert(self, rows, part)
     if next(writes) == 8:
         os.kill(os.getpid(), signal.SIGKILL)
-MilvusStore.upsert = last
+Writer.upsert = last
 """
 """In the middle of a batch: its vectors are stored, its words are not, and nothing of it is committed."""
 
