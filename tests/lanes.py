@@ -68,7 +68,7 @@ LANES = (
     ),
     Lane("default", _pytest(" and ".join(f"not {name}" for name in NOT_DEFAULT), *TWO_AT_A_TIME)),
     Lane("server", _pytest("server"), _no_milvus),
-    Lane("data", _pytest("data"), _no_data),
+    Lane("data", _pytest("data", *TWO_AT_A_TIME), _no_data),
     Lane("packaging", _pytest("packaging")),
     Lane("gpu", _pytest("gpu"), _no_gpu),
 )

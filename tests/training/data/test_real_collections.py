@@ -5,6 +5,8 @@ README; they come from sentence-transformers, so they hold tokens, pooling, expo
 """
 
 import gzip
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import ir_measures
@@ -13,21 +15,24 @@ import pytest
 
 from bartizan_connector.__main__ import main
 from bartizan_connector.base.errors import WrongUse
+from bartizan_connector.space.spec import TowerSpec
 from bartizan_connector.space.vectors import Floats
 from bartizan_training.data.collections import BeirData
 from bartizan_training.evaluate.engines import opened
 from bartizan_training.evaluate.judging import Documents, Judged, encode_documents, judge
 from bartizan_training.evaluate.measuring import measure
 from bartizan_training.evaluate.results import Result
-from benchmarks.collections import TREC_POOL, data_folder, expected, minilm
+from benchmarks.collections import ENGINES, TREC_POOL, data_folder, expected, minilm
+from benchmarks.record import RESULTS
 from tests.needs import unavailable
 
 pytestmark = [pytest.mark.data, pytest.mark.timeout(3600)]
 
 TOLERANCE = 0.002
-MARGIN = 0.001
+MARGIN = 0.0001
 PROMISED = {"scifact": 0.645, "nfcorpus": 0.316}
-OTHERS = ("cosqa", "cranfield", "nl2bash", "wikiqa")
+OTHERS = ("cranfield", "nl2bash", "wikiqa")
+"""Judged here; all of them, in both engines, by the benchmark `collections`, whose result is looked at."""
 PUBLISHED_19 = {
     "BM25": 0.5058,
     "BM25_RM3": 0.5216,
@@ -70,58 +75,55 @@ def judged(data: Path, name: str, engine: str, tower: Path, out: Path) -> Result
     return Result.read(out)
 
 
-@pytest.mark.parametrize("engine", ["onnx", "torch"])
-def test_minilm_reaches_the_promised_figures_on_nfcorpus_in_both_engines(
-    data: Path, engine: str, request: pytest.FixtureRequest, tmp_path: Path
-) -> None:
-    folder: Path = request.getfixturevalue("tower" if engine == "torch" else "export")
-    result, wanted = judged(data, "nfcorpus", engine, folder, tmp_path / "result.json"), expected(data)["nfcorpus"]
-    assert result.metrics["nDCG@10"] == pytest.approx(PROMISED["nfcorpus"], abs=TOLERANCE)
-    assert result.metrics["R@100"] == pytest.approx(wanted.recall, abs=TOLERANCE)
+@pytest.fixture(scope="module")
+def nfcorpus(data: Path) -> BeirData:
+    return BeirData.read(data / "nfcorpus")
 
 
 @pytest.fixture(scope="module")
-def scifact(data: Path) -> BeirData:
-    return BeirData.read(data / "scifact")
-
-
-@pytest.fixture(scope="module")
-def scifact_in_onnx(scifact: BeirData, export: Path) -> tuple[Documents, Floats, Judged]:
+def in_onnx(nfcorpus: BeirData, export: Path) -> tuple[Documents, Floats, Judged]:
     """Its documents, its test queries in order of id, and how they were judged."""
-    qrels = scifact.qrels("test")
+    qrels = nfcorpus.qrels("test")
     with opened(export, "onnx") as encoder:
-        documents = encode_documents(scifact, encoder)
-        queries = encoder.encode([scifact.queries[query] for query in sorted(qrels)], "query")
-        return documents, np.asarray(queries.values), judge(scifact, qrels, documents, encoder)
+        documents = encode_documents(nfcorpus, encoder)
+        queries = encoder.encode([nfcorpus.queries[query] for query in sorted(qrels)], "query")
+        return documents, np.asarray(queries.values), judge(nfcorpus, qrels, documents, encoder)
 
 
-def test_minilm_reaches_the_promised_figures_on_scifact_in_onnx(
-    data: Path, scifact_in_onnx: tuple[Documents, Floats, Judged]
+def test_minilm_reaches_the_promised_figures_on_nfcorpus_in_onnx(
+    data: Path, in_onnx: tuple[Documents, Floats, Judged]
 ) -> None:
-    metrics = scifact_in_onnx[2].measured.metrics
-    assert metrics["nDCG@10"] == pytest.approx(PROMISED["scifact"], abs=TOLERANCE)
-    assert metrics["R@100"] == pytest.approx(expected(data)["scifact"].recall, abs=TOLERANCE)
+    metrics = in_onnx[2].measured.metrics
+    assert metrics["nDCG@10"] == pytest.approx(PROMISED["nfcorpus"], abs=TOLERANCE)
+    assert metrics["R@100"] == pytest.approx(expected(data)["nfcorpus"].recall, abs=TOLERANCE)
 
 
-def test_minilm_reaches_the_promised_figure_on_scifact_in_torch(
-    scifact: BeirData, tower: Path, scifact_in_onnx: tuple[Documents, Floats, Judged]
+def test_minilm_reaches_the_promised_figures_on_nfcorpus_in_torch(
+    data: Path, nfcorpus: BeirData, tower: Path, in_onnx: tuple[Documents, Floats, Judged]
 ) -> None:
-    """torch encodes only the documents that can decide nDCG@10: those within a margin of some query's tenth score in
-    ONNX. The engines' scores differ by a tenth of the margin at most, so no other can enter a first ten. (The whole of
-    it, which takes minutes more, is measured by the benchmark `collections`.)"""
-    documents, queries, in_onnx = scifact_in_onnx
-    scores = queries @ np.asarray(documents.vectors.values).T
-    tenth = np.partition(scores, -10, axis=1)[:, -10:-9]
-    deciding = np.flatnonzero((scores >= tenth - 2 * MARGIN).any(axis=0))
+    """torch encodes only the documents that can decide the figures: those that are among some query's first ten, or
+    within a margin of its tenth or hundredth score, in ONNX. The engines' scores differ by a tenth of the margin at
+    most, so no other can enter or leave. (The whole of it, which takes minutes more, is measured by the benchmark
+    `collections`.)"""
+    documents, queries, judged_in_onnx = in_onnx
+    values = np.asarray(documents.vectors.values)
+    scores = queries @ values.T
+    descending = -np.sort(-scores, axis=1)
+    tenth, hundredth = descending[:, 9:10], descending[:, 99:100]
+    decides = (scores >= tenth - 2 * MARGIN) | (np.abs(scores - hundredth) <= 2 * MARGIN)
+    deciding = np.flatnonzero(decides.any(axis=0))
+    qrels = nfcorpus.qrels("test")
     with opened(tower, "torch") as encoder:
-        ids = tuple(documents.ids[position] for position in deciding)
-        vectors = encoder.encode([scifact.corpus[id] for id in ids], "document")
-        texts = [scifact.queries[query] for query in sorted(scifact.qrels("test"))]
-        in_torch = np.asarray(encoder.encode(texts, "query").values) @ np.asarray(vectors.values).T
-        found = judge(scifact, scifact.qrels("test"), Documents(ids, vectors, documents.dim), encoder)
-    assert np.abs(in_torch - scores[:, deciding]).max() < MARGIN / 10
-    assert found.measured.metrics["nDCG@10"] == pytest.approx(PROMISED["scifact"], abs=TOLERANCE)
-    assert found.measured.metrics["nDCG@10"] == pytest.approx(in_onnx.measured.metrics["nDCG@10"], abs=1e-4)
+        vectors = encoder.encode([nfcorpus.corpus[documents.ids[place]] for place in deciding], "document")
+        asked = np.asarray(encoder.encode([nfcorpus.queries[query] for query in sorted(qrels)], "query").values)
+        mixed = values.copy()
+        mixed[deciding] = np.asarray(vectors.values)
+        both = Documents(documents.ids, replace(documents.vectors, values=mixed), documents.dim)
+        found = judge(nfcorpus, qrels, both, encoder).measured.metrics
+    assert np.abs(asked @ mixed.T - scores).max() < MARGIN / 10
+    assert found["nDCG@10"] == pytest.approx(PROMISED["nfcorpus"], abs=TOLERANCE)
+    assert found["R@100"] == pytest.approx(expected(data)["nfcorpus"].recall, abs=TOLERANCE)
+    assert found == pytest.approx(judged_in_onnx.measured.metrics, abs=1e-4)
 
 
 @pytest.mark.parametrize("name", OTHERS)
@@ -133,8 +135,23 @@ def test_minilm_agrees_with_what_was_measured_elsewhere(data: Path, name: str, e
 
 def test_the_table_of_expected_values_is_read_whole(data: Path) -> None:
     table = expected(data)
-    assert table.keys() >= {*PROMISED, *OTHERS, TREC_POOL}
+    assert table.keys() >= {*PROMISED, *OTHERS, "cosqa", TREC_POOL}
     assert {name: table[name].ndcg for name in PROMISED} == PROMISED
+
+
+@pytest.mark.parametrize("name", ["scifact", "nfcorpus", "cosqa", *OTHERS])
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_newest_committed_result_is_of_this_tower_and_reaches_the_figures(
+    data: Path, tower: Path, name: str, engine: str
+) -> None:
+    newest = max(RESULTS.glob("*-collections.json"))
+    rows = json.loads(newest.read_text(encoding="utf-8"))["results"]["evaluations"]
+    (row,) = [row for row in rows if (row["collection"], row["engine"]) == (name, engine)]
+    wanted = expected(data)[name]
+    assert row["tower_id"] == row["query_tower_id"] == TowerSpec.read(tower).tower_id
+    assert row["collection_digest"] == BeirData.read(data / name).digest("test")
+    assert row["metrics"]["nDCG@10"] == pytest.approx(wanted.ndcg, abs=TOLERANCE)
+    assert row["metrics"]["R@100"] == pytest.approx(wanted.recall, abs=TOLERANCE)
 
 
 @pytest.fixture(scope="module")
