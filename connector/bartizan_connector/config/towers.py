@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from bartizan_connector.base.errors import WrongUse
+from bartizan_connector.base.errors import SpaceMismatch
 from bartizan_connector.config.file import Config
 from bartizan_connector.config.settings import TEXT_FIELDS
 from bartizan_connector.encode.encoder import Encoder
@@ -56,10 +56,14 @@ def require_distinct(legs: Iterable[Leg]) -> None:
     for leg in legs:
         other = named.setdefault(leg.space_id, leg.name)
         if other != leg.name:
-            raise WrongUse(
-                f"[spaces.{other}] and [spaces.{leg.name}] name towers of one space, {leg.space_id}: each document "
-                "would be encoded and stored twice, and the space count twice in every answer. Leave one of them out, "
-                "or give it towers of another space; [search] weights makes one leg count more"
+            raise SpaceMismatch(
+                f"[spaces.{leg.name}]",
+                expected=f"other than {leg.space_id}, which [spaces.{other}] has",
+                came=leg.space_id,
+                way_out=(
+                    "Each document would be encoded and stored twice, and the space count twice in every answer. Leave "
+                    "one of the two out, or give it towers of another space; [search] weights makes one leg count more"
+                ),
             )
 
 

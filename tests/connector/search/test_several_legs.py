@@ -157,5 +157,7 @@ def test_one_space_under_two_names_is_refused_for_writing_and_for_searching(tmp_
     config = configured(tmp_path, towers())
     twice = config.model_copy(update={"spaces": config.spaces | {"again": config.spaces["dense"]}})
     for opened in (collection_of, Retriever.open):
-        with pytest.raises(WrongUse, match=r"\[spaces\.dense\] and \[spaces\.again\] name towers of one space"):
+        with pytest.raises(
+            SpaceMismatch, match=r"\[spaces\.again\]: expected space other than .*, which \[spaces\.dense\] has"
+        ):
             opened(twice)

@@ -20,7 +20,7 @@ import hashlib
 import json
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from threading import Lock
 from uuid import uuid4
@@ -147,12 +147,13 @@ class Lease:
             return False
         try:
             self._parts.make(part, epoch)
-            if self._highest() > epoch:
+            if max(self._epochs(self._physical).values(), default=0) > epoch:
                 raise Retry(f"{self._what} is being claimed by another", after=2.0)
             if self._parts.clear(part):
                 time.sleep(_SETTLE_SECONDS)
         except BaseException:
-            self._parts.forget(part)
+            with suppress(BartizanError):
+                self._parts.leave(part)
             raise
         return True
 
@@ -195,9 +196,10 @@ class Lease:
         self._parts.leave_all()
         if not self._group:
             return True
+        self._ledger.remove([self._entry_id])  # first: of those who leave together, the last to look finds nobody
         members, now = self._ledger.members(), time.time()
         ended = [id for id, each in members.items() if not _lives(each, now, self._silence)]
-        self._ledger.remove([*ended, self._entry_id])
+        self._ledger.remove(ended)
         return not (members.keys() - {*ended, self._entry_id})
 
     def release(self, balance: Balance | None) -> None:

@@ -33,10 +33,10 @@ class Parts:
     def make(self, part: str, epoch: int) -> None:
         """Names of its own, beside those that others may have; they count from `clear` on."""
         token = uuid4().hex[:_LETTERS]
-        made = tuple(part_alias_of(collection, epoch, part, token) for collection in self._collections)
-        for alias, collection in zip(made, self._collections, strict=True):
+        rows, ledger = (part_alias_of(collection, epoch, part, token) for collection in self._collections)
+        self._held[part] = rows, ledger  # before they are made: what is made halfway can be left
+        for alias, collection in zip((rows, ledger), self._collections, strict=True):
             self._names.claim(alias, collection)
-        self._held[part] = (made[0], made[1])
 
     def clear(self, part: str) -> bool:
         """Drop whatever others write by for this part, and say whether there was something."""

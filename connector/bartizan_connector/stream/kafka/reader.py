@@ -92,7 +92,7 @@ class Reader:
         self._yields = yields
         self._session = session
         self._stable_since: float | None = None
-        """Since when the group, and what is ours of it, has not changed."""
+        """Since when the group, and what is ours of it, has not changed, and all of ours is handed out."""
         self._others_behind = True
         """Whether partitions that are not ours held records at the beginning that nobody has committed yet."""
         self._first_ends: dict[int, int] | None = None
@@ -160,8 +160,7 @@ class Reader:
 
     def drop(self, number: int) -> None:
         """The brokers say that the partition is not ours any more."""
-        with self.changed:
-            self.assigned.pop(number, None)
+        self.lose([number])
 
     @property
     def caught_up(self) -> bool:
@@ -237,7 +236,7 @@ class Reader:
                     self.ready.append(Read(number=place.partition, generation=assigned.generation, records=records))
             stable = self._consumer.group_metadata().state == kafka.structs.MemberState.STABLE
             self.joined = self.joined or stable
-            if not stable:
+            if not stable or self.ready or not all(each.reached for each in self.assigned.values()):
                 self._stable_since = None
             elif self._stable_since is None:
                 self._stable_since = time.monotonic()

@@ -41,7 +41,6 @@ class KafkaSource:
         self._reader: Reader | None = None
         self._settle: Callable[[str], None] | None = None
         self._sequence = _sequence_of(first, settings.topic)
-        self._ended = False
         self._closed = False
 
     @classmethod
@@ -64,11 +63,11 @@ class KafkaSource:
 
     @property
     def ended(self) -> bool:
-        """Whether a source that is not followed has caught up."""
-        if not self._follow and not self._ended and self._reader is not None:
-            with self._reader.changed:
-                self._ended = self._reader.failure is None and self._reader.caught_up
-        return self._ended
+        """Whether a source that is not followed has caught up, as of now: what is lost in flight comes again."""
+        if self._follow or self._reader is None:
+            return False
+        with self._reader.changed:
+            return self._reader.failure is None and self._reader.caught_up
 
     @property
     def group(self) -> str:

@@ -86,3 +86,21 @@ def test_who_gets_no_partition_waits_for_those_who_have_them(now: list[float]) -
     assert not look(reader, now)
     consumer.commits[1] = 10
     assert look(reader, now)
+
+
+def test_a_member_that_dies_just_before_this_one_is_done_is_waited_for(now: list[float]) -> None:
+    reader = reading(Consumer(), 0)
+    reader.assigned[0].reached = False
+    assert not look(reader, now)
+    now[0] += 600.0
+    reader.assigned[0].reached = True
+    assert not look(reader, now), "the group counts the other as alive for a session yet"
+    now[0] += 14.0
+    assert look(reader, now)
+
+
+def test_what_the_brokers_took_away_is_not_read_to_its_end(now: list[float]) -> None:
+    reader = reading(Consumer(), 0, 1)
+    assert look(reader, now)
+    reader.drop(1)
+    assert not reader.caught_up
