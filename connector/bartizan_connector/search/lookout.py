@@ -6,6 +6,8 @@ from concurrent.futures import Future
 from threading import Condition, Thread
 
 log = logging.getLogger(__name__)
+_LONGEST = 1e6
+"""Seconds; a wait that is much longer is none that the system can make."""
 
 
 class Lookout:
@@ -14,7 +16,7 @@ class Lookout:
 
     def __init__(self, look: Callable[[], None], every: float) -> None:
         self._look = look
-        self._every = every
+        self._every = min(every, _LONGEST)
         self._changed = Condition()
         self._asked: list[Future[None]] = []
         self._closed = False

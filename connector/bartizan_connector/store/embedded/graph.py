@@ -25,6 +25,9 @@ _PROBES = 48
 """Of each kind."""
 GOAL = 0.96
 """The recall at 10 that the breadth of a search is chosen for."""
+_SPARE = 5
+_TOLD_APART = 0.98
+"""Of the nearest ten, those that are among the nearest so many more by their bytes."""
 _SCAN_ROWS = 4_000
 """When fewer rows are allowed, all of them are compared."""
 _SCANNED = 128
@@ -35,6 +38,8 @@ _MANY = 8
 """When more than one row in so many is asked for, all are compared too."""
 _BLOCK = 512
 _MOST = 127
+_HALF, _HALF_PEAK = 65_504.0, 2.0**14
+"""The largest number of two bytes, and where the largest of the first rows comes."""
 _LEAST, _LARGEST = 1e-30, 1e15
 """A byte a dimension cannot tell rows apart whose numbers are all smaller, or of which one is larger."""
 
@@ -70,7 +75,9 @@ class Graph:
     rows: Numbers
     index: Any
     scale: float
-    """What vectors are multiplied by before they are rounded to bytes."""
+    """What vectors are multiplied by before they are rounded."""
+    is_whole: bool
+    """Whether to whole numbers of a byte; else to floating ones of two bytes."""
     moment: Moment
     breadth: int
     recall: float
@@ -85,7 +92,8 @@ class Graph:
         k = min(k, count)
         if not k:
             return np.zeros(0, np.int64)
-        query = _whole(query)
+        if self.is_whole:
+            query = _whole(query)
         breadth = max(self.breadth, k)
         if selected is not None:
             breadth = breadth * len(self) // count  # of which as many pass as otherwise are found
@@ -169,6 +177,7 @@ class Building:
         self._dim = dim
         self._index: Any = None
         self._scale = 1.0
+        self._is_whole = True
         faiss.omp_set_num_threads(threads)  # of this thread only
 
     def begin(self, sample: Floats) -> bool:
@@ -178,10 +187,13 @@ class Building:
         peak = float(np.abs(sample).max(initial=0.0))
         if not _LEAST < peak < _LARGEST:
             return False
-        self._scale = _MOST / peak
-        quantizer = faiss.ScalarQuantizer.QT_8bit_direct_signed  # whole numbers are compared in half the time
-        self._index = faiss.IndexHNSWSQ(self._dim, quantizer, _NEIGHBOURS, faiss.METRIC_INNER_PRODUCT)
+        self._scale, kind = _MOST / peak, faiss.ScalarQuantizer.QT_8bit_direct_signed
+        self._is_whole = _is_told_apart(sample, self._scale)  # whole numbers are compared in half the time
+        if not self._is_whole:
+            self._scale, kind = _HALF_PEAK / peak, faiss.ScalarQuantizer.QT_fp16
+        self._index = faiss.IndexHNSWSQ(self._dim, kind, _NEIGHBOURS, faiss.METRIC_INNER_PRODUCT)
         self._index.hnsw.efConstruction = _BUILD_BREADTH
+        self._index.train(sample)
         return True
 
     def can_take(self, matrix: Floats) -> bool:
@@ -192,7 +204,8 @@ class Building:
         """With a copy of one that was built."""
         faiss = library()
 
-        self._index, self._scale = faiss.clone_index(graph.index), graph.scale
+        self._index = faiss.clone_index(graph.index)
+        self._scale, self._is_whole = graph.scale, graph.is_whole
         self._rows = [graph.rows]
 
     def add(self, rows: Numbers, matrix: Floats) -> bool:
@@ -200,16 +213,17 @@ class Building:
         for start in range(0, len(matrix), _BLOCK):
             if self._stop.is_set():
                 return False
-            with np.errstate(over="ignore"):
-                some = np.rint(matrix[start : start + _BLOCK] * np.float32(self._scale))
-            self._index.add(np.clip(some, -_MOST, _MOST))
+            some = matrix[start : start + _BLOCK]
+            self._index.add(_rounded(some, self._scale, _MOST) if self._is_whole else _scaled(some, self._scale, _HALF))
         self._rows.append(rows)
         return True
 
     def finished(self, moment: Moment) -> Graph:
         """The graph, with the least breadth that finds what comparing everything finds."""
-        graph = Graph(np.concatenate(self._rows), self._index, self._scale, moment, _BREADTHS[0], 1.0)
+        graph = Graph(np.concatenate(self._rows), self._index, self._scale, self._is_whole, moment, _BREADTHS[0], 1.0)
         asked = _probes(graph)
+        if graph.is_whole:
+            asked = np.stack([_whole(query) for query in asked])
         truth = _scanned(graph, asked)
         for breadth in _BREADTHS:
             graph = replace(graph, breadth=breadth, recall=_recall(graph, asked, truth, breadth))
@@ -231,7 +245,37 @@ def _probes(graph: Graph) -> Floats:
         0.7 * one[between] + 0.3 * other[between],
         0.6 * one[among] + 0.8 * noise,
     )
-    return np.stack([_whole(query.astype(np.float32)) for query in np.concatenate(asked)])
+    return np.ascontiguousarray(np.concatenate(asked), np.float32)
+
+
+def _is_told_apart(sample: Floats, scale: float) -> bool:
+    """Whether bytes of one scale keep the nearest rows near: not where one dimension, or one row, is far larger than
+    the others."""
+    dice = np.random.default_rng(0)
+    one, other = dice.integers(0, len(sample), (2, _PROBES))
+    asked = (0.85 * sample[one] + 0.15 * sample[other]).astype(np.float32)
+    k = min(10, len(sample))
+    spare = min(k + _SPARE, len(sample))
+    codes = _rounded(sample, scale, _MOST)
+    found = 0
+    for query in asked:
+        best = np.argpartition(-products(sample, query), k - 1)[:k]
+        near = np.argpartition(-products(codes, _whole(query)), spare - 1)[:spare]
+        found += len(np.intersect1d(best, near))
+    return found >= _TOLD_APART * k * len(asked)
+
+
+def _scaled(matrix: Floats, scale: float, most: float) -> Floats:
+    """Cut off where the codes end."""
+    with np.errstate(over="ignore"):
+        scaled: Floats = np.clip(matrix * np.float32(scale), -most, most)
+    return scaled
+
+
+def _rounded(matrix: Floats, scale: float, most: float) -> Floats:
+    """As bytes hold it."""
+    whole: Floats = np.rint(_scaled(matrix, scale, most))
+    return whole
 
 
 def _scanned(graph: Graph, queries: Floats) -> Any:

@@ -61,7 +61,8 @@ class Sidecar:
             index = graphs.load(path)
             if index.ntotal != len(numbers):
                 return None
-            return Graph(numbers, index, told["scale"], Moment(**told["moment"]), told["breadth"], told["recall"])
+            codes = told["scale"], told["is_whole"]
+            return Graph(numbers, index, *codes, Moment(**told["moment"]), told["breadth"], told["recall"])
         except (OSError, ValueError, KeyError, TypeError, RuntimeError):
             return None
 
@@ -79,6 +80,7 @@ class Sidecar:
                 "rows": made[1].name,
                 "rows_sum": _sum_of(made[1]),
                 "scale": graph.scale,
+                "is_whole": graph.is_whole,
                 "moment": asdict(graph.moment),
                 "breadth": graph.breadth,
                 "recall": graph.recall,

@@ -241,9 +241,9 @@ class Reembedding:
             )
             if not at_once:
                 writer, difference = self._bring_over(follower)
-                if difference.lag:
+                if lacking := difference.lag + difference.unlike:
                     raise Stop(
-                        f"not rolled back, everything stands as it did: the former collection lacks {difference.lag:,} "
+                        f"not rolled back, everything stands as it did: the former collection lacks {lacking:,} "
                         f"changes ({', '.join(difference.examples)}){f', and {writer}' if writer else ''}. Run it "
                         "again when nobody else writes there, or add --at-once, which moves the name first"
                     )

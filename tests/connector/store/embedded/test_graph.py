@@ -79,3 +79,21 @@ def test_rows_beyond_the_first_ones_numbers_are_cut_off_and_found(graph: Graph) 
     assert making.add(np.arange(1, 501), MATRIX[:500])
     making.add(np.array([501]), MATRIX[:1] * np.float32(1e14))
     assert 500 in making.finished(Moment(1, 501, 0)).nearest(MATRIX[0], K, None)
+
+
+@pytest.mark.parametrize("odd", ["a large dimension", "a long row"])
+def test_one_odd_number_does_not_blur_all_others(odd: str) -> None:
+    matrix, asked = MATRIX.copy(), ASKED.copy()
+    if odd == "a long row":
+        matrix[17] *= 300
+    else:
+        matrix[:, 3] += 30
+        asked[:, 3] += 30
+    making = Building(DIM, Event(), 1)
+    assert making.begin(matrix)
+    assert making.add(np.arange(1, ROWS + 1), matrix)
+    graph, found = making.finished(Moment(1, ROWS, 0)), 0
+    for query in asked:
+        best = np.argsort(-(matrix @ query))[:10]
+        found += len(set(graph.nearest(query, K, None).tolist()) & set(best.tolist()))
+    assert found >= 0.95 * 10 * len(asked)
