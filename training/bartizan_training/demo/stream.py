@@ -118,7 +118,7 @@ class StreamDemo:
                 began, found = time.time(), texts()
                 for edit in stream.found(found):
                     live.found(time.time() - edit.produced, stream.sent)
-                if any(began - edit.produced > _PATIENT for edit in stream.waiting.values()):
+                if began - stream.oldest() > _PATIENT:
                     raise Stop(f"an edit is not found after {_PATIENT:.0f} s; {_WORDS}")
                 time.sleep(0.02)
         _until(lambda: _stored(config) == stream.documents, worker, "the last edits are not stored")
@@ -181,6 +181,11 @@ class _Stream:
             found = {id: edit for id, edit in self.waiting.items() if _number(texts.get(id, "")) >= edit.number}
             self.waiting = {id: edit for id, edit in self.waiting.items() if id not in found}
         return list(found.values())
+
+    def oldest(self) -> float:
+        """When the oldest edit was produced that no search has found yet; now, where there is none."""
+        with self._lock:
+            return min((edit.produced for edit in self.waiting.values()), default=time.time())
 
     def close(self) -> None:
         """No more edits."""
