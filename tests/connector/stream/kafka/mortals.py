@@ -51,12 +51,15 @@ class Post:
     bootstrap: str
     topic: str
     uri: str
-    collection: str
     follow: bool = True
     session: float = 3.0
     batch_size: int = 10
     kill_after: int | None = None
     """Effects."""
+
+    @property
+    def collection(self) -> str:
+        return self.topic.replace("-", "_")
 
 
 def opened(uri: str) -> Backend:

@@ -83,9 +83,8 @@ class Story:
             topic = cast.broker.topic(partitions=PARTITIONS)
         uri = cast.milvus.uri if cast.milvus else str(folder / "index")
         self._post = Post(
-            name="last", folder=str(folder), bootstrap=cast.broker.bootstrap, topic=topic, uri=uri,
-            collection=topic.replace("-", "_"), follow=False,
-        )  # fmt: skip
+            name="last", folder=str(folder), bootstrap=cast.broker.bootstrap, topic=topic, uri=uri, follow=False
+        )
         self._collection = collection_for(ENCODER.spec, name=self._post.collection)
         self._most = 3 if cast.milvus else 1
         self._workers: list[Worker] = []

@@ -37,10 +37,7 @@ def test_two_workers_write_side_by_side_under_one_lease(
     kafka_server: KafkaServer, milvus: MilvusServer, nursery: Nursery, tmp_path: Path
 ) -> None:
     topic = kafka_server.topic(partitions=4)
-    post = Post(
-        name="one", folder=str(tmp_path), bootstrap=kafka_server.bootstrap, topic=topic, uri=milvus.uri,
-        collection=topic.replace("-", "_"),
-    )  # fmt: skip
+    post = Post(name="one", folder=str(tmp_path), bootstrap=kafka_server.bootstrap, topic=topic, uri=milvus.uri)
     workers = [nursery.worker(post), nursery.worker(replace(post, name="other"))]
     records = changes(31, 300, 60)
     for start in range(0, len(records), 30):

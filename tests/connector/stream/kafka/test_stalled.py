@@ -45,10 +45,7 @@ def test_what_a_stalled_worker_still_writes_is_refused_by_the_server(
     kafka_server: KafkaServer, milvus: MilvusServer, tmp_path: Path
 ) -> None:
     topic = kafka_server.topic(partitions=1)
-    post = Post(
-        name="stalled", folder=str(tmp_path), bootstrap=kafka_server.bootstrap, topic=topic, uri=milvus.uri,
-        collection=topic.replace("-", "_"),
-    )  # fmt: skip
+    post = Post(name="stalled", folder=str(tmp_path), bootstrap=kafka_server.bootstrap, topic=topic, uri=milvus.uri)
     ids = [f"d{number}" for number in range(5)]
     mark = tmp_path / "mark"
     workers: list[subprocess.Popen[str]] = []
