@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from bartizan_connector.store.holder import Holder
 from bartizan_connector.store.milvus import MilvusBackend
 from bartizan_connector.store.milvus.lease import Record, alias_of
 from bartizan_connector.store.milvus.ledger import LEASE_ID, Ledger
-from bartizan_connector.store.milvus.names import WRITERS, marker_of
+from bartizan_connector.store.milvus.names import PARTS, WRITERS, marker_of
 from bartizan_connector.store.milvus.parts import part_alias_of
 from bartizan_connector.testing.rows import COLLECTION, named, queries, row
 from tests.servers.milvus import MilvusServer
@@ -116,6 +117,52 @@ def test_the_last_of_a_group_that_leaves_in_good_order_gives_the_lease_back(milv
     alone.close()
     more.claim("workers")
     assert not more._prepared.ledger.members().keys() - {more._writer.lease._entry_id}
+    for backend in many:
+        backend.close()
+
+
+@pytest.mark.server
+def test_of_two_who_leave_at_the_same_time_one_gives_the_lease_back(
+    milvus: MilvusServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = backends(milvus.uri, 3)
+    one, other, alone = (backend.open(named("together")) for backend in many)
+    one.claim("workers")
+    other.claim("workers")
+    ledger = one._writer.lease._ledger
+    remove = ledger.remove
+
+    def beside_the_other(ids: Sequence[str]) -> None:
+        other.close()
+        remove(ids)
+
+    monkeypatch.setattr(ledger, "remove", beside_the_other)
+    one.close()
+    alone.claim()
+    for backend in many:
+        backend.close()
+
+
+@pytest.mark.server
+def test_a_take_is_in_nobodys_way_when_it_fails_and_a_claim_that_was_cut_off_is_not_in_its_way(
+    milvus: MilvusServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = backends(milvus.uri, 2)
+    one, stranger = (backend.open(named("halfway")) for backend in many)
+    one.claim("workers")
+    lease = one._writer.lease
+
+    def away(part: str) -> bool:
+        raise Retry("away")
+
+    with monkeypatch.context() as failing:
+        failing.setattr(lease._parts, "clear", away)
+        with pytest.raises(Retry, match="away"):
+            one.part("docs[0]")
+    made = lease._names.every_alias_of(one.physical_name)
+    assert not any(alias.startswith(PARTS) for alias in made)
+    assert stranger._writer.lease._move_marker(lease._highest() + 1)
+    one.part("docs[0]").upsert([row("a", [1, 0, 0, 0])])
     for backend in many:
         backend.close()
 

@@ -245,7 +245,8 @@ class Reembedding:
                     raise Stop(
                         f"not rolled back, everything stands as it did: the former collection lacks {lacking:,} "
                         f"changes ({', '.join(difference.examples)}){f', and {writer}' if writer else ''}. Run it "
-                        "again when nobody else writes there, or add --at-once, which moves the name first"
+                        "again when nobody else writes there; give what has other content at the same version again "
+                        "with a higher _version; or add --at-once, which moves the name first"
                     )
             names.move(self._backend, self._wanted.name, expected=place.serving, to=place.former)
             writer, difference = self._bring_over(follower)

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -392,3 +393,19 @@ def test_what_a_late_worker_writes_after_a_rollback_is_not_dropped(tmp_path: Pat
         worker.put([{"_id": "late", "text": "late"}])
     with Towers.opened(both.new, settle=0.3) as towers, pytest.raises(Stop, match=r"holds 1 changes .*\(late\)"):
         towers.reembedding.drop()
+
+
+def test_a_rollback_does_not_go_back_to_other_content_of_the_same_version(tmp_path: Path) -> None:
+    both = filled(tmp_path, 6)
+    run(both)
+    swap(both)
+    with Towers.opened(both.new) as towers:
+        former = towers.reembedding.look().former
+    assert former is not None
+    with closing(both.old.backend.open()) as backend:
+        store = backend.open(collection_of(both.old), create=False, name=former)
+        store.touch([replace(store.heads(["d1"])["d1"], hash="of another text")])
+        store.close()
+    with pytest.raises(Stop, match=r"lacks 1 changes \(d1\).*other content at the same version"):
+        roll_back(both, settle=0.3)
+    roll_back(both, settle=0.3, at_once=True)
