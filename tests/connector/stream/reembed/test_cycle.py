@@ -3,52 +3,21 @@
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from bartizan_connector.base.errors import SpaceMismatch, Stop, WrongUse
+from bartizan_connector.base.errors import Stop, WrongUse
 from bartizan_connector.config.towers import collection_of
 from bartizan_connector.documents.documents import Documents
 from bartizan_connector.documents.reembed import Towers
-from bartizan_connector.search.following import FollowingRetriever
-from bartizan_connector.search.retriever import Retriever
 from bartizan_connector.store.backend import Store
-from bartizan_connector.store.memory import MemoryBackend
 from bartizan_connector.store.settings import BackendSettings
-from tests.connector.stream.reembed.project import WORDS, HeldSettings, Pair, pair, text
+from tests.connector.stream.reembed.cycle import filled, memory, run, swap, wait
+from tests.connector.stream.reembed.project import WORDS, Pair, pair, text
 from tests.connector.stream.reembed.traffic import Readers, Writer
-
-
-def memory() -> BackendSettings:
-    return HeldSettings(uri="memory:", held=MemoryBackend())
-
-
-def filled(folder: Path, count: int = 40, *, backend: BackendSettings | None = None) -> Pair:
-    both = pair(folder, backend or memory())
-    with Documents(both.old) as documents:
-        documents.put({"_id": f"d{n}", "text": text(n)} for n in range(count))
-        documents.delete(["d3", "never"])
-    return both
-
-
-def run(both: Pair, **options: object) -> object:
-    with Towers.opened(both.new, both.old) as towers, towers.encoders(both.new) as encoders:
-        return towers.reembedding.run(encoders, **options)  # type: ignore[arg-type]
-
-
-def swap(both: Pair, **options: object) -> object:
-    with (
-        Towers.opened(both.new, both.old, settle=5) as towers,
-        towers.encoders(both.new) as encoders,
-        towers.searching(None) as searches,
-    ):
-        return towers.reembedding.swap(encoders, searches=searches, **options)  # type: ignore[arg-type]
 
 
 def roll_back(both: Pair, *, settle: float = 5, **options: object) -> object:
@@ -137,147 +106,6 @@ def test_a_replay_cannot_bring_back_what_was_deleted_before_the_run(tmp_path: Pa
         assert documents.put([{"_id": "b", "text": "two", "_version": 5}]).unchanged == 1
 
 
-def test_a_retriever_that_is_open_stays_in_its_space_and_one_that_is_opened_is_told(tmp_path: Path) -> None:
-    both = filled(tmp_path)
-    with Retriever.open(both.old) as pinned:
-        assert pinned.search("oak").space_id == both.spaces["old"]
-        run(both)
-        swap(both)
-        assert pinned.search("oak").space_id == both.spaces["old"]
-        with Retriever.open(both.old) as late, pytest.raises(SpaceMismatch, match="reembed rollback"):
-            late.search("oak")
-        with Retriever.open(both.new) as fresh:
-            assert fresh.search("oak").space_id == both.spaces["new"]
-
-
-def test_a_retriever_that_follows_goes_on_when_the_former_collection_is_dropped(tmp_path: Path) -> None:
-    both = filled(tmp_path)
-    run(both)
-    with FollowingRetriever.open([both.old, both.new], every=1000) as retriever:
-        assert retriever.search("oak").space_id == both.spaces["old"]
-        swap(both)
-        assert retriever.search("oak").space_id == both.spaces["old"]
-        with Towers.opened(both.new) as towers:
-            towers.reembedding.drop()
-        answer = retriever.search("oak elm")
-        assert answer.space_id == both.spaces["new"]
-        assert both.mixing("oak elm", answer) == []
-
-
-def test_a_retriever_that_follows_wants_a_configuration_that_fits(tmp_path: Path) -> None:
-    both = filled(tmp_path)
-    with pytest.raises(SpaceMismatch):
-        FollowingRetriever.open([both.new])
-    with pytest.raises(WrongUse, match="no configuration"):
-        FollowingRetriever.open([])
-    other = both.new.model_copy(update={"backend": BackendSettings(uri=str(tmp_path / "other"))})
-    with pytest.raises(WrongUse, match="one collection"):
-        FollowingRetriever.open([both.old, other])
-
-
-async def test_a_retriever_that_follows_is_awaited_too(tmp_path: Path) -> None:
-    both = filled(tmp_path)
-    run(both)
-    with FollowingRetriever.open([both.old, both.new], every=0.01) as retriever:
-        assert (await retriever.asearch("oak")).space_id == both.spaces["old"]
-        swap(both)
-        wait(lambda: retriever.collection.legs[0].space_id == both.spaces["new"])
-        assert (await retriever.asearch("oak")).space_id == both.spaces["new"]
-        with pytest.raises(WrongUse, match="empty"):
-            await retriever.asearch("")
-    with pytest.raises(WrongUse, match="closed"):
-        retriever.search("oak")
-
-
-async def test_queries_look_at_the_name_only_when_their_collection_is_gone_and_within_their_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    both = filled(tmp_path)
-    run(both)
-    looks, held = Counter[str](), threading.Event()
-    held.set()
-    aliases = MemoryBackend.aliases
-
-    def counted(backend: MemoryBackend) -> Any:
-        if threading.current_thread().name == "bartizan-lookout":
-            looks["looks"] += 1
-            assert held.wait(20)
-        else:
-            looks["elsewhere"] += 1
-        return aliases(backend)
-
-    with FollowingRetriever.open([both.old, both.new], every=1000) as retriever:
-        monkeypatch.setattr(MemoryBackend, "aliases", counted)
-        for _ in range(5):
-            retriever.search("oak")
-            await retriever.asearch("oak")
-        assert not looks
-        monkeypatch.setattr(MemoryBackend, "aliases", aliases)
-        swap(both)
-        with Towers.opened(both.new) as towers:
-            towers.reembedding.drop()
-        monkeypatch.setattr(MemoryBackend, "aliases", counted)
-        held.clear()
-        for _ in range(2):
-            began = time.monotonic()
-            with pytest.raises(SpaceMismatch):
-                retriever.search("oak", timeout=0.3)
-            with pytest.raises(SpaceMismatch):
-                await retriever.asearch("oak", timeout=0.3)
-            assert time.monotonic() - began < 2
-        held.set()
-        assert (await retriever.asearch("oak")).space_id == both.spaces["new"]
-        assert retriever.search("oak").space_id == both.spaces["new"]
-        assert set(looks) == {"looks"}
-    with pytest.raises(WrongUse, match="every"):
-        FollowingRetriever.open([both.new], every=0)
-
-
-def test_a_tower_that_fails_is_no_reason_to_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    both = filled(tmp_path)
-    with FollowingRetriever.open([both.old], every=1000) as retriever:
-        looked = retriever._lookout.now
-        asked = Counter[str]()
-
-        def now() -> Any:
-            asked["now"] += 1
-            return looked()
-
-        monkeypatch.setattr(retriever._lookout, "now", now)
-
-        def broken(*_: Any, **__: Any) -> Any:
-            raise Stop("the tower is broken")
-
-        monkeypatch.setattr(both.old_tower, "encode", broken)
-        with pytest.raises(Stop, match="broken"):
-            retriever.search("oak")
-    assert not asked
-
-
-def test_a_query_that_is_under_way_ends_though_its_retriever_is_closed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    both = filled(tmp_path, backend=BackendSettings(uri=str(tmp_path / "index.bartizan")))
-    retriever = FollowingRetriever.open([both.old])
-    begun, go_on = threading.Event(), threading.Event()
-    encode = both.old_tower.encode
-
-    def slow(*words: Any, **options: Any) -> Any:
-        begun.set()
-        assert go_on.wait(20)
-        return encode(*words, **options)
-
-    monkeypatch.setattr(both.old_tower, "encode", slow)
-    with ThreadPoolExecutor(1) as reader:
-        answer = reader.submit(retriever.search, "oak")
-        assert begun.wait(20)
-        retriever.close()
-        go_on.set()
-        assert len(answer.result().results) == 10
-    with pytest.raises(WrongUse, match="closed"):
-        retriever.search("oak")
-
-
 def test_the_former_one_is_kept_up_by_the_same_command_with_the_roles_changed(tmp_path: Path) -> None:
     both = filled(tmp_path, 12)
     run(both)
@@ -325,13 +153,6 @@ def test_a_rollback_names_who_writes_the_former_collection_and_follows_when_that
         wait(lambda: "late" in documents.get(["late"]))
     told.set()
     going.join()
-
-
-def wait(done: Callable[[], bool], seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not done():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_a_third_pair_of_towers_waits_until_the_former_collection_is_dropped(tmp_path: Path) -> None:
