@@ -18,9 +18,10 @@ from bartizan_connector.documents.given import GivenSource, Session, several
 from bartizan_connector.documents.opening import Deferred, Fields, configured, lazy_encoders, read
 from bartizan_connector.documents.outcome import Outcome
 from bartizan_connector.search.answer import Answer
+from bartizan_connector.search.asking import Asking
 from bartizan_connector.search.configured import open_words
 from bartizan_connector.search.lazy import Lazy
-from bartizan_connector.search.request import checked_filter
+from bartizan_connector.search.request import Request, checked_filter
 from bartizan_connector.search.retriever import Retriever
 from bartizan_connector.store.backend import Backend, Leased, Store
 from bartizan_connector.store.collection import Collection, Document, Scalar
@@ -38,7 +39,7 @@ _OF_A_CHUNK = ("chunk", "text")
 """In these the rows of one document differ."""
 
 
-class Documents:
+class Documents(Asking):
     """The documents of one collection. Safe to share between threads; close it when done.
 
     Whatever is put or deleted goes the way of every stream: the same fence, the same reasons of refusal, the same
@@ -127,17 +128,19 @@ class Documents:
         passing = checked_filter(filter, self.collection)
         return map(_fielded, self._opened(create=False).scan(passing))
 
-    def search(
+    def request(
         self,
-        text: str,
-        k: int = 10,
-        filter: str | Filter | None = None,
-        *,
-        legs: Sequence[str] | None = None,
-        timeout: float | None = None,
-    ) -> Answer:
-        """The k best documents for the text, by all legs or by those named; as `Retriever.search`."""
-        return self._searching().search(text, k, filter, legs=legs, timeout=timeout)
+        query: str,
+        k: int,
+        filter: str | Filter | None,
+        legs: Sequence[str] | None,
+        timeout: float | None,
+    ) -> Request:
+        return self._searching().request(query, k, filter, legs, timeout)
+
+    async def _answered(self, request: Request, *, blocking: bool) -> Answer:
+        retriever = self._searching()
+        return retriever.answer(request, await retriever.attempts(request, blocking=blocking))
 
     def drop(self) -> None:
         """Remove the collection and all that belongs to it; the next `put` makes it anew."""
@@ -192,18 +195,6 @@ class Documents:
             for document in page:
                 yield document
 
-    async def asearch(
-        self,
-        text: str,
-        k: int = 10,
-        filter: str | Filter | None = None,
-        *,
-        legs: Sequence[str] | None = None,
-        timeout: float | None = None,
-    ) -> Answer:
-        """`search` in the caller's event loop, without blocking it."""
-        return await self._searching().asearch(text, k, filter, legs=legs, timeout=timeout)
-
     async def adrop(self) -> None:
         """`drop`, in a thread."""
         await asyncio.to_thread(self.drop)
@@ -211,14 +202,6 @@ class Documents:
     async def aclose(self) -> None:
         """`close`, in a thread."""
         await asyncio.to_thread(self.close)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     async def __aenter__(self) -> Self:
         return self
