@@ -30,7 +30,7 @@ PARTITIONS = 3
 KEYS = 24
 STEPS, RECORDS = 6, 40
 _CONTENTS = ("apple", "banana", "cherry")
-_PATIENT = 90.0
+_PATIENT = 240.0
 _LOOKS, _CATCHES = 20, 10
 IDS = [f"d{number}" for number in range(KEYS)]
 
