@@ -19,7 +19,7 @@ import numpy as np
 
 from bartizan_connector.base.errors import BartizanError
 from bartizan_connector.store.backend import Store
-from bartizan_connector.store.collection import Head
+from bartizan_connector.store.collection import Document, Head
 from tests.connector.stream.kafka.media import wait_for
 from tests.connector.stream.kafka.mortals import ENCODER, Nursery, Post, Worker, opened, settings_of
 from tests.connector.stream.streams import collection_for
@@ -31,6 +31,8 @@ KEYS = 24
 STEPS, RECORDS = 6, 40
 _CONTENTS = ("apple", "banana", "cherry")
 _PATIENT = 240.0
+_HEALS = 20.0
+"""Seconds after which what was found wrong is looked at again: whether the server only was late."""
 _LOOKS, _CATCHES = 20, 10
 IDS = [f"d{number}" for number in range(KEYS)]
 
@@ -236,7 +238,12 @@ class Story:
             store = backend.open(self._collection, create=False)
             found = {each.id: each for each in store.scan(vectors=True)}
             heads = store.heads(IDS)
-            assert {id: _text(each) for id, each in found.items()} == model, "lost, brought back, or old"
+            wrong = _unlike(found, model, heads, written)
+            if wrong:
+                time.sleep(_HEALS)
+                later = {each.id: each for each in store.scan(vectors=True)}
+                now = _unlike(later, model, store.heads(IDS), written)
+                raise AssertionError(f"lost, brought back, or old: {wrong}\n{_HEALS:g} s later: {now}")
             assert store.count() == len(model), "a document is there twice"
             hits = store.search("dense", ENCODER.encode(["anything"], "query"), 1000)[0]
             assert sorted(hit.id for hit in hits) == sorted(model), "what is searched is not what is stored"
@@ -251,6 +258,21 @@ class Story:
             store.close()
             if self._cast.milvus:
                 backend.drop(self._post.collection)
+
+
+def _unlike(
+    found: Mapping[str, Document],
+    model: Mapping[str, str],
+    heads: Mapping[str, Head],
+    written: Mapping[str, Sequence[tuple["Place", str | None]]],
+) -> list[str]:
+    """Each id that is not as the topic says: what is there, its head, and its last changes."""
+    return [
+        f"{id}: {_text(found[id]) if id in found else None!r} where {model.get(id)!r} should be; {heads.get(id)}; "
+        f"changed by {written.get(id, ())[-4:]}"
+        for id in IDS
+        if (_text(found[id]) if id in found else None) != model.get(id)
+    ]
 
 
 Place = tuple[int, int]
