@@ -9,6 +9,10 @@ from bartizan_connector.base.errors import BartizanError, Reject, Retry, Stop, W
 from bartizan_connector.store.milvus.failures import calling, is_missing, is_oversize, is_taken
 
 PLACE = "http://milvus:19530"
+TRACE = "stack trace: " + "\n".join(
+    f"/build/milvus/internal/proxy/impl.go:{line} (*Proxy).Connect" for line in range(40)
+)
+AWAY = "context deadline exceeded"
 
 
 class _Call(grpc.RpcError, grpc.Call):
@@ -39,6 +43,8 @@ class _Call(grpc.RpcError, grpc.Call):
         (MilvusException(65535, "fail to Search, reason=delegator closed during wait tsafe"), Retry),
         (MilvusException(65535, "fail to Search: channel not available[channel=by-dev-dml_2]"), Retry),
         (MilvusException(65535, "context deadline exceeded"), Retry),
+        (MilvusException(65535, f"{TRACE}: attempt #0: rpc error: code = DeadlineExceeded desc = {AWAY}"), Retry),
+        (MilvusException(65535, f"{TRACE}: attempt #0: something else"), Stop),
         (MilvusException(1, "wait for loading collection timeout, collection: docs"), Retry),
         (MilvusException(grpc.StatusCode.UNAVAILABLE, "[search] Retry timeout: 2s, connection refused"), Retry),
         (_Call(grpc.StatusCode.UNAVAILABLE, "failed to connect to all addresses"), Retry),
@@ -158,3 +164,9 @@ def test_what_is_missing_or_taken_is_told_from_the_rest(error: Exception, missin
 def test_what_is_no_failure_of_milvus_passes_unchanged() -> None:
     with pytest.raises(ZeroDivisionError), calling(PLACE):
         _ = 1 / 0
+
+
+def test_what_a_server_says_is_told_without_the_trace_of_its_own_code() -> None:
+    with pytest.raises(Retry, match=r"busy: attempt #0: context deadline exceeded$") as raised, calling(PLACE):
+        raise MilvusException(65535, f"{TRACE}: attempt #0: {AWAY}")
+    assert "impl.go" not in str(raised.value)

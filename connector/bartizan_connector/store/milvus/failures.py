@@ -1,5 +1,6 @@
 """What Milvus' and gRPC's failures mean for the caller."""
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -33,6 +34,8 @@ _BUSY_WORDS = (
 """A server before 2.4 gives most failures the one code 65535 and tells them apart in words only."""
 _CONNECT_WORDS = "fail connecting"
 """What pymilvus says whatever the reason; the call that it made knows which: nothing listens, or the token is wrong."""
+_TRACE = re.compile(r"stack trace: .*?(?=attempt #)")
+"""Where in the server it failed comes before what failed, and is the longer of the two."""
 _FULL_WORDS = ("no space left", "file too large", "disk quota", "disk full")
 _OVERSIZE_WORDS = ("message larger than max", "exceed the limit size")
 """gRPC's words for a message, and a server's for an answer, that is too long to be sent."""
@@ -91,8 +94,8 @@ def _call_behind(error: MilvusException) -> grpc.Call | None:
 
 
 def _meaning(place: str, code: object, message: str, ids: Sequence[str], error: Exception) -> BartizanError:
-    told = without_password(" ".join(message.split()))[:500]
-    words = told.lower()
+    whole = _TRACE.sub("", without_password(" ".join(message.split())))
+    told, words = whole[:500], whole.lower()
     if isinstance(error, ConnectionConfigException):
         return WrongUse(f"cannot use {place} as a Milvus address: {told}")
     if code in _STRANGER_CODES or any(word in words for word in _STRANGER_WORDS):
