@@ -10,7 +10,7 @@ from bartizan_connector.store.milvus.failures import calling, is_missing, is_ove
 
 PLACE = "http://milvus:19530"
 TRACE = "stack trace: " + "\n".join(
-    f"/build/milvus/internal/proxy/impl.go:{line} (*Proxy).Connect" for line in range(40)
+    f"/milvus/internal/proxy/impl.go:{line} (*Proxy).Connect" for line in range(40)
 )
 AWAY = "context deadline exceeded"
 
