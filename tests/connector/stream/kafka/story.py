@@ -9,18 +9,16 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from bartizan_connector.base.errors import BartizanError
 from bartizan_connector.store.backend import Store
-from bartizan_connector.store.collection import Document, Head
 from tests.connector.stream.kafka.media import wait_for
+from tests.connector.stream.kafka.model import Model, Seen
 from tests.connector.stream.kafka.mortals import ENCODER, Nursery, Post, Worker, opened, settings_of
 from tests.connector.stream.streams import collection_for
 from tests.servers.kafka import KafkaServer
@@ -33,32 +31,8 @@ _CONTENTS = ("apple", "banana", "cherry")
 _PATIENT = 240.0
 _HEALS = 20.0
 """Seconds after which what was found wrong is looked at again: whether the server only was late."""
-_LOOKS, _CATCHES = 20, 10
+_CATCHES = 10
 IDS = [f"d{number}" for number in range(KEYS)]
-
-
-@dataclass
-class Seen:
-    """What an observer found, in the order of finding."""
-
-    heads: list[Mapping[str, Head]] = field(default_factory=list)
-    rows: list[Mapping[str, str]] = field(default_factory=list)
-    """Read after the heads of the same number."""
-    blinks: int = 0
-    """How often a look had to be taken again."""
-
-    def look(self, store: Store) -> None:
-        """Once more. A Milvus of 2.3 may, when it is read by several at once, show what was just replaced as it was or
-        as gone, for a moment (docs/decisions/029): what went back is looked at again, and counts if it stays so."""
-        known = self.heads[-1] if self.heads else {}
-        for _ in range(_LOOKS):
-            heads = store.heads(IDS)
-            if not went_back(known, heads):
-                break
-            self.blinks += 1
-            time.sleep(0.1)
-        self.rows.append({id: _text(each) for id, each in store.get(IDS).items()})
-        self.heads.append(heads)
 
 
 @dataclass(kw_only=True)
@@ -95,6 +69,8 @@ class Story:
         self.happened: dict[str, int] = {}
         """What → how often."""
         self.looks = 0
+        self.late = ""
+        """What a server showed wrongly at the end, and rightly when it was asked again."""
 
     @property
     def changes(self) -> int:
@@ -214,7 +190,7 @@ class Story:
 
     @contextmanager
     def _observed(self) -> Iterator[Seen]:
-        seen, over = Seen(), threading.Event()
+        seen, over = Seen(IDS), threading.Event()
 
         def look() -> None:
             with closing(opened(self._post.uri)) as backend:
@@ -233,99 +209,19 @@ class Story:
             observer.join()
 
     def _judge(self, seen: Seen) -> None:
-        model, written = model_of(self._cast.broker.read(self._post.topic))
+        model = Model(self._cast.broker.read(self._post.topic))
         with closing(opened(self._post.uri)) as backend:
             store = backend.open(self._collection, create=False)
-            found = {each.id: each for each in store.scan(vectors=True)}
-            heads = store.heads(IDS)
-            wrong = _unlike(found, model, heads, written)
-            if wrong:
+            wrong = model.unlike(store)
+            if wrong and self._cast.milvus is not None:  # see Seen.look
+                self.late = f"{wrong}"
                 time.sleep(_HEALS)
-                later = {each.id: each for each in store.scan(vectors=True)}
-                now = _unlike(later, model, store.heads(IDS), written)
-                raise AssertionError(f"lost, brought back, or old: {wrong}\n{_HEALS:g} s later: {now}")
-            assert store.count() == len(model), "a document is there twice"
-            hits = store.search("dense", ENCODER.encode(["anything"], "query"), 1000)[0]
-            assert sorted(hit.id for hit in hits) == sorted(model), "what is searched is not what is stored"
-            for id, document in found.items():
-                (vector,) = ENCODER.encode([model[id]], "document")
-                assert np.allclose(document.rows[0].vectors["dense"].value, vector.value, atol=1e-6), "another's vector"
-            assert {id for id, head in heads.items() if not head.deleted} == set(model)
-            assert {id: (_partition(head), head.offset) for id, head in heads.items()} == {
-                id: places[-1][0] for id, places in written.items()
-            }, "a head is not the last change's"
-            _judge_order(seen, written, by_rows=self._cast.milvus is None)
+                wrong = model.unlike(store)
+            assert not wrong, f"lost, doubled, brought back, or old: {wrong}; before: {self.late}"
+            model.judge_order(seen, by_rows=self._cast.milvus is None)
             store.close()
             if self._cast.milvus:
                 backend.drop(self._post.collection)
-
-
-def _unlike(
-    found: Mapping[str, Document],
-    model: Mapping[str, str],
-    heads: Mapping[str, Head],
-    written: Mapping[str, Sequence[tuple["Place", str | None]]],
-) -> list[str]:
-    """Each id that is not as the topic says: what is there, its head, and its last changes."""
-    return [
-        f"{id}: {_text(found[id]) if id in found else None!r} where {model.get(id)!r} should be; {heads.get(id)}; "
-        f"changed by {written.get(id, ())[-4:]}"
-        for id in IDS
-        if (_text(found[id]) if id in found else None) != model.get(id)
-    ]
-
-
-Place = tuple[int, int]
-"""Partition and offset."""
-
-
-def model_of(records: Sequence[Any]) -> tuple[dict[str, str], dict[str, list[tuple[Place, str | None]]]]:
-    """What the topic comes to, and each key's changes in their order."""
-    model: dict[str, str] = {}
-    written: dict[str, list[tuple[Place, str | None]]] = {}
-    for record in sorted(records, key=lambda record: (record.partition, record.offset)):
-        id = record.key.decode()
-        text = json.loads(record.value).get("text") if record.value else None
-        written.setdefault(id, []).append(((record.partition, record.offset), text))
-        if text is None:
-            model.pop(id, None)
-        else:
-            model[id] = text
-    return model, written
-
-
-def _judge_order(seen: Seen, written: Mapping[str, list[tuple[Place, str | None]]], *, by_rows: bool) -> None:
-    """Heads never go back; and once a change was complete, no row of an earlier one is seen again."""
-    places = {id: [place for place, _ in changes] for id, changes in written.items()}
-    numbers = {(id, text): i for id, changes in written.items() for i, (_, text) in enumerate(changes)}
-    newest: Mapping[str, Head] = {}
-    for heads, rows in zip(seen.heads, seen.rows, strict=True):
-        assert not (back := went_back(newest, heads)), f"went back: {[(newest[id], heads.get(id)) for id in back]}"
-        newest = heads
-        for id, text in rows.items() if by_rows else ():
-            head = newest.get(id)
-            if head is None or not text[-1].isdigit() or not (head.hash or head.deleted):
-                continue  # nothing of it was complete, or its text says not which change it is
-            complete = places[id].index((_partition(head), head.offset))
-            assert numbers[id, text] >= complete, f"{id}: {text!r} is older than {head}, which was complete"
-
-
-def went_back(known: Mapping[str, Head], heads: Mapping[str, Head]) -> list[str]:
-    """The ids whose heads are older than they were, or gone."""
-    return [
-        id
-        for id, before in known.items()
-        if (now := heads.get(id)) is None or (now.version, now.offset) < (before.version, before.offset)
-    ]
-
-
-def _partition(head: Head) -> int:
-    return int(head.origin.partition("#")[0].rpartition("/")[2])
-
-
-def _text(document: Any) -> str:
-    assert len(document.rows) == 1, "a document of one chunk has several"
-    return str(document.rows[0].fields["text"])
 
 
 def _is_read(post: Post) -> bool:
