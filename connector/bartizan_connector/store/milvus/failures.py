@@ -18,6 +18,9 @@ _INVALID_CODES = frozenset({6, 1100, 1101, 1102})
 """A parameter or a row is invalid: 6 in Milvus Lite, 11xx in a server."""
 _MISSING_CODES = frozenset({100})
 """There is no such collection."""
+_UNLOADED_CODES = frozenset({101, 103})
+_UNLOADED_WORDS = ("not loaded", "not fully loaded")
+"""The collection, or some of it, is not where it can be read."""
 _STRANGER_CODES = frozenset({1400, grpc.StatusCode.UNAUTHENTICATED})
 _DENIED_CODES = frozenset({1401, grpc.StatusCode.PERMISSION_DENIED})
 """The server knows the user, and does not let it do this."""
@@ -60,6 +63,14 @@ def calling(place: str, *, ids: Sequence[str] = ()) -> Iterator[None]:
 def is_missing(error: BartizanError) -> bool:
     """Whether the call failed since there is no such collection."""
     return isinstance(error.__cause__, MilvusException) and error.__cause__.code in _MISSING_CODES
+
+
+def is_unloaded(error: BartizanError) -> bool:
+    """Whether the call failed since the server has not loaded the collection."""
+    cause = error.__cause__
+    if not isinstance(cause, MilvusException):
+        return False
+    return cause.code in _UNLOADED_CODES or any(word in str(cause.message).lower() for word in _UNLOADED_WORDS)
 
 
 def is_oversize(error: BartizanError) -> bool:

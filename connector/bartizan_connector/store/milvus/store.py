@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from bartizan_connector.base.errors import Stop, WrongUse
+from bartizan_connector.base.errors import Retry, Stop, WrongUse
 from bartizan_connector.space.vectors import SparseVector, Vector, Vectors
 from bartizan_connector.store import filters
 from bartizan_connector.store.backend import IndexFacts
@@ -20,7 +20,7 @@ from bartizan_connector.store.milvus.building import Building
 from bartizan_connector.store.milvus.choices import Outcome, require_possible
 from bartizan_connector.store.milvus.connection import Connection
 from bartizan_connector.store.milvus.expression import render
-from bartizan_connector.store.milvus.failures import is_missing
+from bartizan_connector.store.milvus.failures import is_missing, is_unloaded
 from bartizan_connector.store.milvus.names import Names
 from bartizan_connector.store.milvus.preparation import Prepared
 from bartizan_connector.store.milvus.ranking import Search
@@ -225,6 +225,10 @@ class MilvusStore:
         self._writer.require_sight()
         try:
             yield
+        except Retry as error:
+            if is_unloaded(error):
+                self._indexes.loading.missed()
+            raise
         except Stop as error:
             if is_missing(error):
                 raise self._replaced() from error
