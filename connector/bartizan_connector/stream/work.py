@@ -32,8 +32,8 @@ A batch whose partition went to another reader is dropped, whether before it is 
 all that were read after it under the same assignment; the new owner reads them again.
 
 One writer a collection at a time: the fence reads before it writes, so the store's lease is claimed before anything is
-read (`Store.claim`), and a second run is told who writes. And one a partition: a source that gives a partition
-up in good order (`Yielding`) has the write that is going on finished first.
+read (`Store.claim`), and a second run is told who writes; a writer to which nothing comes is heard of all the same
+(`Renewing`). And one a partition: a source that gives a partition up in good order (`Yielding`) has the write that is going on finished first.
 """
 
 import logging
@@ -54,6 +54,7 @@ from bartizan_connector.stream.chunks import Cutter
 from bartizan_connector.stream.flight import Flight
 from bartizan_connector.stream.pace import SECONDS, Pace
 from bartizan_connector.stream.patience import Halted, Patience, Waiting
+from bartizan_connector.stream.renewing import Renewing
 from bartizan_connector.stream.report import Report
 from bartizan_connector.stream.source import Message, Shared, Sized, Source, Yielding
 from bartizan_connector.stream.steps import Steps
@@ -185,6 +186,7 @@ class _Pipeline:
         self._in_flight = in_flight
         self._preparing = ThreadPoolExecutor(1, "bartizan-prepare")
         self._writing = ThreadPoolExecutor(1, "bartizan-write")
+        self._renewing = Renewing(steps.renew, self._writing)
         self._ended_steps: SimpleQueue[tuple[ThreadPoolExecutor, Flight, Future[None]]] = SimpleQueue()
         self._flights: deque[Flight] = deque()
         """In the order they were read."""
@@ -201,8 +203,10 @@ class _Pipeline:
 
     def run(self, stop: Event) -> Report:
         """Until the source has ended, or until `stop` is set, and nothing is in flight."""
+        self._renewing.begin()
         try:
             while True:
+                self._renewing.require()
                 self._tell_turn()
                 full = self._failure is not None or stop.is_set() or len(self._flights) >= self._in_flight
                 if not full and not self._source.ended:
@@ -243,8 +247,8 @@ class _Pipeline:
     def end(self) -> None:
         """Let the step that is being done end, and no other begin."""
         self._halt.set()
-        for steps in (self._preparing, self._writing):
-            steps.shutdown(wait=True, cancel_futures=True)
+        self._preparing.shutdown(wait=True, cancel_futures=True)
+        self._renewing.end()
 
     def _read(self, timeout: float) -> bool:
         """Take in the next batch, and say whether there was one."""
@@ -312,9 +316,13 @@ class _Pipeline:
             flight = self._prepared.popleft()
             if self._is_owned(flight):
                 self._written = flight
-                self._begin(self._writing, self._steps.write, flight)
+                self._begin(self._writing, self._write, flight)
             else:
                 self._leave(flight)
+
+    def _write(self, flight: Flight) -> None:
+        self._renewing.require()
+        self._steps.write(flight)
 
     def _commit(self, flight: Flight) -> None:
         """Step 6."""
