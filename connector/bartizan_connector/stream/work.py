@@ -33,7 +33,8 @@ all that were read after it under the same assignment; the new owner reads them 
 
 One writer a collection at a time: the fence reads before it writes, so the store's lease is claimed before anything is
 read (`Store.claim`), and a second run is told who writes; a writer to which nothing comes is heard of all the same
-(`Renewing`). And one a partition: a source that gives a partition up in good order (`Yielding`) has the write that is going on finished first.
+(`Renewing`). And one a partition: a source that gives a partition up in good order (`Yielding`) has the write that is
+going on finished first, if the store answers in time; what is not is the next owner's to do.
 """
 
 import logging
