@@ -224,14 +224,16 @@ class _Pipeline:
         return self._total
 
     def settle(self, partition: str) -> None:
-        """For a source that is about to give a partition up: what is being written of it is finished and committed, and
-        the rest is dropped."""
+        """For a source that is about to give a partition up: what is being written of it is finished and committed,
+        unless the source gives it up before, and the rest is dropped."""
         mine = [flight for flight in self._flights if flight.batch.partition == partition]
         for flight in mine:
             if flight is not self._written:
                 self._lose(flight)
         while (written := self._written) is not None and written in mine:
             ended = self._next_ended(_IDLE_SECONDS)
+            if ended is None and not written.lost and not self._is_owned(written):
+                return
             if ended is not None and ended[0] is self._writing and ended[2].exception() is not None:
                 self._ended_steps.put(ended)  # told by whoever waits for the batch, not from within the source
                 return
