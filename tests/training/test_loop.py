@@ -167,6 +167,17 @@ def test_resuming_with_other_data_is_refused(cut_off: Path) -> None:
     queries.write_text(before)
 
 
+def test_a_checkpoint_knows_its_examples_where_the_run_has_noted_no_data(cut_off: Path, tmp_path: Path) -> None:
+    shutil.copytree(cut_off / "run", tmp_path / "run")
+    (tmp_path / "run/data.json").unlink()
+    queries = cut_off / "data/queries.jsonl"
+    before = queries.read_text()
+    queries.write_text(before.replace("ask1 ", "ask2 "))
+    with pytest.raises(WrongUse, match=r"the data changed since .*step-0"):
+        train(Recipe.load(cut_off / "recipe.toml"), tmp_path / "run", resume=True)
+    queries.write_text(before)
+
+
 def test_resuming_with_another_number_of_processes_is_refused(cut_off: Path, tmp_path: Path) -> None:
     run = shutil.copytree(cut_off / "run", tmp_path / "run")
     for state in run.rglob("state.json"):

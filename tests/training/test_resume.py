@@ -210,3 +210,59 @@ def test_what_a_kill_left_hidden_before_the_recipe_was_there_is_no_obstacle(benc
     (bench / "other/thesis.txt").touch()
     with pytest.raises(WrongUse, match="is not a run"):
         train(recipe, bench / "other", resume=True)
+
+
+def _edited(queries: Path) -> str:
+    """Another word in one query, at the same length; what stood there before."""
+    before = queries.read_text()
+    queries.write_text(before.replace("ask1 ", "ask2 ", 1))
+    assert queries.stat().st_size == len(before.encode())
+    return before
+
+
+def test_data_that_was_edited_between_two_steps_is_refused_by_name_until_it_is_put_back(bench: Path) -> None:
+    train(Recipe.load(toy.recipe(bench, with_keys(FIRST, steps=2))), bench / "run")
+    longer = Recipe.load(toy.recipe(bench, with_keys(FIRST, steps=2), with_keys(REFINE, steps=2)))
+    queries = bench / "data/queries.jsonl"
+    before, made = _edited(queries), steps_made(bench / "run")
+    with pytest.raises(WrongUse, match=rf"{queries} holds something else now, and step 2 \('refine'\)"):
+        train(longer, bench / "run", resume=True)
+    assert steps_made(bench / "run") == made
+    queries.write_text(before)
+    train(longer, bench / "run", resume=True)
+    assert steps_made(bench / "run") > made
+
+
+def test_data_that_is_edited_while_a_run_goes_on_is_refused_before_the_next_step(
+    bench: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fit, queries = loop.fit, bench / "data/queries.jsonl"
+
+    def edits(*words: Any, **options: Any) -> None:
+        fit(*words, **options)
+        if not kept:
+            kept.append(_edited(queries))
+
+    kept: list[str] = []
+    monkeypatch.setattr(loop, "fit", edits)
+    recipe = Recipe.load(toy.recipe(bench, with_keys(FIRST, steps=2), with_keys(REFINE, steps=2)))
+    with pytest.raises(WrongUse, match=r"queries.jsonl holds something else now"):
+        train(recipe, bench / "run")
+    queries.write_text(kept[0])
+    train(recipe, bench / "run", resume=True)
+
+
+def test_data_of_steps_that_are_done_or_have_not_begun_may_change_or_go(bench: Path) -> None:
+    shutil.copytree(bench / "data", bench / "first")
+    first = with_keys(FIRST, steps=2).replace('path = "data"', 'path = "first"')
+    train(Recipe.load(toy.recipe(bench, first)), bench / "run")
+    _edited(bench / "first/queries.jsonl")
+    _edited(bench / "data/queries.jsonl")
+    longer = Recipe.load(toy.recipe(bench, first, with_keys(REFINE, steps=2)))
+    train(longer, bench / "run", resume=True)
+    noted = json.loads((bench / "run/data.json").read_text())
+    assert {Path(file).relative_to(bench).parts[0] for file in noted} == {"first", "data"}
+    before = (bench / "run/data.json").stat().st_mtime_ns
+    shutil.rmtree(bench / "first")
+    train(longer, bench / "run", resume=True)
+    assert (bench / "run/data.json").stat().st_mtime_ns == before

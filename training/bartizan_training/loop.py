@@ -1,6 +1,7 @@
 """The one training loop: every step of every recipe goes through it.
 
 RUN/recipe.toml                         the recipe with every default filled in, and the starting towers' identities
+RUN/data.json                           what the files hold that its steps read: the same when it goes on
 RUN/metrics.jsonl                       a line every few optimiser steps
 RUN/threads                             how many threads it trains with on a CPU: the same when it goes on
 RUN/artefacts/<name>-<kind>/<key>/      what the steps made: towers/{document,query}, negatives; see artefacts.py
@@ -89,6 +90,8 @@ def train(recipe: Recipe, out: AnyPath, *, resume: bool = False, shard: bool = F
             log.info("step %d of %d, %s: %s", number, len(recipe.steps), name, state)
         if done is None:
             with run.unbegun_when_refused(accelerator):
+                if accelerator.is_main_process:
+                    run.keep_data(recipe, number)
                 paths = _paths(recipe, taken[number - 1], made)
                 done = run.artefacts.of(name, table.gives, _made_from(table, place, paths))
                 _perform(table, paths, place, done, run)

@@ -150,6 +150,13 @@ class Recipe(Table):
         noted = {key: id for key, id in (self.identities or {}).items() if key in self.starts}
         return self.model_copy(update={"identities": noted | present})
 
+    @property
+    def step_paths(self) -> Iterator[tuple[int, Path]]:
+        """Every path that a step names, with the step's number."""
+        for number, step in enumerate(self.steps, start=1):
+            for _, path in _paths(step.model_dump()):
+                yield number, path
+
     def require_paths(self) -> None:
         """Refuse a recipe that names what is not there, be it for the last step alone."""
         for where, path in _paths(self.model_dump()):

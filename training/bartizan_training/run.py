@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from accelerate import Accelerator
@@ -12,6 +12,7 @@ from bartizan_connector.base.aside import write_aside
 from bartizan_connector.base.errors import SpaceMismatch, Stop, WrongUse
 from bartizan_training import plan
 from bartizan_training.artefacts import KEPT_FOR_THE_RUN, Artefact, Artefacts
+from bartizan_training.data.contents import Content, readers_of
 from bartizan_training.plan import Sources
 from bartizan_training.recipe import Recipe, differences
 
@@ -31,6 +32,11 @@ class Run:
     def metrics(self) -> Path:
         """Losses and rates."""
         return self.folder / "metrics.jsonl"
+
+    @property
+    def data(self) -> Path:
+        """What the files hold that its steps read."""
+        return self.folder / "data.json"
 
     @property
     def threads(self) -> Path:
@@ -62,7 +68,7 @@ class Run:
     def _holds_more_than_a_start(self) -> bool:
         """Whether more lies in the folder than the tower that a run which was then refused has imported, and what is
         hidden (it was being written aside when a run was killed or the disk was full) or only for the run."""
-        ours = (self.recipe, self.threads)
+        ours = (self.recipe, self.data, self.threads)
         inside = [path for path in self.folder.iterdir() if path not in ours and path.name[0] != "."]
         passing = tuple(f"-{kind}" for kind in KEPT_FOR_THE_RUN)
         return inside not in ([], [self.artefacts.root]) or any(
@@ -80,6 +86,7 @@ class Run:
             self._require_same_towers(recipe, recipe, len(recipe.steps))
             plan.check_towers(recipe, taken)
             plan.check_data(recipe, first=1, processes=processes)
+            self._note_data(recipe, begun=0)
             write_aside(self.recipe, recipe.identified().to_toml())
             return
         then = type(recipe).load(self.recipe)
@@ -90,12 +97,20 @@ class Run:
                 f"{self.folder} was begun with another recipe ({'; '.join(changed)}); resume with the recipe as it was "
                 f"({self.recipe}), or train into a new folder"
             )
+        self._require_same_data(recipe, begun)
         if begun < len(recipe.steps):
             plan.check_towers(recipe, taken)
             plan.check_data(recipe, first=begun + 1, processes=processes)
+        self._note_data(recipe, begun)
         if then.facts(len(then.steps)) != recipe.facts(len(recipe.steps)):
             noted = recipe.model_copy(update={"identities": then.identities})
             write_aside(self.recipe, noted.identified().to_toml())
+
+    def keep_data(self, recipe: Recipe, number: int) -> None:
+        """Before that step begins: what is read again is as it was, and what is read for the first time is noted."""
+        begun = max(self._begun(), number - 1)
+        self._require_same_data(recipe, begun)
+        self._note_data(recipe, begun)
 
     def done(self, number: int, name: str) -> Artefact | None:
         """The artefact of a step that is done."""
@@ -124,6 +139,7 @@ class Run:
         except BaseException:
             if accelerator.is_main_process and not self._holds_more_than_a_start():
                 self.recipe.unlink(missing_ok=True)
+                self.data.unlink(missing_ok=True)
                 self.threads.unlink(missing_ok=True)
             raise
 
@@ -141,6 +157,44 @@ class Run:
                     came=came,
                     way_out="Put the old tower back; or train into a new folder, without its line in [identities].",
                 )
+
+    def _require_same_data(self, recipe: Recipe, begun: int) -> None:
+        """Refuse a file that a begun step has read, that another step would go on with, and that holds something else
+        now. What only steps read that are done, or have not begun, may be anything."""
+        names = recipe.step_names
+        left = {number for number, name in enumerate(names, start=1) if self.done(number, name) is None}
+        noted = self._noted_data()
+        for file, readers in readers_of(recipe.step_paths).items():
+            then, going_on = noted.get(str(file)), readers & left
+            if then is not None and going_on and min(readers) <= begun and not then.is_in(file):
+                number = min(going_on)
+                raise WrongUse(
+                    f"the data changed since {self.folder} began to learn from it: {file} holds something else now, "
+                    f"and step {number} ('{names[number - 1]}') would go on with that. Put the file back as it was, or "
+                    "train into a new folder"
+                )
+
+    def _note_data(self, recipe: Recipe, begun: int) -> None:
+        """Write down what the files hold; of those that a begun step has read, what they held then."""
+        noted = self._noted_data()
+        now = dict(noted)
+        for file, readers in readers_of(recipe.step_paths).items():
+            then = noted.get(str(file)) if min(readers) <= begun else None
+            now[str(file)] = then or Content.of(file)
+        if now != noted:
+            write_aside(
+                self.data, json.dumps({file: asdict(content) for file, content in now.items()}, indent=1) + "\n"
+            )
+
+    def _noted_data(self) -> dict[str, Content]:
+        """Nothing where the run was begun by a version that noted none."""
+        try:
+            facts = json.loads(self.data.read_text(encoding="utf-8"))
+            return {file: Content(**content) for file, content in facts.items()}
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            raise Stop(f"{self.data} is damaged: {error}; train again into another --out") from error
 
     def _begun(self) -> int:
         """The number of the last step that has a checkpoint or is done; 0: none."""

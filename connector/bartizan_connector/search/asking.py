@@ -3,11 +3,13 @@
 from abc import ABC, abstractmethod
 from collections.abc import Coroutine, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from bartizan_connector.search.answer import Answer
 from bartizan_connector.search.request import Request
 from bartizan_connector.store.filters import Filter
+
+T = TypeVar("T")
 
 
 class Asking(ABC):
@@ -24,7 +26,7 @@ class Asking(ABC):
     ) -> Answer:
         """The k best documents for the query, by all legs or by those named, within `timeout` seconds. A leg that fails
         is left out and named in `degraded`; only when no leg answered is an error raised."""
-        return _driven(self._answered(self.request(query, k, filter, legs, timeout), blocking=True))
+        return driven(self._answered(self.request(query, k, filter, legs, timeout), blocking=True))
 
     async def asearch(
         self,
@@ -66,11 +68,11 @@ class Asking(ABC):
         self.close()
 
 
-def _driven(core: Coroutine[None, None, Answer]) -> Answer:
-    """The answer of a core that waits in this thread, and so never suspends."""
+def driven(core: Coroutine[None, None, T]) -> T:
+    """What a core gives that waits in this thread, and so never suspends."""
     try:
         core.send(None)
     except StopIteration as ended:
-        answer: Answer = ended.value
-        return answer
+        given: T = ended.value
+        return given
     raise AssertionError("a blocking search was suspended")

@@ -3,8 +3,8 @@
 It is given every configuration that may fit, and searches with the one whose spaces stand under the name. A collection
 that is open stays open, so a query is encoded and searched in one space whatever happens meanwhile. A thread looks at
 the name now and then, and at once where a query finds its collection gone. When the name has moved, the next collection
-is opened and tried before it takes the place of the one before, which is closed once its last query has ended. So no
-query fails for it, and none mixes spaces.
+is opened and tried, and takes the place of the one before once a query goes through each leg that answers there. That
+one is closed when its last query has ended. So no query fails for it, and none mixes spaces.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import wait
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from threading import Lock
 from typing import Self
 
@@ -20,7 +20,7 @@ from bartizan_connector.base.errors import BartizanError, SpaceMismatch, WrongUs
 from bartizan_connector.base.paths import AnyPath
 from bartizan_connector.config import Config
 from bartizan_connector.search.answer import Answer
-from bartizan_connector.search.asking import Asking
+from bartizan_connector.search.asking import Asking, driven
 from bartizan_connector.search.configured import Contract, lazy_encoder
 from bartizan_connector.search.lazy import Lazy
 from bartizan_connector.search.legs import Attempt, Late, left
@@ -68,9 +68,13 @@ class FollowingRetriever(Asking):
         self._closed = False
         self._unclosed = 0
         """Retrievers that were opened and are not closed yet."""
+        self._next: _Current | None = None
+        """What stands under the name, but did not answer yet."""
+        self._behind = ""
         self._backend: Backend = first.backend.open()
         try:
             self._current = self._opened()
+            _failing(self._current.retriever)  # there is no other: it is only that the first query need not wait
         except BaseException:
             self._backend.close()
             raise
@@ -86,6 +90,11 @@ class FollowingRetriever(Asking):
         """What is searched at the moment."""
         return self._current.retriever.collection
 
+    @property
+    def behind(self) -> str:
+        """Why what stands under the name is not searched yet; empty where it is, as far as was looked."""
+        return self._behind
+
     def request(
         self,
         query: str,
@@ -100,6 +109,7 @@ class FollowingRetriever(Asking):
     async def _answered(self, request: Request, *, blocking: bool) -> Answer:
         """By what is open; nothing else is asked unless its store fails. Then, once the name has moved, the same
         request goes to what stands there, within what is left of its time."""
+        self._lookout.awake()
         while True:
             with self._used() as current:
                 failure: SpaceMismatch | None = None
@@ -122,6 +132,7 @@ class FollowingRetriever(Asking):
             was, self._closed = self._closed, True
         if not was:
             self._lookout.close()  # what is just being opened is closed as well
+            self._forget_next()
             self._leave(self._current)
 
     async def _looked(self, request: Request, *, blocking: bool) -> None:
@@ -133,25 +144,50 @@ class FollowingRetriever(Asking):
             await asyncio.wait([asyncio.wrap_future(look)], timeout=left(request.deadline))
 
     def _look(self) -> None:
-        """Follow the name. What goes wrong with that is said in the log: the collection that is open still answers."""
+        """Follow the name. What goes wrong with that is said in the log, once: the collection that is open still
+        answers."""
         try:
-            self._follow()
+            behind = self._follow()
         except BartizanError as error:
-            log.warning("'%s' is searched as it was opened: %s", self._name, error)
+            behind = str(error)
+        if behind and behind != self._behind:
+            log.warning("'%s' is searched as it was opened: %s", self._name, behind)
+        self._behind = behind
 
-    def _follow(self) -> None:
-        """Open what stands under the name now, if it is another; called by one at a time."""
-        if self._closed or self._backend.aliases().get(self._name, self._name) == self._current.physical:
-            return
-        fresh = self._opened()
+    def _follow(self) -> str:
+        """Go over to what stands under the name now, if it is another and each of its legs answers that answers before;
+        else why not. Called by one at a time."""
+        if self._closed:
+            return ""
+        physical = self._physical()
+        if physical == self._current.physical:
+            self._forget_next()
+            return ""
+        if self._next is None or self._next.physical != physical:
+            self._forget_next()
+            self._next = self._opened()
+        fresh = self._next
+        failing = _failing(fresh.retriever)
+        if failing and not failing.keys() <= _failing(self._current.retriever).keys():
+            told = "; ".join(f"no {leg} leg: {why}" for leg, why in failing.items())
+            return f"{fresh.physical}, which stands under the name now, does not answer as it should: {told}"
         with self._lock:
-            former, self._current = self._current, fresh
+            former, self._current, self._next = self._current, fresh, None
         log.info("'%s' stands for %s now", self._name, fresh.physical)
         self._leave(former)
+        return ""
+
+    def _forget_next(self) -> None:
+        fresh, self._next = self._next, None
+        if fresh is not None:
+            self._leave(fresh)
+
+    def _physical(self) -> str:
+        return self._backend.aliases().get(self._name, self._name)
 
     def _opened(self) -> _Current:
-        """A retriever over what stands under the name, once a first query went through it."""
-        physical = self._backend.aliases().get(self._name, self._name)
+        """A retriever over what stands under the name."""
+        physical = self._physical()
         reasons: list[SpaceMismatch] = []
         for config, contract in self._contracts:
             try:
@@ -160,8 +196,6 @@ class FollowingRetriever(Asking):
                 reasons.append(error)
                 continue
             retriever = _over(config, contract, store)
-            with suppress(BartizanError):  # a server that is slow to load must not keep the move waiting for ever
-                retriever.search(_PROBE, 1)
             with self._lock:
                 self._unclosed += 1
             return _Current(physical, retriever)
@@ -210,6 +244,15 @@ def _over(config: Config, contract: Contract, store: Store) -> Retriever:
         retriever = Retriever.over(config, contract.wanted, Lazy.opened(store, store.close), encoders)
         undo.pop_all()
     return retriever
+
+
+def _failing(retriever: Retriever) -> Mapping[str, str]:
+    """The legs through which a query does not go, and why."""
+    try:
+        attempts = driven(retriever.attempts(retriever.request(_PROBE, 1, None, None, None), blocking=True))
+    except BartizanError as error:
+        return dict.fromkeys(retriever.legs, str(error))
+    return {name: str(each.failure) for name, each in attempts.items() if each.failure}
 
 
 def _failed_in_store(attempt: Attempt) -> bool:

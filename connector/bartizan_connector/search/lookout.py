@@ -5,6 +5,8 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from threading import Condition, Thread
 
+from bartizan_connector.search.forks import anew_when_forked
+
 log = logging.getLogger(__name__)
 _LONGEST = 1e6
 """Seconds; a wait that is much longer is none that the system can make."""
@@ -12,19 +14,28 @@ _LONGEST = 1e6
 
 class Lookout:
     """Calls `look` every `every` seconds, one call at a time, until it is closed. Whoever asks shares the next call
-    with all that ask before it begins."""
+    with all that ask before it begins. A process that is forked has no such thread: it gets one by `awake`."""
 
     def __init__(self, look: Callable[[], None], every: float) -> None:
         self._look = look
         self._every = min(every, _LONGEST)
-        self._changed = Condition()
-        self._asked: list[Future[None]] = []
         self._closed = False
-        self._thread = Thread(target=self._watch, name="bartizan-lookout", daemon=True)
-        self._thread.start()
+        self._thread: Thread | None = None
+        self.begin_anew()
+        anew_when_forked(self)
+        self.awake()
+
+    def awake(self) -> None:
+        """See that there is somebody who looks."""
+        if self._thread is None:
+            with self._changed:
+                if self._thread is None and not self._closed:
+                    self._thread = Thread(target=self._watch, name="bartizan-lookout", daemon=True)
+                    self._thread.start()
 
     def now(self) -> "Future[None]":
         """Done when a look has ended that began after this call; at once where there will be no other."""
+        self.awake()
         future: Future[None] = Future()
         with self._changed:
             if not self._closed:
@@ -39,7 +50,14 @@ class Lookout:
         with self._changed:
             self._closed = True
             self._changed.notify()
-        self._thread.join()
+        if self._thread is not None:
+            self._thread.join()
+
+    def begin_anew(self) -> None:
+        """Nobody looks, and nobody has asked."""
+        self._changed = Condition()
+        self._asked: list[Future[None]] = []
+        self._thread = None
 
     def _watch(self) -> None:
         while True:

@@ -8,6 +8,7 @@ from threading import Lock, Thread
 from typing import Any, TypeVar
 
 from bartizan_connector.base.errors import Retry, WrongUse
+from bartizan_connector.search.forks import anew_when_forked
 
 THREADS = 8
 """Calls of one leg at a time; more wait for a free thread, within their own deadline."""
@@ -24,6 +25,12 @@ class LegThreads:
     def __init__(self, name: str, threads: int = THREADS) -> None:
         self._name = name
         self._threads = threads
+        self._closed = False
+        self.begin_anew()
+        anew_when_forked(self)
+
+    def begin_anew(self) -> None:
+        """Without threads and calls."""
         self._lock = Lock()
         self._line: SimpleQueue[_Job | None] = SimpleQueue()
         self._alive = 0
@@ -31,7 +38,6 @@ class LegThreads:
         """Threads that wait for a call, less the calls that wait in the line for them."""
         self._running: dict[object, float] = {}
         """The deadline of each call that has a thread."""
-        self._closed = False
 
     def submit(self, call: Callable[[], T], deadline: float) -> "Future[T]":
         """Start the call; it fails with Retry at once when every thread is held by a call past its own deadline."""

@@ -131,6 +131,16 @@ class Leased(Protocol):
 
 
 @runtime_checkable
+class Renewed(Protocol):
+    """What a store has besides when its writer must be heard of every now and then, or is taken to have ended."""
+
+    def renew(self) -> float:
+        """As the one who writes, or as one of the group, show that we are there although nothing is written, and say
+        after how many seconds to do so again. A Stop where another writes by now."""
+        ...
+
+
+@runtime_checkable
 class Parted(Protocol):
     """What a store has besides when the workers of a group write into it side by side, each parts of the ids."""
 

@@ -20,6 +20,7 @@ Page = tuple[list[Key], Sequence[Vector]]
 _TIES = 4
 """Rows that score as the k-th does count as right; so many times k are remembered."""
 _SLACK = 1e-5
+"""Of the best score: scores that differ by less are one, whatever the length of the vectors."""
 _AT_ONCE = 32
 """Documents that are looked up again in one call."""
 _BESIDE = 0.3
@@ -33,6 +34,7 @@ class Recall:
     recall: float
     """The share of the k nearest rows that a search finds; 1 where there are no rows."""
     queries: int
+    """0 where there is nothing to ask: no rows, or none of a sparse leg with a term."""
     k: int
     rows: int
 
@@ -84,8 +86,8 @@ class Exam:
 
     def _share(self, query: Vector, hits: Mapping[Key, float], right: Mapping[Key, float]) -> float:
         """Of one query: which of the right rows were found. What does not agree is looked up as it is stored now."""
-        last = min(right.values())
-        least = last - _slack(last)
+        slack = _slack(right.values())
+        least = min(right.values()) - slack
         good = len(hits.keys() & right.keys())
         expected = min(self._k, len(right))
         if good >= expected:
@@ -94,7 +96,7 @@ class Exam:
         lost = right.keys() - hits.keys()
         now = self._scores_now(query, strange | lost)
         good += sum(now.get(key, -np.inf) >= least for key in strange)
-        gone = sum(abs(now.get(key, np.inf) - right[key]) > _slack(right[key]) for key in lost)
+        gone = sum(abs(now.get(key, np.inf) - right[key]) > slack for key in lost)
         expected = min(self._k, len(right) - gone)
         return min(1.0, good / expected) if expected else 1.0
 
@@ -136,13 +138,14 @@ class _Best:
         """The k best of each with their scores, and what scores as the last of them does."""
         each = []
         for found in self._found:
-            last = found[min(k, len(found)) - 1][0] if found and k else 0.0
-            each.append({key: score for score, key in found if score >= last - _slack(last)})
+            first = [score for score, _ in found[:k]]
+            least = min(first) - _slack(first) if first else 0.0
+            each.append({key: score for score, key in found if score >= least})
         return each
 
 
-def _slack(score: float) -> float:
-    return _SLACK * max(1.0, abs(score))
+def _slack(scores: Iterable[float]) -> float:
+    return _SLACK * max(map(abs, scores))
 
 
 def _scores(leg: Leg, asked: Sequence[Vector], vectors: Sequence[Vector]) -> npt.NDArray[np.float64]:

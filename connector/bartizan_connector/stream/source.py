@@ -138,5 +138,6 @@ class Yielding(Protocol):
     def before_yielding(self, settle: Callable[[str], None]) -> None:
         """Called once, before the first `poll`. From then on the source calls `settle(partition)` within `poll`, before
         it lets a partition go: when that returns, nothing of the partition is being written, what was written is
-        committed (`commit` is called meanwhile), and nothing more of the assignment will be."""
+        committed (`commit` is called meanwhile), and nothing more of the assignment will be. A source that cannot wait
+        for that any longer says so by `owns`, which is asked meanwhile; then nothing more is committed either."""
         ...

@@ -1,12 +1,13 @@
 """The steps of one batch between reading and commit: fence, skip, encode, write; all can be done twice without harm."""
 
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from bartizan_connector.base.errors import Displaced, Reject
-from bartizan_connector.store.backend import Parted, Store, Writes
+from bartizan_connector.store.backend import Parted, Renewed, Store, Writes
 from bartizan_connector.store.collection import Collection, Head, Row
 from bartizan_connector.stream.fence import Plan, is_torn, opened, plan
 from bartizan_connector.stream.flight import Expected, Flight
@@ -77,6 +78,10 @@ class Steps:
                 return
             else:
                 return
+
+    def renew(self) -> float:
+        """Be heard of as the one who writes, and say after how many seconds to be heard of again."""
+        return self._store.renew() if isinstance(self._store, Renewed) else math.inf
 
     def leave_part(self, partition: str) -> None:
         """The partition goes to another reader, and nothing of it is being written."""

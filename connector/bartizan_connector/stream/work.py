@@ -32,8 +32,9 @@ A batch whose partition went to another reader is dropped, whether before it is 
 all that were read after it under the same assignment; the new owner reads them again.
 
 One writer a collection at a time: the fence reads before it writes, so the store's lease is claimed before anything is
-read (`Store.claim`), and a second run is told who writes. And one a partition: a source that gives a partition
-up in good order (`Yielding`) has the write that is going on finished first.
+read (`Store.claim`), and a second run is told who writes; a writer to which nothing comes is heard of all the same
+(`Renewing`). And one a partition: a source that gives a partition up in good order (`Yielding`) has the write that is
+going on finished first, if the store answers in time; what is not is the next owner's to do.
 """
 
 import logging
@@ -54,6 +55,7 @@ from bartizan_connector.stream.chunks import Cutter
 from bartizan_connector.stream.flight import Flight
 from bartizan_connector.stream.pace import SECONDS, Pace
 from bartizan_connector.stream.patience import Halted, Patience, Waiting
+from bartizan_connector.stream.renewing import Renewing
 from bartizan_connector.stream.report import Report
 from bartizan_connector.stream.source import Message, Shared, Sized, Source, Yielding
 from bartizan_connector.stream.steps import Steps
@@ -185,6 +187,7 @@ class _Pipeline:
         self._in_flight = in_flight
         self._preparing = ThreadPoolExecutor(1, "bartizan-prepare")
         self._writing = ThreadPoolExecutor(1, "bartizan-write")
+        self._renewing = Renewing(steps.renew, self._writing)
         self._ended_steps: SimpleQueue[tuple[ThreadPoolExecutor, Flight, Future[None]]] = SimpleQueue()
         self._flights: deque[Flight] = deque()
         """In the order they were read."""
@@ -201,8 +204,10 @@ class _Pipeline:
 
     def run(self, stop: Event) -> Report:
         """Until the source has ended, or until `stop` is set, and nothing is in flight."""
+        self._renewing.begin()
         try:
             while True:
+                self._renewing.require()
                 self._tell_turn()
                 full = self._failure is not None or stop.is_set() or len(self._flights) >= self._in_flight
                 if not full and not self._source.ended:
@@ -219,14 +224,16 @@ class _Pipeline:
         return self._total
 
     def settle(self, partition: str) -> None:
-        """For a source that is about to give a partition up: what is being written of it is finished and committed, and
-        the rest is dropped."""
+        """For a source that is about to give a partition up: what is being written of it is finished and committed,
+        unless the source gives it up before, and the rest is dropped."""
         mine = [flight for flight in self._flights if flight.batch.partition == partition]
         for flight in mine:
             if flight is not self._written:
                 self._lose(flight)
         while (written := self._written) is not None and written in mine:
             ended = self._next_ended(_IDLE_SECONDS)
+            if ended is None and not written.lost and not self._is_owned(written):
+                return
             if ended is not None and ended[0] is self._writing and ended[2].exception() is not None:
                 self._ended_steps.put(ended)  # told by whoever waits for the batch, not from within the source
                 return
@@ -243,8 +250,8 @@ class _Pipeline:
     def end(self) -> None:
         """Let the step that is being done end, and no other begin."""
         self._halt.set()
-        for steps in (self._preparing, self._writing):
-            steps.shutdown(wait=True, cancel_futures=True)
+        self._preparing.shutdown(wait=True, cancel_futures=True)
+        self._renewing.end()
 
     def _read(self, timeout: float) -> bool:
         """Take in the next batch, and say whether there was one."""
@@ -312,9 +319,13 @@ class _Pipeline:
             flight = self._prepared.popleft()
             if self._is_owned(flight):
                 self._written = flight
-                self._begin(self._writing, self._steps.write, flight)
+                self._begin(self._writing, self._write, flight)
             else:
                 self._leave(flight)
+
+    def _write(self, flight: Flight) -> None:
+        self._renewing.require()
+        self._steps.write(flight)
 
     def _commit(self, flight: Flight) -> None:
         """Step 6."""

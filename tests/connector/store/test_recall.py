@@ -72,6 +72,19 @@ def test_the_recall_is_what_comparing_one_by_one_says(share: float) -> None:
     assert (measured < 1.0) == (share > 0)
 
 
+@pytest.mark.parametrize("length", [1e-4, 1e4])
+def test_the_recall_does_not_depend_on_how_long_the_vectors_are(length: float) -> None:
+    values = np.random.default_rng(4).normal(size=(200, 8)).astype(np.float32)
+    found = []
+    for scale in (1.0, length):
+        store = MemoryBackend().open(COLLECTION)
+        store.upsert([row(f"d{i}", value * np.float32(scale)) for i, value in enumerate(values)])
+        exam = Exam.of(store, "dense")
+        assert exam.taken(lambda vectors, k: store.search("dense", vectors, k)).recall == 1.0  # noqa: B023
+        found.append(exam.taken(lambda vectors, k: [hits[k:] for hits in store.search("dense", vectors, 2 * k)]).recall)  # noqa: B023
+    assert found == [0.0, 0.0]
+
+
 def test_rows_that_score_alike_all_count_as_right() -> None:
     store = MemoryBackend().open(COLLECTION)
     store.upsert([row(f"d{i:02}", np.ones(8)) for i in range(30)])

@@ -138,3 +138,30 @@ def test_a_write_that_fails_while_a_partition_is_given_up_ends_the_run() -> None
     with pytest.raises(Stop, match="disk full"):
         run_dense(source, Watched(when), backend, COLLECTION, in_flight=3)
     assert topic.committed == {}
+
+
+def test_a_partition_that_its_source_can_hold_no_longer_goes_though_its_write_has_not_ended() -> None:
+    topic, backend = topic_of("one", "two"), Gated()
+    source, other = PoliteSource(topic, 1), TopicSource(topic, 2)
+    topic.assign_all(source)
+    stop, held = Event(), []
+
+    def given_up(partition: str) -> None:
+        held.append(not backend.gate.is_set())
+        backend.gate.set()
+        threading.Timer(0.2, stop.set).start()
+
+    source._on_given_up = given_up
+
+    def when(texts: Sequence[str]) -> None:
+        if texts == ["two"]:
+            assert backend.began.wait(SOON)
+            source.asked = "0"
+            threading.Timer(0.2, topic.assign_all, [other]).start()
+
+    report = run_dense(source, Watched(when), backend, COLLECTION, stop=stop, in_flight=4)
+    assert held == [True], "the store had not answered yet"
+    assert (report.written, report.dropped, topic.committed) == (0, report.read, {})
+    other.ends = True
+    run_dense(other, Encoder(), backend, COLLECTION)
+    assert (topic.committed, stored(backend)) == ({"0": 2}, {"0": "one", "1": "two"})

@@ -35,11 +35,12 @@ class Allowed:
         self._known: OrderedDict[Filter, tuple[Moment, Passing]] = OrderedDict()
 
     def passing(self, connection: sqlite3.Connection, now: Moment, filter: Filter) -> Passing:
-        """The rows that pass now."""
+        """The rows that pass now. What was read at a later moment lacks what has gone since, so it counts for none
+        before."""
         nothing = Passing(filter, np.zeros(0, np.int64))
         with self._lock:
             then, known = self._known.get(filter) or (Moment(0, 0, now.gone), nothing)
-        if then.top > now.top or now.gone - then.gone > max(1_000, len(known.rows)):
+        if then.sequence > now.sequence or now.gone - then.gone > max(1_000, len(known.rows)):
             then, known = Moment(0, 0, now.gone), nothing
         if then.top < now.top:
             fresh = passing_rows(connection, self._layout, condition(filter, self._layout), then.top)

@@ -28,6 +28,19 @@ _FEW_DEAD = 20
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class _Selected:
+    """The rows of a graph that a filter selects, as of one moment; for later ones too, as what goes is not shown."""
+
+    graph: Graph
+    alive: Mask | None
+    sequence: int
+    rows: Selection
+
+    def serves(self, view: "View", alive: Mask | None) -> bool:
+        return self.graph is view.graph and self.alive is alive and self.sequence <= view.moment.sequence
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class View:
     """The index as of one moment; never changed once it is made."""
 
@@ -50,7 +63,7 @@ class DenseIndex:
         self._builder = builder
         self._growing = Growing(leg.dim)
         self._view: View | None = None
-        self._selections: dict[Filter | None, tuple[tuple[object, ...], Selection]] = {}
+        self._selections: dict[Filter | None, _Selected] = {}
 
     def view(self, connection: sqlite3.Connection, now: Moment, deadline: Deadline) -> View:
         """The index as of now. What was read when the deadline came is kept for the next one who asks."""
@@ -116,19 +129,19 @@ class DenseIndex:
         alive = view.alive if view.alive is not None and view.dead * _FEW_DEAD > len(view.graph) else None
         if alive is None and allowed is None:
             return None
-        key, of = allowed.filter if allowed else None, (view.graph, alive)
+        key = allowed.filter if allowed else None
         known = self._selections.get(key)
-        if known is None or any(ours is not theirs for ours, theirs in zip(of, known[0], strict=True)):
+        if known is None or not known.serves(view, alive):
             mask = alive
             if allowed is not None:
                 mask = np.zeros(len(view.graph), np.bool_)
                 mask[positions(view.graph.rows, allowed.rows)] = True
                 mask = mask if alive is None else mask & alive
             assert mask is not None
-            if len(self._selections) > _SELECTIONS or (known is not None and known[0][0] is not view.graph):
+            if len(self._selections) > _SELECTIONS or (known is not None and known.graph is not view.graph):
                 self._selections.clear()
-            known = self._selections[key] = (of, Selection(mask))
-        return known[1]
+            known = self._selections[key] = _Selected(view.graph, alive, view.moment.sequence, Selection(mask))
+        return known.rows
 
     def _begun(self, graph: Graph | None) -> View:
         tail = Tail.empty(self._leg.dim)

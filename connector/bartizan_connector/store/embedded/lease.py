@@ -38,6 +38,11 @@ class Lease:
     def is_held(self) -> bool:
         return self._epoch is not None
 
+    @property
+    def renewal(self) -> float:
+        """After so many seconds our name is written again: others may count by the usual silence, whatever ours is."""
+        return min(self._silence, SILENCE) / 10
+
     def claimed(self, epoch: int, holder: str) -> tuple[int, str]:
         """The epoch and the holder to write in this transaction, once it is found that we may write."""
         found = holder_in(holder)

@@ -68,6 +68,10 @@ class EmbeddedStore:
         with self._writing(True):
             """A transaction that changes nothing but the holder's line."""
 
+    def renew(self) -> float:
+        self.claim()
+        return self._lease.renewal
+
     def upsert(self, rows: Sequence[Row]) -> None:
         documents = checked_rows(self.collection, rows)
         with self._writing(bool(documents)) as writing:

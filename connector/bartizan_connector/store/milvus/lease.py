@@ -101,6 +101,11 @@ class Lease:
     def is_held(self) -> bool:
         return self._epoch is not None
 
+    @property
+    def renewal(self) -> float:
+        """After so many seconds our name is written again: others may count by the usual silence, whatever ours is."""
+        return min(self._silence, SILENCE) / 10
+
     def join(self, group: str) -> None:
         """Claim for that group from now on, whose members hold the lease together; "": alone."""
         if self._epoch is None:
@@ -110,7 +115,7 @@ class Lease:
     def claim(self) -> bool:
         """See that we may write, and say whether that is new; a Retry names who does."""
         if self._epoch is not None:
-            if time.time() - self._seen > min(self._silence, SILENCE) / 10:
+            if time.time() - self._seen > self.renewal:
                 self._write(self._epoch)
             return False
         with _in_turn if self._connection.file else nullcontext():

@@ -73,6 +73,10 @@ class MilvusStore:
         with self._writing():
             self._writer.claim(group)
 
+    def renew(self) -> float:
+        with self._writing():
+            return self._writer.renew()
+
     def part(self, name: str) -> "MilvusPart":
         with self._writing():
             self._writer.take(name)

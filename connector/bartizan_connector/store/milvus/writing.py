@@ -72,6 +72,11 @@ class Writer:
         with self._leased():
             pass
 
+    def renew(self) -> float:
+        """Be heard of, and say when to be heard of again."""
+        with self._leased():
+            return self.lease.renewal
+
     def take(self, part: str) -> None:
         """Be the only one of the group who writes for that part of the ids; heads are read after it."""
         with self._leased():

@@ -22,6 +22,8 @@ logging.getLogger("kafka").addHandler(logging.NullHandler())
 """An outage is told once, by the pipeline; the library's own words are there for whoever sets up logging."""
 _BACK_SOON_MS = 1_000
 """The longest pause before a broker that was away is tried again; the library's own is half a minute."""
+GROUP_SECONDS = 300.0
+"""So long a member may take over a change of the group; then it is put out."""
 _LARGEST_BYTES = 64 * 2**20
 _REACHED = "is a broker listening there, does it speak TLS where tls is set, and are user, password and ca right?"
 
@@ -62,6 +64,7 @@ def consumer(settings: KafkaSettings) -> Any:
         partition_assignment_strategy=[CooperativeStickyAssignor],
         session_timeout_ms=session,
         heartbeat_interval_ms=max(100, session // 5),
+        max_poll_interval_ms=int(GROUP_SECONDS * 1000),
         max_poll_records=settings.batch_size,
         allow_auto_create_topics=False,
     )

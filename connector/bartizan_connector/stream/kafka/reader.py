@@ -2,7 +2,8 @@
 
 It keeps a few batches ahead; when there are enough, it pauses all partitions and goes on polling. When a partition is
 to be given up, the group waits in `on_partitions_revoked` until whoever reads the batches has settled it (`request`),
-while heartbeats go on.
+while heartbeats go on. It does not wait for ever: where the store is away, the partition goes as it is, and what was
+read of it is not ours any more.
 """
 
 import logging
@@ -14,13 +15,15 @@ from dataclasses import dataclass, field, replace
 from threading import Condition, Thread
 from typing import Any
 
-from bartizan_connector.stream.kafka.client import errors, kafka, partitions_of
+from bartizan_connector.stream.kafka.client import GROUP_SECONDS, errors, kafka, partitions_of
 
 log = logging.getLogger(__name__)
 _POLL_MS = 100
 _AHEAD = 2
 """Batches that are kept ready."""
 _LOOK_SECONDS = 0.02
+_YIELD_SECONDS = GROUP_SECONDS / 2
+"""How long a partition that is to be given up may take to settle."""
 _LAG_SECONDS = 2.0
 """Between two looks at where the partitions end."""
 _MOST_BYTES = 16 * 2**20
@@ -63,12 +66,13 @@ class Read:
     records: list[Any]
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False)
 class Request:
     """Partitions that the group waits for."""
 
     numbers: list[int] = field(default_factory=list)
     done: bool = False
+    """Whether nobody waits any more: it is settled, or took too long."""
 
 
 class Reader:
@@ -313,15 +317,31 @@ class Reader:
                             assigned.done = begun.get(place.partition, position)
 
     async def yield_up(self, numbers: list[int]) -> None:
-        """The group wants these partitions: wait until they are settled, then they are not ours."""
+        """The group wants these partitions: wait until they are settled, or for as long as a group may wait; then they
+        are not ours."""
         request = Request(numbers=numbers)
         with self.changed:
             if self._yields:
                 self.requests.append(request)
             self.changed.notify_all()
+        deadline = time.monotonic() + _YIELD_SECONDS
         while self._yields and not (request.done or self._closing):
+            if time.monotonic() > deadline:
+                log.warning(
+                    "partitions %s of %s were not settled in %g s and are given up undone; their next owner does it",
+                    sorted(numbers), self._topic, _YIELD_SECONDS,
+                )  # fmt: skip
+                break
             await self._consumer._net.sleep(_LOOK_SECONDS)
         self.lose(numbers)
+        self.settled(request)
+
+    def settled(self, request: Request) -> None:
+        """Nobody waits for these partitions any more."""
+        with self.changed:
+            request.done = True
+            if request in self.requests:
+                self.requests.remove(request)
 
     def lose(self, numbers: list[int]) -> None:
         """These partitions are not ours."""

@@ -215,16 +215,17 @@ class KafkaSource:
 
     def _settle_what_is_wanted(self, reader: Reader) -> None:
         """Finish with partitions that the group waits for."""
-        while reader.requests:
-            request = reader.requests[0]
+        while True:
+            with reader.changed:
+                if not reader.requests:
+                    return
+                request = reader.requests[0]
             try:
                 for number in request.numbers:
-                    if self._settle is not None:
+                    if self._settle is not None and not request.done:
                         self._settle(self._name(number))
             finally:
-                with reader.changed:
-                    reader.requests.popleft()
-                    request.done = True
+                reader.settled(request)
 
     def _batch_of(self, read: Read) -> Batch:
         origin = f"kafka:{self._sequence[0]}/{read.number}#{self._sequence[1]}"

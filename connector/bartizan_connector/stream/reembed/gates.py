@@ -70,7 +70,8 @@ def same(difference: Difference, limits: Limits) -> Iterator[Gate]:
 
 
 def found(store: Store, limits: Limits) -> Gate:
-    """`recall`: of the worst leg. A search may be behind the newest writes, so what fails is measured again."""
+    """`recall`: of the worst leg. A search may be behind the newest writes, so what fails is measured again. A leg that
+    has rows and cannot be asked for them fails."""
     exams = {leg.name: Exam.of(store, leg.name) for leg in store.collection.legs}
     for turn in range(_TURNS):
         measured = {leg: exam.taken(partial(store.search, leg)) for leg, exam in exams.items()}
@@ -79,8 +80,11 @@ def found(store: Store, limits: Limits) -> Gate:
         if worst is None or worst >= limits.recall or turn + 1 == _TURNS:
             break
         time.sleep(_STALE_SECONDS)
-    told = ", ".join(f"{leg} {value:.3f}" for leg, value in known.items()) or "nothing is stored"
-    passed = worst is None or worst >= limits.recall
+    silent = {leg: each.rows for leg, each in measured.items() if each.rows and not each.queries}
+    parts = [f"{leg} {value:.3f}" for leg, value in known.items()]
+    parts += [f"{leg} none of {rows:,} rows: the vectors drawn of them are empty" for leg, rows in silent.items()]
+    told = ", ".join(parts) or "nothing is stored"
+    passed = not silent and (worst is None or worst >= limits.recall)
     return Gate(name="recall", value=worst, limit=limits.recall, passed=passed, told=f"of the 10 best, found: {told}")
 
 

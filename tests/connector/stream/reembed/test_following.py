@@ -126,10 +126,7 @@ def test_a_tower_that_fails_is_no_reason_to_look(tmp_path: Path, monkeypatch: py
 
         monkeypatch.setattr(retriever._lookout, "now", now)
 
-        def broken(*_: Any, **__: Any) -> Any:
-            raise Stop("the tower is broken")
-
-        monkeypatch.setattr(both.old_tower, "encode", broken)
+        monkeypatch.setattr(both.old_tower, "encode", _broken)
         with pytest.raises(Stop, match="broken"):
             retriever.search("oak")
     assert not asked
@@ -157,3 +154,73 @@ def test_a_query_that_is_under_way_ends_though_its_retriever_is_closed(
         assert len(answer.result().results) == 10
     with pytest.raises(WrongUse, match="closed"):
         retriever.search("oak")
+
+
+def test_a_retriever_follows_when_the_new_towers_answer_and_says_so_until_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    both = filled(tmp_path)
+    run(both)
+    with FollowingRetriever.open([both.old, both.new], every=1000) as retriever:
+        swap(both)
+        with monkeypatch.context() as broken:
+            broken.setattr(both.new_tower, "encode", _broken)
+            for _ in range(3):
+                retriever._lookout.now().result(20)
+                assert retriever.search("oak").space_id == both.spaces["old"]
+            assert "no dense leg: the tower is broken" in retriever.behind
+            assert [record.message for record in caplog.records if "as it was opened" in record.message] == [
+                f"'docs' is searched as it was opened: {retriever.behind}"
+            ]
+        retriever._lookout.now().result(20)
+        assert retriever.search("oak").space_id == both.spaces["new"]
+        assert not retriever.behind
+
+
+def test_a_retriever_leaves_what_answers_no_more_whatever_the_new_towers_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = filled(tmp_path)
+    run(both)
+    with FollowingRetriever.open([both.old, both.new], every=1000) as retriever:
+        swap(both)
+        with Towers.opened(both.new) as towers:
+            towers.reembedding.drop()
+        monkeypatch.setattr(both.new_tower, "encode", _broken)
+        with pytest.raises(Stop, match="the tower is broken"):
+            retriever.search("oak")
+
+
+def test_what_did_not_answer_yet_is_left_when_the_name_moves_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = filled(tmp_path, backend=BackendSettings(uri=str(tmp_path / "index.bartizan")))
+    run(both)
+    with FollowingRetriever.open([both.old, both.new], every=1000) as retriever:
+        swap(both)
+        monkeypatch.setattr(both.new_tower, "encode", _broken)
+        retriever._lookout.now().result(20)
+        assert retriever._unclosed == 2
+        retriever._backend.point("docs", retriever._current.physical)
+        retriever._lookout.now().result(20)
+        assert (retriever._unclosed, retriever.behind) == (1, "")
+        assert retriever.search("oak").space_id == both.spaces["old"]
+
+
+def test_a_tower_that_turns_out_to_be_of_another_space_is_a_reason_to_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = filled(tmp_path)
+    run(both)
+    with FollowingRetriever.open([both.old, both.new], every=1000) as retriever:
+        swap(both)
+
+        def swapped(*_: Any, **__: Any) -> Any:  # as a server says whose alias serves another tower by now
+            raise SpaceMismatch("the tower", expected=both.spaces["old"], came=both.spaces["new"], way_out="look again")
+
+        monkeypatch.setattr(both.old_tower, "encode", swapped)
+        assert retriever.search("oak").space_id == both.spaces["new"]
+
+
+def _broken(*_: Any, **__: Any) -> Any:
+    raise Stop("the tower is broken")

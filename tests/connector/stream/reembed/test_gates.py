@@ -153,6 +153,29 @@ def test_the_recall_probe_takes_sparse_legs() -> None:
     assert recall_of(store, "sparse").recall == 1.0
 
 
+def test_a_leg_that_has_rows_and_nothing_to_ask_them_by_fails_and_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gates, "_STALE_SECONDS", 0.0)
+    collection = COLLECTION.model_copy(update={"legs": (*COLLECTION.legs, SPARSE)})
+    store = MemoryBackend().open(collection)
+    assert found(store, Limits()).passed
+    nothing = SparseVector(np.zeros(0, np.int32), np.zeros(0, np.float32))
+    dense_leg, dice = COLLECTION.legs[0], np.random.default_rng(2)
+
+    def made(id: str, sparse: SparseVector) -> Row:
+        dense = Vector(dense_leg.space_id, dice.standard_normal(dense_leg.dim).astype(np.float32))
+        vectors = {"dense": dense, "sparse": Vector(SPARSE.space_id, sparse)}
+        return Row(id=id, vectors=vectors, version=1, hash="h")
+
+    store.upsert([made(f"d{n}", nothing) for n in range(20)])
+    gate = found(store, Limits())
+    assert (gate.passed, gate.value) == (False, 1.0)
+    assert "dense 1.000, sparse none of 20 rows" in gate.told
+    with pytest.raises(Stop, match=r"recall: .*sparse none of 20 rows.*--force recall"):
+        require([gate], [])
+    store.upsert([made("with a term", SparseVector(np.array([7], np.int32), np.ones(1, np.float32)))])
+    assert found(store, Limits()).passed
+
+
 def test_what_no_pass_can_bring_over_is_told_with_the_way_out() -> None:
     unlike = Difference(documents=9, copied=9, deleted=0, unlike=2, examples=("a", "b"))
     assert unlike.lag == 0
