@@ -70,7 +70,11 @@ def bulk(
         _clear_up(backend, loading, stage)
         report = Report()
         if standing is None:
-            loading.try_out(stage.folder, stage.note)
+            try:
+                loading.try_out(stage.folder, stage.note)
+            except Stop:
+                stage.is_useless = not any(heads_of(staged))
+                raise
             report = fill(staged, source, encoders, patience=patience, stop=stop, **how)
             if stop is not None and stop.is_set() and not source.ended:
                 raise Stop(

@@ -35,6 +35,8 @@ class Stage:
         self._is_known = identity is not None
         """Whether what was encoded for this source before can be of any use: of a stream nobody knows what it was."""
         self._list = self.folder / "made.json"
+        self.is_useless = False
+        """Whether it is not worth keeping, whatever becomes of the run."""
 
     @contextmanager
     def opened(self, refuse: Callable[[Sequence[str]], None]) -> Iterator[Store]:
@@ -43,7 +45,7 @@ class Stage:
             self.folder.mkdir(exist_ok=True)
         except OSError as error:
             raise Stop(f"cannot write into {self.folder.parent}: {error.strerror or error}") from error
-        with closing(EmbeddedBackend(self.folder / "rows.bartizan", index="flat")) as backend:
+        with self._ending(), closing(EmbeddedBackend(self.folder / "rows.bartizan", index="flat")) as backend:
             store = backend.open(self._collection)
             store.claim()
             if not self._is_known and next(store.audit().heads(), None):
@@ -52,6 +54,14 @@ class Stage:
                 store = backend.open(self._collection)
                 store.claim()
             yield cast(Store, Staged(store, refuse))
+
+    @contextmanager
+    def _ending(self) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            if self.is_useless:
+                self.discard()
 
     @property
     def made(self) -> tuple[str, ...]:

@@ -213,7 +213,7 @@ def test_a_server_that_cannot_load_is_told_before_anything_is_read(backend: Load
     with pytest.raises(Stop, match="does not see"):
         filled(backend, COLLECTION, folder, corpus, source=source)
     assert source.given is None
-    assert dict(backend.aliases()) == {}
+    assert (dict(backend.aliases()), list(folder.iterdir())) == ({}, [])
 
 
 def test_a_run_that_is_told_to_stop_shows_nothing_and_the_next_goes_on(
@@ -222,7 +222,10 @@ def test_a_run_that_is_told_to_stop_shows_nothing_and_the_next_goes_on(
     stop = Event()
     with pytest.raises(Stop, match="told to stop before all was encoded"):
         filled(backend, COLLECTION, folder, corpus, stop=stop, in_flight=1, on_batch=lambda share: stop.set())
-    assert backend.steps == ["try"]
+    backend.fails["try"] = Stop("the folder is not mounted now")
+    with pytest.raises(Stop, match="not mounted"):
+        filled(backend, COLLECTION, folder, corpus)
+    assert backend.steps == ["try", "try"]
     assert dict(backend.collections()) == {}
     assert 0 < filled(backend, COLLECTION, folder, corpus).unchanged < 250
     assert len(everything(backend)[1]) == 249
