@@ -161,7 +161,6 @@ def _reasons(letters: str) -> list[str]:
         ("<4 bartizan_connector.stream.stage:Staged.upsert", 300, False),
         (f"<1 {LOADING}._import", 0, False),  # the trial
         (f">2 {LOADING}._ordered", 600, False),  # the server is told to import, and nobody waits for it
-        (f"<1 {LOADING}._verify", 600, False),
         (f"<1 {LOADING}.give_name", 600, False),
         (f">1 {LOADING}.give_name", 600, True),
     ],
