@@ -32,7 +32,9 @@ USES = [
             2,
             "--bulk is for files, .*a topic is ingested without it",
             {
-                "swap": {'path = "corpus.jsonl"': 'kind = "kafka"\nbootstrap = "127.0.0.1:9"\ntopic = "docs"\ngroup = "g"'},
+                "swap": {
+                    'path = "corpus.jsonl"': 'kind = "kafka"\nbootstrap = "127.0.0.1:9"\ntopic = "docs"\ngroup = "g"'
+                },
                 "name": "a bulk load of a topic",
             },
         ),
