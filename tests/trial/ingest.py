@@ -19,6 +19,31 @@ USES = [
         ),
         ("ingest", 2, "collection: is missing", {"files": {"bartizan.toml": ""}, "name": "an empty configuration"}),
         ("ingest --json --strictt", 2, "No such option: --strictt"),
+        ("ingest --bulk .", 2, "--bulk is for a Milvus server, which imports files: leave it out"),
+        ("ingest --bulk . --reindex", 2, "--bulk fills a new one: give one"),
+        (
+            "ingest --bulk .",
+            2,
+            "index.db is a Milvus Lite folder: leave --bulk out",
+            {"swap": {_LEX: '"index.db"'}, "name": "a bulk load into Milvus Lite"},
+        ),
+        (
+            "ingest --bulk .",
+            2,
+            "--bulk is for files, .*a topic is ingested without it",
+            {
+                "swap": {
+                    'path = "corpus.jsonl"': 'kind = "kafka"\nbootstrap = "127.0.0.1:9"\ntopic = "docs"\ngroup = "g"'
+                },
+                "name": "a bulk load of a topic",
+            },
+        ),
+        (
+            "ingest --bulk nowhere",
+            2,
+            "there is no folder nowhere; --bulk takes one that the Milvus server sees by the same path",
+            {"swap": {_LEX: '"http://127.0.0.1:9"\ntimeout = 0.5'}, "name": "a bulk load out of nowhere"},
+        ),
         ("ingest --listen 9095", 2, "--listen takes host:port, such as 127.0.0.1:9095, but '9095' came"),
         ("ingest --listen http://localhost:9095/", 2, "--listen takes host:port"),
         ("ingest --listen 127.0.0.1:99999", 2, "a port is at most 65535"),

@@ -5,10 +5,11 @@ from contextlib import ExitStack, closing
 from dataclasses import asdict
 from pathlib import Path
 from threading import Event
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bartizan_connector.base.address import without_password
 from bartizan_connector.base.console import counted, err, out
 from bartizan_connector.base.errors import Stop, WrongUse, interruptible
 from bartizan_connector.base.stopping import told_to_stop
@@ -56,6 +57,14 @@ def ingest(
     until_caught_up: Annotated[
         bool, typer.Option("--until-caught-up", help="A topic: end when what is there now has been read.")
     ] = False,
+    bulk: Annotated[
+        Path | None,
+        typer.Option(
+            "--bulk",
+            metavar="FOLDER",
+            help="First fill on a Milvus server: by files in this folder, which the server sees by the same path.",
+        ),
+    ] = None,
     listen: Annotated[
         str | None, typer.Option("--listen", metavar="HOST:PORT", help="Tell metrics and health there meanwhile.")
     ] = None,
@@ -70,13 +79,23 @@ def ingest(
 
     `bartizan ingest -` reads standard input, and `--prune` takes what the source holds for all that shall be stored.
 
+    --bulk FOLDER is for a collection that is not there yet: all is encoded first, into files of that folder, which a
+    Milvus server with local storage then imports; the collection is there, whole and indexed, at the end. A run that
+    was killed goes on where it stopped.
+
     A topic ([source] kind = "kafka") is followed: SIGTERM ends the worker once what is in flight is committed. Workers
     of one group share its partitions. What is away is waited for, however long. --listen 127.0.0.1:9095 (or [ingest]
     listen) answers /metrics, /healthz and /readyz.
     """
     _refuse_contradictions(prune=prune, force=force, follow=follow, until_caught_up=until_caught_up, listen=listen)
+    if bulk is not None and reindex:
+        raise WrongUse("--reindex builds the indexes of a collection that is there, --bulk fills a new one: give one")
     settings, source = _opened(
-        config, stream, prune=prune, follow=True if follow else False if until_caught_up else None
+        config,
+        stream,
+        prune=prune,
+        bulk=bulk is not None,
+        follow=True if follow else False if until_caught_up else None,
     )
     if listen is not None:
         settings = _listening(settings, listen)
@@ -84,7 +103,7 @@ def ingest(
     held: set[str] = set()
     with interruptible(_WAY_ON), told_to_stop() as stop:
         on_ids = held.update if prune else None
-        report = ingest_all(settings, source, reindex=reindex, on_ids=on_ids, stop=stop, endless=endless)
+        report = ingest_all(settings, source, reindex=reindex, on_ids=on_ids, stop=stop, endless=endless, bulk=bulk)
     pruned, failure = _pruned(settings, report, held, force=force) if prune else (None, None)
     if json:
         letters = source.dead_letters if report.dead else None
@@ -96,7 +115,9 @@ def ingest(
     _conclude(report, source, settings, failure, strict=strict, endless=endless)
 
 
-def _opened(config: Path, stream: str | None, *, prune: bool, follow: bool | None) -> "tuple[Config, Source]":
+def _opened(
+    config: Path, stream: str | None, *, prune: bool, bulk: bool, follow: bool | None
+) -> "tuple[Config, Source]":
     """The configuration, and its source or standard input; `ingest -` takes the configuration that is here."""
     from bartizan_connector.stream.sources import open_source, open_standard_input
 
@@ -108,6 +129,8 @@ def _opened(config: Path, stream: str | None, *, prune: bool, follow: bool | Non
     if stream is None:
         if prune and isinstance(settings.source, KafkaSettings):
             raise WrongUse("--prune is for files, which tell all documents at every reading; a topic tells changes")
+        if bulk and isinstance(settings.source, KafkaSettings):
+            raise WrongUse("--bulk is for files, which are read again after a kill; a topic is ingested without it")
         return settings, open_source(settings, follow=follow)
     if follow:
         raise WrongUse("standard input ends by itself: leave --follow out, or read a topic")
@@ -171,12 +194,16 @@ def ingest_all(
     on_ids: Callable[[Sequence[str]], None] | None = None,
     stop: Event | None = None,
     endless: bool = False,
+    bulk: Path | None = None,
 ) -> "Report":
     """Open what the configuration names, and run the source through it with a progress bar; the source is closed.
     `on_ids` gets the ids of the documents of each batch once it is committed; when `stop` is set, what is in flight is
-    committed and the run ends. `endless`: what becomes unreachable is waited for until it is back."""
+    committed and the run ends. `endless`: what becomes unreachable is waited for until it is back. `bulk`: fill the
+    collection for the first time, by files in that folder."""
     from bartizan_connector.config.towers import collection_of, open_encoders
     from bartizan_connector.search.configured import open_words
+    from bartizan_connector.stream.bulk import bulk as fill_in_bulk
+    from bartizan_connector.stream.bulk import loading_of
     from bartizan_connector.stream.chunks import Cutter
     from bartizan_connector.stream.patience import ENDLESS
     from bartizan_connector.stream.work import run
@@ -185,10 +212,12 @@ def ingest_all(
         opened.enter_context(closing(source))
         collection = collection_of(config)
         cutter = Cutter.of(config)
+        backend = opened.enter_context(closing(config.backend.open()))
+        if bulk is not None:
+            loading_of(backend, collection, bulk)
         encoders = open_encoders(config, "document")
         for encoder in encoders.values():
             opened.enter_context(closing(encoder))
-        backend = opened.enter_context(closing(config.backend.open()))
         if reindex:
             with closing(backend.open(collection)) as store:
                 store.reindex()
@@ -197,20 +226,36 @@ def ingest_all(
             opened.enter_context(closing(words))
         watch = opened.enter_context(told(config.ingest.listen, collection, source))
         with shown(collection, source) as tick:
-            return run(
+            how: dict[str, Any] = {
+                "words": words,
+                "cutter": cutter,
+                "on_batch": lambda share: tick(share.read),
+                "on_ids": on_ids,
+                "watch": watch,
+                "batch_seconds": config.ingest.batch_seconds,
+                "patience": ENDLESS if endless else None,
+                "stop": stop,
+            }
+            if bulk is None:
+                return run(source, encoders, backend, collection, **how)
+            return fill_in_bulk(
                 source,
                 encoders,
                 backend,
                 collection,
-                words=words,
-                cutter=cutter,
-                on_batch=lambda share: tick(share.read),
-                on_ids=on_ids,
-                watch=watch,
-                batch_seconds=config.ingest.batch_seconds,
-                patience=ENDLESS if endless else None,
-                stop=stop,
+                bulk,
+                place=without_password(config.backend.uri),
+                identity=_identity(source),
+                on_rows=lambda covered, rows: tick(0, f"index: {covered:,} of {rows:,} rows"),
+                **how,
             )
+
+
+def _identity(source: "Source") -> str | None:
+    """Which source it is, if it can be read again."""
+    from bartizan_connector.stream.jsonl import JsonlSource
+
+    return source.identity if isinstance(source, JsonlSource) else None
 
 
 def _pruned(config: Config, report: "Report", held: Collection[str], *, force: bool) -> tuple[int | None, Stop | None]:

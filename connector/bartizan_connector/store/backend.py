@@ -5,7 +5,7 @@ again. The name is an alias of the physical one. `open` resolves it once; the st
 nobody who has a collection open ever reads from, or writes to, another one that has taken its name since.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
@@ -218,6 +218,53 @@ class OneFile(Protocol):
 
     def compact(self) -> int:
         """Give the room back that nothing stands in any more, and say how many bytes. A writer waits meanwhile."""
+        ...
+
+
+class Loading(Protocol):
+    """The first fill of one collection from files. What it makes has no name until `give_name`, so nobody else reads or
+    writes it; `made` hears of each physical name before there is anything of that name, for whoever has to clear up
+    after a kill. What fails takes away what it made."""
+
+    def standing(self) -> str | None:
+        """The physical name of what has the collection's name already; None: it is to be filled for the first time."""
+        ...
+
+    def refuse_own(self, ids: Sequence[str]) -> None:
+        """Reject those that the back-end keeps for itself, as its stores do."""
+        ...
+
+    def try_out(self, folder: Path, made: Callable[[str], None]) -> None:
+        """See that files can be loaded out of that folder, which costs seconds; a Stop says why not."""
+        ...
+
+    def load(
+        self,
+        folder: Path,
+        documents: Iterable[Document],
+        deleted: Iterable[Head],
+        made: Callable[[str], None],
+        on_rows: Callable[[int, int], None] | None = None,
+    ) -> str:
+        """Fill a new collection with exactly these, each id once, see that they can be read there, and build its
+        indexes; its physical name. `on_rows` hears of rows covered, of all. Files are left in the folder."""
+        ...
+
+    def drop(self, physical: str) -> None:
+        """Take away what an earlier run made under that name, as far as it came; a Retry: not yet."""
+        ...
+
+    def give_name(self, physical: str) -> bool:
+        """Let the collection's name stand for that one, in one step; false where another has taken it meanwhile."""
+        ...
+
+
+@runtime_checkable
+class Loads(Protocol):
+    """What a back-end has besides when the first rows of a collection can be loaded from files."""
+
+    def loading(self, collection: Collection) -> Loading:
+        """How that collection is filled; WrongUse where it never can be."""
         ...
 
 

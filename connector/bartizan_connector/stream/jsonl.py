@@ -48,6 +48,7 @@ class JsonlSource:
     ) -> None:
         path = as_path(path, "[source] path")
         aside = dead_letters_of(path) if dead_letters is None else as_path(dead_letters, "[source] dead_letters")
+        self._path = path
         self._root = path if path.is_dir() else path.parent
         self._files = _files_of(path, aside)
         self._letters = LetterFile(aside)
@@ -72,6 +73,11 @@ class JsonlSource:
     def ended(self) -> bool:
         """True once `poll` has given every line."""
         return self._ended
+
+    @property
+    def identity(self) -> str:
+        """Which files these are, whatever stands in them."""
+        return str(self._path.resolve())
 
     def backlog(self) -> int | None:
         """How many lines are still to be read; the first time a quick skim. Unknown where a file is packed."""

@@ -279,9 +279,9 @@ def test_a_search_waits_for_an_index_that_is_built_anew(
     store.upsert([row("a", [1, 0, 0, 0])])
     complete = Indexes.complete
 
-    def slowly(self: Indexes) -> None:
+    def slowly(self: Indexes, *given: float) -> None:
         time.sleep(0.7)
-        complete(self)
+        complete(self, *given)
 
     monkeypatch.setattr(Indexes, "complete", slowly)
     with ThreadPoolExecutor() as pool:

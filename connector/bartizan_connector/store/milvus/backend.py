@@ -9,6 +9,7 @@ from bartizan_connector.base.errors import BartizanError, WrongUse
 from bartizan_connector.store.collection import Collection
 from bartizan_connector.store.holder import SILENCE
 from bartizan_connector.store.kinds import GOAL
+from bartizan_connector.store.milvus.bulk import MilvusLoading
 from bartizan_connector.store.milvus.choices import BUILD_TIMEOUT, Choices
 from bartizan_connector.store.milvus.connection import Connection
 from bartizan_connector.store.milvus.names import Found, Names
@@ -85,6 +86,11 @@ class MilvusBackend:
     def drop(self, name: str) -> None:
         with self._connected() as names:
             names.drop(name)
+
+    def loading(self, collection: Collection) -> MilvusLoading:
+        loading = MilvusLoading(self._connection, self._choices, collection, self._connected)
+        loading.require_possible()
+        return loading
 
     def close(self) -> None:
         with self._lock, ExitStack() as left:

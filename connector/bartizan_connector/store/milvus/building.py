@@ -67,7 +67,7 @@ class Building:
 
     def _measured(self, leg: Leg, outcome: Outcome, on_rows: OnRows | None) -> Outcome:
         """The outcome with a recall, or with a note that says why there is none, or why it is too low."""
-        why = self._waited(leg, on_rows)
+        why = waited(self._indexes, leg, on_rows)
         if why is None:
             try:
                 if self._indexes.connection.file is None:
@@ -85,25 +85,6 @@ class Building:
             )
         return replace(outcome, note="; ".join(told for told in (outcome.note, why) if told))
 
-    def _waited(self, leg: Leg, on_rows: OnRows | None) -> str | None:
-        """Until all rows are covered; else why not."""
-        timeout, most, since, turn = self._indexes.choices.build_timeout, -1, time.monotonic(), 0
-        while True:
-            standing = self._indexes.standing(leg.name)
-            covered, left, total = standing.counts
-            if on_rows is not None:
-                on_rows(covered, total)
-            if standing.state == "finished":
-                return None
-            if standing.state.startswith("failed"):
-                return f"the server could not build it ({standing.state})"
-            if covered > most:
-                most, since = covered, time.monotonic()
-            elif time.monotonic() - since > timeout:
-                return f"{left:,} of {total:,} rows were not covered, and no more came in {timeout:g} s"
-            time.sleep(_PAUSES[min(turn, len(_PAUSES) - 1)])
-            turn += 1
-
     def _broadened(self, leg: Leg, outcome: Outcome) -> tuple[Outcome, Recall]:
         """With the least factor that reaches the goal, or the one beyond which nothing changes."""
         exam, before = self._exam(leg), None
@@ -116,3 +97,23 @@ class Building:
             if recall.recall >= self._indexes.choices.goal or outcome.factor >= BROADEST or now == before:
                 return outcome, recall
             before, outcome = now, replace(outcome, factor=2 * outcome.factor)
+
+
+def waited(indexes: Indexes, leg: Leg, on_rows: OnRows | None) -> str | None:
+    """Until the index of that leg covers all rows; else why it does not."""
+    timeout, most, since, turn = indexes.choices.build_timeout, -1, time.monotonic(), 0
+    while True:
+        standing = indexes.standing(leg.name)
+        covered, left, total = standing.counts
+        if on_rows is not None:
+            on_rows(covered, total)
+        if standing.state == "finished":
+            return None
+        if standing.state.startswith("failed"):
+            return f"the server could not build it ({standing.state})"
+        if covered > most:
+            most, since = covered, time.monotonic()
+        elif time.monotonic() - since > timeout:
+            return f"{left:,} of {total:,} rows were not covered, and no more came in {timeout:g} s"
+        time.sleep(_PAUSES[min(turn, len(_PAUSES) - 1)])
+        turn += 1

@@ -43,7 +43,6 @@ class Indexes:
         self._searchable = Event()
         self._searchable.set()
         self._rebuilt = 0
-        self._load_seconds = connection.timeout
         self._seen: Mapping[str, Standing] = {}
         self._looked = 0.0
 
@@ -51,16 +50,21 @@ class Indexes:
     def is_searchable(self) -> bool:
         return self._searchable.is_set()
 
-    def complete(self) -> None:
-        """Make what is missing, and load; rows and ledger load at the same time."""
+    def complete(self, seconds: float | None = None) -> None:
+        """Make what is missing, and load; rows and ledger load at the same time. `seconds`: what many rows may take."""
         client, timeout = self.connection.client, self.connection.timeout
         with calling(self.connection.place):
             self._make_ledger()
             for leg in self._collection.legs:
                 self.make(leg, self.wanted(leg))
             client.load_collection(self._ledger.name, timeout=timeout, _async=True)
-            client.load_collection(self._physical, timeout=self._load_seconds)
+            client.load_collection(self._physical, timeout=seconds or timeout)
             client.load_collection(self._ledger.name, timeout=timeout)
+
+    @property
+    def patience(self) -> float:
+        """Seconds that loading many rows may take."""
+        return max(self.connection.timeout, self.choices.build_timeout)
 
     def remarks(self) -> Sequence[str]:
         """The indexes that are not as the configuration asks, or that find too little."""
@@ -146,7 +150,6 @@ class Indexes:
         completed when the collection is opened next."""
         client, timeout = self.connection.client, self.connection.timeout
         self._searchable.clear()
-        self._load_seconds = max(timeout, self.choices.build_timeout)
         try:
             with calling(self.connection.place):
                 client.release_collection(self._physical, timeout=timeout)
@@ -155,10 +158,9 @@ class Indexes:
                         client.drop_index(self._physical, name, timeout=timeout)
                 for leg, profile in orders.items():
                     self.make(self._collection.leg(leg), profile, rows)
-            self.complete()
+            self.complete(self.patience)
             self._look()
         finally:
-            self._load_seconds = timeout
             self._rebuilt += 1
             self._searchable.set()
 
@@ -169,7 +171,7 @@ class Indexes:
         try:
             with calling(self.connection.place):
                 client.release_collection(self._physical, timeout=timeout)
-                client.load_collection(self._physical, timeout=max(timeout, self.choices.build_timeout))
+                client.load_collection(self._physical, timeout=self.patience)
         finally:
             self._rebuilt += 1
             self._searchable.set()

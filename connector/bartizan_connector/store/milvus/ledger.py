@@ -134,6 +134,18 @@ class Ledger:
             refused |= refused_of(some, self._send, lambda entry: entry.head.id)
         return refused
 
+    def entity(self, entry: Entry) -> dict[str, Any]:
+        """The entry with every field named."""
+        return {
+            "id": entry.head.id,
+            "version": entry.head.version,
+            "hash": entry.head.hash,
+            "deleted": entry.head.deleted,
+            "chunks": entry.chunks,
+            "dummy": _DUMMY,
+            **({_MORE: _more_of(entry.head)} if self._has_more else {}),
+        }
+
     def forget(self, before: int, since: int) -> int:
         """Remove the entries of deleted ids from one version to below another, and say how many."""
         below, least = (max(0, min(version, 2**63 - 1)) for version in (before, since))
@@ -170,18 +182,7 @@ class Ledger:
         return sorted(map(_entry, found), key=lambda entry: entry.head.id)
 
     def _send(self, entries: Sequence[Entry]) -> None:
-        data = [
-            {
-                "id": entry.head.id,
-                "version": entry.head.version,
-                "hash": entry.head.hash,
-                "deleted": entry.head.deleted,
-                "chunks": entry.chunks,
-                "dummy": _DUMMY,
-                **({_MORE: _more_of(entry.head)} if self._has_more else {}),
-            }
-            for entry in entries
-        ]
+        data = [self.entity(entry) for entry in entries]
         with calling(self._connection.place, ids=[entry.head.id for entry in entries]):
             self._connection.client.upsert(self.written, data, timeout=self._connection.timeout)
 

@@ -41,10 +41,7 @@ class Preparation:
     def open(self, collection: Collection, name: str, *, create: bool) -> Prepared:
         """Check the stored contract, or make the collection, which gets that name or, without, its contract's; and make
         sure that it can be searched."""
-        check_names(collection)
-        orders = Indexes(self._connection, "", collection, self._choices)
-        for leg in collection.legs:
-            orders.require_harmless(leg, orders.wanted(leg))
+        self.require_possible(collection)
         name = name or collection.name
         for _ in range(_TURNS):
             found = self._names.find(name)
@@ -56,11 +53,18 @@ class Preparation:
                     if self._names.find(name) == found:  # else it was dropped just now
                         raise
             elif create:
-                self._refuse_sparse_on_old_servers(collection)
+                self.require_makeable(collection)
                 self._make(collection, name)
             else:
                 raise WrongUse(f"there is no collection '{name}' at {self._connection.place}; ingest documents first")
         raise Retry(f"collection '{name}' at {self._connection.place} is made and dropped again by another")
+
+    def require_possible(self, collection: Collection) -> None:
+        """Refuse names and indexes that cannot be."""
+        check_names(collection)
+        orders = Indexes(self._connection, "", collection, self._choices)
+        for leg in collection.legs:
+            orders.require_harmless(leg, orders.wanted(leg))
 
     def _completed(self, found: Found) -> Prepared:
         description = self._names.describe(ledger_name(found.physical))
@@ -78,22 +82,26 @@ class Preparation:
     def _make(self, collection: Collection, name: str) -> None:
         """The ledger first, so that rows never stand without one; the name last, if nobody else's has it by then."""
         physical = new_physical_name(collection.name)
-        ledger = Ledger(self._connection, physical)
-        client, timeout = self._connection.client, self._connection.timeout
         try:
-            with calling(self._connection.place):
-                client.create_collection(ledger.name, schema=ledger.schema(), timeout=timeout)
-                client.create_collection(
-                    physical, schema=schema_of(collection), properties=properties_of(collection), timeout=timeout
-                )
+            self.create(collection, physical)
             Indexes(self._connection, physical, collection, self._choices).complete()
         except BaseException:
-            self._take_away(physical)
+            self.take_away(physical)
             raise
-        if not self._name(name, physical):
-            self._take_away(physical)
+        if not self.give_name(name, physical):
+            self.take_away(physical)
 
-    def _name(self, name: str, physical: str) -> bool:
+    def create(self, collection: Collection, physical: str) -> None:
+        """Rows and ledger, empty and without a name, an index, or anything that is loaded."""
+        ledger = Ledger(self._connection, physical)
+        client, timeout = self._connection.client, self._connection.timeout
+        with calling(self._connection.place):
+            client.create_collection(ledger.name, schema=ledger.schema(), timeout=timeout)
+            client.create_collection(
+                physical, schema=schema_of(collection), properties=properties_of(collection), timeout=timeout
+            )
+
+    def give_name(self, name: str, physical: str) -> bool:
         """Whether the name stands for that collection now. A call that has not answered may have succeeded, and others
         may write by that name already: then nothing is taken away."""
         try:
@@ -103,17 +111,18 @@ class Preparation:
                 return False
             self._names.move(name, physical)  # whose collection was taken away under it
         except Stop:
-            self._take_away(physical)
+            self.take_away(physical)
             raise
         return True
 
-    def _take_away(self, physical: str) -> None:
+    def take_away(self, physical: str) -> None:
         """What was made under a physical name that is nobody else's."""
         for made in (physical, ledger_name(physical)):
             with suppress(BartizanError), calling(self._connection.place):
                 self._connection.client.drop_collection(made, timeout=self._connection.timeout)
 
-    def _refuse_sparse_on_old_servers(self, collection: Collection) -> None:
+    def require_makeable(self, collection: Collection) -> None:
+        """Refuse sparse legs on a server that has none."""
         if self._connection.file is not None or all(leg.kind == "dense" for leg in collection.legs):
             return
         if self._connection.is_older_than(_OLDEST_SPARSE_SERVER):

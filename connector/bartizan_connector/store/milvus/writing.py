@@ -89,7 +89,7 @@ class Writer:
 
     def upsert(self, rows: Sequence[Row], part: str | None = None) -> None:
         with self._leased(part):
-            _refuse_ours([row.id for row in rows])
+            refuse_ours([row.id for row in rows])
             documents = {document.id: document for document in checked_rows(self._collection, rows)}
             before = self._read(list(documents))
             after = {id: Entry(each.head, each.rows[-1].chunk + 1) for id, each in documents.items()}
@@ -104,7 +104,7 @@ class Writer:
 
     def touch(self, heads: Sequence[Head], part: str | None = None) -> None:
         with self._leased(part):
-            _refuse_ours([head.id for head in heads])
+            refuse_ours([head.id for head in heads])
             checked = checked_heads(heads)
             before = self._read([head.id for head in checked])
             after = {head.id: Entry(head, before[head.id].chunks) for head in checked}
@@ -114,7 +114,7 @@ class Writer:
 
     def delete(self, heads: Sequence[Head], part: str | None = None) -> None:
         with self._leased(part):
-            _refuse_ours([head.id for head in heads])
+            refuse_ours([head.id for head in heads])
             checked = checked_heads(heads)
             before = self._read([head.id for head in checked])
             self._remove_rows([key for head in checked for key in _keys(head.id, before[head.id].chunks)])
@@ -281,7 +281,8 @@ def _is_newer(own: Head, read: Head) -> bool:
     return own.version > read.version or (own.version == read.version and not own.hash and not own.deleted)
 
 
-def _refuse_ours(ids: Sequence[str]) -> None:
+def refuse_ours(ids: Sequence[str]) -> None:
+    """Reject ids that no document may have."""
     own = [id for id in ids if is_reserved(id)]
     if own:
         raise Reject(own, f"the id {own[0]!r} is the ledger's own")

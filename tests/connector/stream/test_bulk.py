@@ -1,0 +1,267 @@
+"""A first fill by files: what is refused, what a killed run leaves and the next one finds; on a back-end in memory."""
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import pytest
+
+from bartizan_connector.base.errors import Reject, Retry, Stop, WrongUse
+from bartizan_connector.search.words.index import WordIndex
+from bartizan_connector.store.backend import Loading
+from bartizan_connector.store.collection import Collection, Document, Head
+from bartizan_connector.store.embedded import EmbeddedBackend
+from bartizan_connector.store.memory import MemoryBackend
+from bartizan_connector.store.milvus import MilvusBackend
+from bartizan_connector.stream.bulk import loading_of
+from bartizan_connector.stream.stage import Stage
+from tests.connector.stream.filling import ENCODER, collection_named, filled, ingested
+from tests.connector.stream.streams import ListSource, collection_for, message
+
+COLLECTION = collection_named("docs")
+OURS = "\x01"
+
+
+class Loaded(MemoryBackend):
+    """A server that imports files, or fails at a step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fails: dict[str, BaseException] = {}
+        self.steps: list[str] = []
+
+    def aliases(self) -> dict[str, str]:
+        """A memory has no collection without a name; this one tells of none."""
+        return {name: physical for name, physical in super().aliases().items() if not name.startswith("nameless")}
+
+    def loading(self, collection: Collection) -> Loading:
+        return InMemory(self, collection)
+
+
+class InMemory:
+    """How it is done there."""
+
+    def __init__(self, backend: Loaded, collection: Collection) -> None:
+        self._backend = backend
+        self._collection = collection
+
+    def standing(self) -> str | None:
+        return self._backend.aliases().get(self._collection.name)
+
+    def refuse_own(self, ids: Sequence[str]) -> None:
+        if own := [id for id in ids if id.startswith(OURS)]:
+            raise Reject(own, "the ledger's own")
+
+    def try_out(self, folder: Path, made: Callable[[str], None]) -> None:
+        made("trial")
+        self._step("try")
+
+    def load(
+        self,
+        folder: Path,
+        documents: Iterable[Document],
+        deleted: Iterable[Head],
+        made: Callable[[str], None],
+        on_rows: Callable[[int, int], None] | None = None,
+    ) -> str:
+        name = f"nameless{len(self._backend.collections())}"
+        store = self._backend.open(self._collection, name=name)
+        made(store.physical_name)
+        (folder / "rows-0.parquet").touch()
+        store.upsert([row for document in documents for row in document.rows])
+        store.delete(list(deleted))
+        self._step("load")
+        return store.physical_name
+
+    def drop(self, physical: str) -> None:
+        if physical in self._backend.collections():
+            self._backend.drop(physical)
+
+    def give_name(self, physical: str) -> bool:
+        self._step("name")
+        if self._collection.name in self._backend.aliases():
+            return False
+        self._backend.point(self._collection.name, physical)
+        self._step("named")
+        return True
+
+    def _step(self, step: str) -> None:
+        self._backend.steps.append(step)
+        if error := self._backend.fails.pop(step, None):
+            raise error
+
+
+class Killed(BaseException):
+    """Nothing that is done after it was planned."""
+
+
+@pytest.fixture
+def backend() -> Loaded:
+    return Loaded()
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    path = tmp_path / "corpus.jsonl"
+    lines = [{"_id": f"d{n}", "text": f"word {n}"} for n in range(250)]
+    more = [
+        {"_id": "d1", "text": "again"},
+        {"_id": "d2", "_deleted": True},
+        {"_id": 1.5},
+    ]
+    path.write_text("".join(json.dumps(line) + "\n" for line in [*lines, *more]), "utf-8")
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "seen").mkdir()
+    return tmp_path / "seen"
+
+
+def everything(backend: MemoryBackend) -> tuple[Any, ...]:
+    store = backend.open(COLLECTION, create=False)
+    heads = {head.id: head for page in store.audit().heads() for head in page}
+    rows = {
+        document.id: [(row.chunk, dict(row.fields), row.vectors["dense"].value.tolist()) for row in document.rows]  # type: ignore[union-attr]
+        for document in store.scan(vectors=True)
+    }
+    return heads, rows
+
+
+def test_it_holds_what_a_plain_ingest_stores(backend: Loaded, corpus: Path, folder: Path) -> None:
+    with corpus.open("a") as lines:
+        lines.write(json.dumps({"_id": f"{OURS}x", "text": "x"}) + "\n")
+    words = WordIndex(folder.parent / "words", "docs")
+    report = filled(backend, COLLECTION, folder, corpus, words=words)
+    assert (report.read, report.written, report.dead) == (254, 251, 2)
+    assert report.stages["load"] > 0
+    usual = MemoryBackend()
+    ingested(usual, COLLECTION, corpus)
+    heads, rows = everything(usual)
+    del heads[f"{OURS}x"], rows[f"{OURS}x"]  # a memory has nothing against it
+    assert everything(backend) == (heads, rows)
+    assert words.hashes(["d1", "d2", "d3"]) == {id: everything(backend)[0][id].hash for id in ("d1", "d3")}
+    assert list(folder.iterdir()) == []
+    words.close()
+
+
+@pytest.mark.parametrize("step", ["try", "load", "name", "named"])
+def test_after_a_kill_at_any_step_the_next_run_ends_right(
+    backend: Loaded, corpus: Path, folder: Path, step: str
+) -> None:
+    backend.fails[step] = Killed()
+    with pytest.raises(Killed):
+        filled(backend, COLLECTION, folder, corpus)
+    assert (COLLECTION.name in backend.aliases()) == (step == "named")
+    report = filled(backend, COLLECTION, folder, corpus)
+    assert report.written == (251 if step == "try" else 0)
+    heads, rows = everything(backend)
+    assert (len(heads), len(rows)) == (250, 249)
+    assert list(backend.collections()) == list(backend.aliases().values()), "something without a name is left"
+    assert list(folder.iterdir()) == []
+
+
+def test_what_was_made_for_it_and_has_a_name_by_now_is_not_dropped(backend: Loaded, corpus: Path, folder: Path) -> None:
+    backend.fails["named"] = Killed()
+    with pytest.raises(Killed):
+        filled(backend, COLLECTION, folder, corpus)
+    former = backend.aliases()[COLLECTION.name]
+    other = backend.open(COLLECTION, name="docs_new")
+    backend.point("docs_former", former)
+    backend.point(COLLECTION.name, other.physical_name)
+    with pytest.raises(WrongUse, match="is for the first fill only"):
+        filled(backend, COLLECTION, folder, corpus)
+    assert set(backend.collections()) == {former, other.physical_name}
+
+
+def test_a_collection_that_is_there_is_refused_before_anything_is_read(
+    backend: Loaded, corpus: Path, folder: Path
+) -> None:
+    ingested(backend, COLLECTION, corpus)
+    before = everything(backend)
+    source = ListSource([message("a", "a", 1)])
+    with pytest.raises(
+        WrongUse, match="'docs' is at here already, and --bulk is for the first fill only: leave it out"
+    ):
+        filled(backend, COLLECTION, folder, corpus, source=source)
+    assert (source.given, everything(backend), list(folder.iterdir())) == (None, before, [])
+
+
+def test_what_another_made_meanwhile_stays_and_what_was_loaded_goes(
+    backend: Loaded, corpus: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = InMemory.load
+
+    def overtaken(self: InMemory, *given: Any) -> str:
+        physical = load(self, *given)
+        backend.open(COLLECTION)
+        return physical
+
+    monkeypatch.setattr(InMemory, "load", overtaken)
+    with pytest.raises(Stop, match="another has made collection 'docs' meanwhile"):
+        filled(backend, COLLECTION, folder, corpus)
+    assert everything(backend) == ({}, {})
+    assert len(backend.collections()) == 1
+
+
+def test_a_server_that_cannot_load_is_told_before_anything_is_read(backend: Loaded, corpus: Path, folder: Path) -> None:
+    backend.fails["try"] = Stop("it does not see that folder")
+    source = ListSource([message("a", "a", 1)])
+    with pytest.raises(Stop, match="does not see"):
+        filled(backend, COLLECTION, folder, corpus, source=source)
+    assert source.given is None
+    assert (dict(backend.aliases()), list(folder.iterdir())) == ({}, [])
+
+
+def test_a_run_that_is_told_to_stop_shows_nothing_and_the_next_goes_on(
+    backend: Loaded, corpus: Path, folder: Path
+) -> None:
+    stop = Event()
+    with pytest.raises(Stop, match="told to stop before all was encoded"):
+        filled(backend, COLLECTION, folder, corpus, stop=stop, in_flight=1, on_batch=lambda share: stop.set())
+    backend.fails["try"] = Stop("the folder is not mounted now")
+    with pytest.raises(Stop, match="not mounted"):
+        filled(backend, COLLECTION, folder, corpus)
+    assert backend.steps == ["try", "try"]
+    assert dict(backend.collections()) == {}
+    assert 0 < filled(backend, COLLECTION, folder, corpus).unchanged < 250
+    assert len(everything(backend)[1]) == 249
+
+
+def test_what_was_encoded_of_a_stream_is_not_taken_for_another(backend: Loaded, corpus: Path, folder: Path) -> None:
+    backend.fails["load"] = Killed()
+    with pytest.raises(Killed):
+        filled(backend, COLLECTION, folder, corpus, identity=None, source=ListSource([message("old", "old", 1)]))
+    filled(backend, COLLECTION, folder, corpus, identity=None, source=ListSource([message("new", "new", 1)]))
+    assert list(everything(backend)[0]) == ["new"]
+
+
+def test_two_at_a_time_are_told_of_each_other(backend: Loaded, corpus: Path, folder: Path) -> None:
+    stage = Stage(folder, COLLECTION, "here", str(corpus))
+    with stage.opened(lambda ids: None), pytest.raises(Retry, match="is being written by"):
+        filled(backend, COLLECTION, folder, corpus)
+    assert filled(backend, COLLECTION, folder, corpus).written == 251
+
+
+def test_back_ends_that_import_nothing_are_refused(tmp_path: Path) -> None:
+    for backend in (MemoryBackend(), EmbeddedBackend(tmp_path / "index.bartizan")):
+        with pytest.raises(WrongUse, match="--bulk is for a Milvus server"):
+            loading_of(backend, COLLECTION, tmp_path)
+    lite = MilvusBackend(str(tmp_path / "index.db"))
+    with pytest.raises(WrongUse, match="is a Milvus Lite folder: leave --bulk out"):
+        loading_of(lite, COLLECTION, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_sparse_legs_are_refused_before_the_server_is_asked(tmp_path: Path) -> None:
+    leg = collection_for(ENCODER.spec).legs[0].model_copy(update={"kind": "sparse"})
+    with pytest.raises(WrongUse, match="dense is a sparse leg"):
+        loading_of(MilvusBackend("http://127.0.0.1:9"), COLLECTION.model_copy(update={"legs": (leg,)}), tmp_path)
+
+
+def test_a_folder_that_is_not_there_is_told(backend: Loaded, corpus: Path, tmp_path: Path) -> None:
+    with pytest.raises(WrongUse, match=r"there is no folder .*nowhere"):
+        filled(backend, COLLECTION, tmp_path / "nowhere", corpus)
