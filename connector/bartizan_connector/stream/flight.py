@@ -28,6 +28,8 @@ class Flight:
     """The ids of the documents that it holds, whatever becomes of them; not of what it removes."""
     dead: list[tuple[Message, str]] = field(default_factory=list)
     """What cannot be written, with the reason; set aside by the commit."""
+    foreseen: Mapping[str, Head] = field(default_factory=dict)
+    """The heads that it is prepared by."""
     encoded: dict[str, Encoded] = field(default_factory=dict)
     """By hash."""
     refused: dict[str, str] = field(default_factory=dict)

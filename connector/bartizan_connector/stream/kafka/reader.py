@@ -1,8 +1,9 @@
 """The member of the group: a thread that polls without a pause, whatever the pipeline does meanwhile.
 
-It keeps a few batches ahead; when there are enough, it pauses all partitions and goes on polling. When a partition is
-to be given up, the group waits in `on_partitions_revoked` until whoever reads the batches has settled it (`request`),
-while heartbeats go on.
+It keeps a few batches of each partition ahead; of which there is enough, it pauses, and goes on polling. What is ready
+of one partition is handed out together, as far as it fits into one batch, however many polls brought it. When a
+partition is to be given up, the group waits in `on_partitions_revoked` until whoever reads the batches has settled it
+(`request`), while heartbeats go on.
 """
 
 import logging
@@ -19,7 +20,7 @@ from bartizan_connector.stream.kafka.client import errors, kafka, partitions_of
 log = logging.getLogger(__name__)
 _POLL_MS = 100
 _AHEAD = 2
-"""Batches that are kept ready."""
+"""Batches of each partition that are kept ready."""
 _LOOK_SECONDS = 0.02
 _LAG_SECONDS = 2.0
 """Between two looks at where the partitions end."""
@@ -85,6 +86,9 @@ class Reader:
         """Guards what follows, and is notified when some of it changes."""
         self.assigned: dict[int, Assigned] = {}
         self.ready: deque[Read] = deque()
+        """At most one of each assignment."""
+        self._most = 1
+        """Records of a batch, as last asked for."""
         self.requests: deque[Request] = deque()
         self.failure: Exception | None = None
         self.joined = False
@@ -142,11 +146,12 @@ class Reader:
     def take(self, most: int) -> Read | None:
         """The next records of a partition that is still ours, at most so many (and so many bytes); to be called with
         `changed` held."""
+        self._most = most
         while self.ready:
             read = self.ready.popleft()
             count = _fitting(read.records, most)
-            if count < len(read.records):
-                self.ready.appendleft(replace(read, records=read.records[count:]))
+            if count < len(read.records):  # the other partitions come first
+                self.ready.append(replace(read, records=read.records[count:]))
                 read = replace(read, records=read.records[:count])
             self.changed.notify_all()
             if self.is_ours(read.number, read.generation):
@@ -219,12 +224,15 @@ class Reader:
         self.gain([place.partition for place in dropped])
 
     def _pace(self) -> None:
-        """Enough is ready: partitions rest, and polling goes on."""
+        """Partitions of which enough is ready rest, and polling goes on."""
         ours = self._consumer.assignment()
-        if len(self.ready) >= _AHEAD:
-            self._consumer.pause(*(ours - self._consumer.paused()))
-        else:
-            self._consumer.resume(*self._consumer.paused())
+        with self.changed:
+            ready = {read.number: len(read.records) for read in self.ready}
+            held = sum(len(record.value or b"") for read in self.ready for record in read.records)
+            enough = _AHEAD * self._most if held < _AHEAD * _MOST_BYTES else 0
+        resting = {place for place in ours if ready.get(place.partition, 0) >= enough}
+        self._consumer.pause(*(resting - self._consumer.paused()))
+        self._consumer.resume(*(self._consumer.paused() - resting))
 
     def _take_in(self, came: dict[Any, list[Any]]) -> None:
         with self.changed:
@@ -233,7 +241,7 @@ class Reader:
                 if assigned is not None and records:
                     if assigned.done is None:
                         assigned.done = records[0].offset
-                    self.ready.append(Read(number=place.partition, generation=assigned.generation, records=records))
+                    self._add(Read(number=place.partition, generation=assigned.generation, records=records))
             stable = self._consumer.group_metadata().state == kafka.structs.MemberState.STABLE
             self.joined = self.joined or stable
             if not stable or self.ready or not all(each.reached for each in self.assigned.values()):
@@ -241,6 +249,14 @@ class Reader:
             elif self._stable_since is None:
                 self._stable_since = time.monotonic()
             self.changed.notify_all()
+
+    def _add(self, read: Read) -> None:
+        """To what is ready of the same assignment already, if anything is."""
+        for ready in self.ready:
+            if (ready.number, ready.generation) == (read.number, read.generation):
+                ready.records.extend(read.records)
+                return
+        self.ready.append(read)
 
     def _look_at_ends(self) -> None:
         """Which partitions were read up to where they ended."""
