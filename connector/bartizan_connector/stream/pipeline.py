@@ -1,9 +1,10 @@
 """Moves batches from step to step: asking for heads, encoding and writing go on at once, each for another batch.
 
-Reading, and whatever else is asked of the source, is done by the thread that called `run`. While batches come full,
-more is there than was taken in: up to `in_flight` are under way, so that no step waits for another. Once one is not
-full, the next is read only when no batch waits for a step before its write: what arrives meanwhile goes into that one,
-instead of into many small ones, each of which would cost the store as much and wait for all those before it.
+Reading, and whatever else is asked of the source, is done by the thread that called `run`. A batch is read when the one
+before it has got as far as its encoding, or behind one that is encoded: so the heads of the next are there when the
+towers are free, and what arrives meanwhile goes into one batch, instead of into many small ones, each of which would
+cost the store as much and wait for all those before it. For the same reason none is read behind one that waits for its
+write, unless batches come full, so that more is there than was taken in.
 """
 
 import logging
@@ -127,9 +128,10 @@ class Pipeline:
 
     def _has_room(self) -> bool:
         """Whether another batch may be read."""
-        if len(self._flights) >= self._in_flight:
+        steps = [flight.step for flight in self._flights]
+        if len(steps) >= self._in_flight or "look" in steps or steps.count("prepare") > 1:
             return False
-        return self._is_behind or all(flight is self._written for flight in self._flights)
+        return self._is_behind or "prepared" not in steps
 
     def _read(self, timeout: float) -> bool:
         """Take in the next batch, and say whether there was one."""
@@ -186,8 +188,10 @@ class Pipeline:
         elif flight not in self._flights:
             return
         elif thread is self._looking:
+            flight.step = "prepare"
             self._begin(self._preparing, self._steps.prepare, flight)
         else:
+            flight.step = "prepared"
             self._prepared.append(flight)
             self._write_next()
 
@@ -201,7 +205,7 @@ class Pipeline:
         while self._prepared and self._written is None:
             flight = self._prepared.popleft()
             if self._is_owned(flight):
-                self._written = flight
+                self._written, flight.step = flight, "write"
                 self._begin(self._writing, self._steps.write, flight)
             else:
                 self._leave(flight)

@@ -75,7 +75,7 @@ class DoomedBackend:
 
 
 class DoomedStore:
-    """A store that refuses one text, and of which every effect counts; one that is cut off leaves rows and heads apart."""
+    """A store that refuses one text, and of which every effect counts; one cut off leaves rows and heads apart."""
 
     writes_whole = False
 
