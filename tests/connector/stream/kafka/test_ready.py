@@ -75,16 +75,17 @@ def test_what_was_read_under_another_assignment_is_not_put_together_with_it() ->
     assert [taken(reader, 10) for _ in range(2)] == [(0, [1, 2]), None]
 
 
-def test_a_partition_rests_once_two_batches_of_it_are_ready_and_the_others_are_read_on() -> None:
+def test_all_rest_once_two_batches_of_one_are_ready_and_are_read_on_when_one_was_taken() -> None:
+    """Never some of them: the library keeps what it has fetched of those until the others rest too."""
     member = Member()
     reader = reader_of(member)
     assert taken(reader, 2) is None
-    reader._take_in({place(0): records([1, 2, 3])})
+    reader._take_in({place(0): records([1, 2, 3]), place(1): records([7, 8, 9])})
     reader._pace()
     assert not member.resting
     reader._take_in({place(0): records([4])})
     reader._pace()
-    assert member.resting == {place(0)}
+    assert member.resting == {place(0), place(1)}
     assert taken(reader, 2) == (0, [1, 2])
     reader._pace()
     assert not member.resting
