@@ -1,9 +1,9 @@
 """The member of the group: a thread that polls without a pause, whatever the pipeline does meanwhile.
 
-It keeps a few batches ahead; when there are enough of one partition, it pauses all and goes on polling. What is ready of
-a partition is handed out together, as far as it fits into one batch, however many polls brought it. When a partition is
-to be given up, the group waits in `on_partitions_revoked` until whoever reads the batches has settled it (`request`),
-while heartbeats go on.
+It keeps a few batches ahead; when there are enough of one partition, it pauses all and goes on polling. What is ready
+of a partition is handed out together, as far as it fits into one batch, however many polls brought it. When a partition
+is to be given up, the group waits in `on_partitions_revoked` until whoever reads the batches has settled it
+(`request`), while heartbeats go on.
 """
 
 import logging
