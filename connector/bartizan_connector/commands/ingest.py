@@ -1,5 +1,6 @@
 """`bartizan ingest`: brings the configured collection up to what the source says."""
 
+import os
 from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict
@@ -99,6 +100,8 @@ def ingest(
     )
     if listen is not None:
         settings = _listening(settings, listen)
+    if settings.ingest.nice:
+        os.nice(settings.ingest.nice)  # before the towers begin threads, which inherit it
     endless = isinstance(settings.source, KafkaSettings) and stream is None and not until_caught_up
     held: set[str] = set()
     with interruptible(_WAY_ON), told_to_stop() as stop:

@@ -143,6 +143,8 @@ class IngestSettings(Table):
     """What a batch shall take; its size follows, up to [source] batch_size."""
     listen: str | None = None
     """`host:port` at which metrics and health are told while a run goes on."""
+    nice: Annotated[int, Field(ge=0, le=19)] = 0
+    """How far `bartizan ingest` stands back for other programs that want the processors, as in the command `nice`."""
 
     @field_validator("listen")
     @classmethod

@@ -21,7 +21,12 @@ if TYPE_CHECKING:
 
 
 class Writes(Protocol):
-    """What a store does that changes something, as it is told there."""
+    """What a store does that changes something, as it is told there, and the heads by which that is decided."""
+
+    def heads(self, ids: Sequence[str]) -> Mapping[str, Head]:
+        """As the one who writes here has to know them. What it has read or written since it became that one need not be
+        asked for again: nobody else changes it, and if somebody has taken its place, its writes are refused."""
+        ...
 
     def upsert(self, rows: Sequence[Row]) -> None: ...
 
@@ -137,6 +142,16 @@ class Renewed(Protocol):
     def renew(self) -> float:
         """As the one who writes, or as one of the group, show that we are there although nothing is written, and say
         after how many seconds to do so again. A Stop where another writes by now."""
+        ...
+
+
+@runtime_checkable
+class Whole(Protocol):
+    """What a store has besides when each call that writes is done as a whole or not at all, rows and heads together."""
+
+    @property
+    def writes_whole(self) -> bool:
+        """Whether that is so: then no id is ever torn, and none is marked before its rows change."""
         ...
 
 

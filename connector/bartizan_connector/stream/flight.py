@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import Lock
+from typing import Literal
 
 from bartizan_connector.base.errors import Reject, Stop
 from bartizan_connector.store.collection import Collection, Head
@@ -22,12 +23,16 @@ class Flight:
     """One batch between its reading and its commit."""
 
     batch: Batch
+    step: Literal["look", "prepare", "prepared", "write"] = "look"
+    """Where it is, or what it waits for; once prepared, for its turn to be written."""
     alive: list[tuple[Message, Change]] = field(default_factory=list)
     """Each message that is a record, with the change that it asks for."""
     named: tuple[str, ...] = ()
     """The ids of the documents that it holds, whatever becomes of them; not of what it removes."""
     dead: list[tuple[Message, str]] = field(default_factory=list)
     """What cannot be written, with the reason; set aside by the commit."""
+    foreseen: Mapping[str, Head] = field(default_factory=dict)
+    """The heads that it is prepared by."""
     encoded: dict[str, Encoded] = field(default_factory=dict)
     """By hash."""
     refused: dict[str, str] = field(default_factory=dict)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from bartizan_connector.base.errors import Displaced, Reject
-from bartizan_connector.store.backend import Parted, Renewed, Store, Writes
+from bartizan_connector.store.backend import Parted, Renewed, Store, Whole, Writes
 from bartizan_connector.store.collection import Collection, Head, Row
 from bartizan_connector.stream.fence import Plan, is_torn, opened, plan
 from bartizan_connector.stream.flight import Expected, Flight
@@ -28,7 +28,7 @@ class _Lost(Exception):
 
 
 class Steps:
-    """What is done with a batch; `prepare` and `write` are called from different threads, for different batches."""
+    """What is done with a batch; `look`, `prepare` and `write` are called from three threads, for different batches."""
 
     def __init__(
         self,
@@ -45,6 +45,8 @@ class Steps:
         self._waiting = waiting
         self._clock = clock
         self._expected = Expected()
+        self._can_tear = not (isinstance(store, Whole) and store.writes_whole)
+        """Whether a write that is cut off may leave an id's rows changed under its old head."""
 
     @property
     def collection(self) -> Collection:
@@ -56,13 +58,20 @@ class Steps:
         """How their texts are cut."""
         return self._towers.cut
 
-    def prepare(self, flight: Flight) -> None:
-        """Encode what this batch will write as far as can be told now; decides nothing but that."""
+    def look(self, flight: Flight) -> None:
+        """Ask for the heads that the batch is prepared by, while the one ahead of it is still encoded."""
         if flight.lost:
             return
         ids = flight.ids
         expected = self._expected.heads(ids)  # before the store is asked: what ends in between is in both
-        todo, _ = self._settle(flight, flight.changes, {**self._heads(flight, ids), **expected})
+        flight.foreseen = {**self._heads(flight, ids), **expected}
+
+    def prepare(self, flight: Flight) -> None:
+        """Encode what this batch will write as far as can be told now; decides nothing but that."""
+        if flight.lost:
+            return
+        todo, _ = self._settle(flight, flight.changes, {**flight.foreseen, **self._expected.heads(flight.ids)})
+        flight.foreseen = {}
         self._expected.add(flight, todo)
 
     def write(self, flight: Flight) -> None:
@@ -108,7 +117,7 @@ class Steps:
 
     def _decide_and_write(self, flight: Flight, target: Writes) -> None:
         """What is refused leaves the batch, and the rest is decided again."""
-        heads = self._heads(flight, flight.ids)
+        heads = self._deciding(flight, target)
         while True:
             todo, refused = self._settle(flight, flight.changes, heads)
             for put in refused:
@@ -121,6 +130,11 @@ class Steps:
             else:
                 flight.done, flight.stored = todo, heads
                 return
+
+    def _deciding(self, flight: Flight, target: Writes) -> dict[str, Head]:
+        ids = flight.ids
+        with flight.timed("fence"):
+            return dict(self._go_on(flight, lambda: target.heads(ids))) if ids else {}
 
     def forget(self, flight: Flight) -> None:
         """The batch has left."""
@@ -153,7 +167,7 @@ class Steps:
         gone = [head for _, head in todo.delete]
         unsettled = [*dict.fromkeys(row.id for row in rows), *(head.id for head in gone)]
         changing = [heads[id] for id in unsettled if id in heads]
-        marks = [opened(head) for head in changing if not head.deleted and not is_torn(head)]
+        marks = [opened(head) for head in changing if self._can_tear and not head.deleted and not is_torn(head)]
         touched = [head for _, head in todo.advance] + marks
         words = self._words
         if words is not None and unsettled:

@@ -126,6 +126,15 @@ def start(project: Project, before: str = "") -> "subprocess.Popen[str]":
     )
 
 
+def test_a_run_stands_back_for_others_as_far_as_it_is_told(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    backs: list[int] = []
+    monkeypatch.setattr(os, "nice", backs.append)
+    project.write(documents(1))
+    assert (run(project), backs) == (0, [])
+    project.config.write_text(f"{project.config.read_text()}\n[ingest]\nnice = 10\n")
+    assert (run(project), backs) == (0, [10])
+
+
 def test_documents_are_stored_and_a_second_run_writes_nothing(
     project: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:

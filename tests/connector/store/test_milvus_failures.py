@@ -9,9 +9,7 @@ from bartizan_connector.base.errors import BartizanError, Reject, Retry, Stop, W
 from bartizan_connector.store.milvus.failures import calling, is_missing, is_oversize, is_taken
 
 PLACE = "http://milvus:19530"
-TRACE = "stack trace: " + "\n".join(
-    f"/milvus/internal/proxy/impl.go:{line} (*Proxy).Connect" for line in range(40)
-)
+TRACE = "stack trace: " + "\n".join(f"/milvus/internal/proxy/impl.go:{line} (*Proxy).Connect" for line in range(40))
 AWAY = "context deadline exceeded"
 
 

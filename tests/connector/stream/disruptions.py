@@ -75,7 +75,9 @@ class DoomedBackend:
 
 
 class DoomedStore:
-    """A store that refuses one text, and of which every effect counts."""
+    """A store that refuses one text, and of which every effect counts; one cut off leaves rows and heads apart."""
+
+    writes_whole = False
 
     def __init__(self, inner: Store, fate: Fate) -> None:
         self._inner = inner

@@ -294,6 +294,13 @@ def test_memory_is_whole_after_a_death_at_any_effect(nursery: Nursery, memory: P
     assert effects == 10, "open, announce, touch, upsert, delete, two of the words, settle, commit, close"
 
 
+def test_the_embedded_store_is_whole_after_a_death_at_any_effect(nursery: Nursery, tmp_path: Path) -> None:
+    effects = die_after_each_effect(
+        nursery, tmp_path, lambda place: {"embedded": str(place / "i"), "collection": "docs"}
+    )
+    assert effects == 10, "as in memory: what is touched are the heads that advance"
+
+
 def agree_though_nothing_comes_again(nursery: Nursery, folder: Path, store: Callable[[Path], dict[str, str]]) -> None:
     """Change everything, die after the first effect, after the second …; then the file holds nothing of it any more.
     The words must say what the store says, of what was deleted and of what was replaced."""

@@ -1,13 +1,16 @@
 """Several batches in flight: steps overlap, nothing is decided too early, every leg is filled by the same steps."""
 
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 
 import pytest
 
 from bartizan_connector.base.errors import Reject
 from bartizan_connector.space.spec import Role
 from bartizan_connector.space.vectors import Vectors
+from bartizan_connector.store.collection import Head
+from bartizan_connector.stream.source import Batch
 from bartizan_connector.stream.work import run
 from tests.connector.stream.faults import (
     COLLECTION,
@@ -56,6 +59,80 @@ def test_no_more_batches_are_in_flight_than_asked() -> None:
     threading.Timer(0.2, backend.gate.set).start()
     report = run_dense(source, Watched(when), backend, COLLECTION, in_flight=3)
     assert (report.written, most) == (20, 3)
+
+
+def test_the_heads_of_the_next_batch_are_asked_for_while_the_one_ahead_is_encoded() -> None:
+    backend = Backend()
+    store, asked = backend.open(COLLECTION), threading.Event()
+    ask = store.heads
+
+    def heads(ids: Sequence[str]) -> Mapping[str, Head]:
+        if "b" in ids:
+            asked.set()
+        return ask(ids)
+
+    store.heads = heads  # type: ignore[method-assign]
+    backend.open = lambda *args, **more: store  # type: ignore[method-assign]
+
+    def when(texts: Sequence[str]) -> None:
+        assert asked.wait(SOON), "nobody asks for the heads of b while a is encoded"
+
+    source = ListSource([message("a", "one", 1), message("b", "two", 1)], 1)
+    assert run_dense(source, Watched(when), backend, COLLECTION).written == 2
+
+
+class Arriving(ListSource):
+    """Gives what has arrived until now."""
+
+    arrived = 1
+
+    def __init__(self, count: int) -> None:
+        super().__init__([message(str(number), f"text {number}", 1) for number in range(count)])
+        self.batches: list[int] = []
+
+    def poll(self, timeout: float) -> Batch | None:
+        start = self._at
+        self.given = min(self.arrived, start + self.batch_size)
+        if start < self.given:
+            self.batches.append(self.given - start)
+        return Batch(messages=tuple(self.messages[start : self.given])) if start < self.given else None
+
+
+def test_what_arrives_while_a_batch_waits_for_its_write_is_one_batch() -> None:
+    backend, source, ahead = Gated(), Arriving(22), []
+
+    def when(texts: Sequence[str]) -> None:
+        if texts == ["text 0"]:
+            source.arrived = 2
+        if texts == ["text 1"]:  # while the first is being written, for which this one will wait
+            threading.Timer(0.1, lambda: setattr(source, "arrived", 3)).start()
+            threading.Timer(0.4, go_on).start()
+
+    def go_on() -> None:
+        ahead.extend(source.batches)
+        source.arrived = 22
+        backend.gate.set()
+
+    report = run_dense(source, Watched(when), backend, COLLECTION)
+    assert (report.written, ahead, source.batches) == (22, [1, 1], [1, 1, 20])
+
+
+def test_what_arrives_while_a_batch_waits_for_the_towers_is_one_batch() -> None:
+    source = Arriving(22)
+
+    def when(texts: Sequence[str]) -> None:
+        if texts == ["text 0"]:
+            source.arrived = 2
+            deadline = time.monotonic() + SOON
+            while source.batches != [1, 1] and time.monotonic() < deadline:
+                time.sleep(0.01)
+            time.sleep(0.1)
+            source.arrived = 3
+            time.sleep(0.2)
+            source.arrived = 22
+
+    report = run_dense(source, Watched(when), Backend(), COLLECTION)
+    assert (report.written, source.batches) == (22, [1, 1, 20])
 
 
 def test_one_in_flight_is_one_batch_after_the_other() -> None:

@@ -164,7 +164,7 @@ def work(job: Job) -> None:
     source: Source = LogSource(log, job.batch_size) if job.cursor else JsonlSource(log, batch_size=job.batch_size)
     backend, words = _open(job), WordIndex(Path(job.words), job.collection)
     collection = collection_for(ENCODER.spec, name=job.collection)
-    counted = Bombed(backend) if job.memory else backend  # in Milvus, each part of an effect counts by itself
+    counted = backend if job.milvus else Bombed(backend)  # in Milvus, each part of an effect counts by itself
     run(Bombed(source), {"dense": ENCODER}, counted, collection, words=Bombed(words), in_flight=job.in_flight)
     if job.observe is not None:
         seen = _observation(backend.open(collection, create=False), words, job.observe)

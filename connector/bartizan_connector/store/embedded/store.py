@@ -36,6 +36,8 @@ from bartizan_connector.store.profiles import Profile
 class EmbeddedStore:
     """Reads see one moment; writes are one transaction each, and are seen by every process at once."""
 
+    writes_whole = True
+
     def __init__(
         self, place: Place, layout: Layout, lease: Lease, *, kinds: Mapping[str, str], closed: Callable[[], None]
     ) -> None:

@@ -260,6 +260,10 @@ class MilvusPart:
         self._store = store
         self._name = name
 
+    def heads(self, ids: Sequence[str]) -> Mapping[str, Head]:
+        with self._store._writing():
+            return self._store._writer.heads_for(self._name, ids)
+
     def upsert(self, rows: Sequence[Row]) -> None:
         with self._store._writing():
             self._store._writer.upsert(rows, self._name)

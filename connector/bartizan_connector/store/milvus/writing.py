@@ -5,9 +5,10 @@ that grows · 2 write the rows · 3 remove the chunks that are left over · 4 co
 between has not completed, so the documents come again, and the announcement tells what that write must remove.
 """
 
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from threading import RLock
 
@@ -35,6 +36,7 @@ _INDEXED_FROM = 1024
 """A server makes no index over fewer rows, so flushing them gains nothing; its log keeps them anyway."""
 _MOST_FRESH = 50_000
 _MOST_OWN = 50_000
+_UNSURE_SECONDS = 2.0
 
 
 class Writer:
@@ -52,18 +54,31 @@ class Writer:
         self._is_blind = False
         """After a flush that failed, Milvus Lite forgets what it was to flush until it is opened again."""
         self._fresh: OrderedDict[str, Entry] = OrderedDict()
-        """What `heads` has read. The write that follows takes it from here, once: a read costs a server 0.2 s, as much
-        as all the rest of a batch, and heads are read before a write anyway, by the collection's one writer."""
+        """What `heads` has read, and on a server what was completed after that. The writes that follow take it from
+        here: a read costs a server 0.2 s, as much as all the rest of a batch. Nobody else changes it while lease and
+        parts are ours, and whatever is written after they are lost is refused. In a file it is taken once."""
+        self._forgotten = 0
+        """How often what was read came to count no more."""
+        self._sure_from, self._is_unsure = 0.0, False
+        """From when on what is read is kept, and whether some of what was read is older than that: a server may show
+        for a second what a former writer has just replaced (docs/decisions/029)."""
         self._own: OrderedDict[str, Entry] = OrderedDict()
         """What was completed by us, the newest: a server of 2.3 that several read at once may show a row that was just
         replaced as it was, or as gone (docs/decisions/029), and the fence must not go by that."""
 
     def heads(self, ids: Sequence[str]) -> Mapping[str, Head]:
-        with self.lock:
-            possible = [id for id in ids if id and not is_reserved(id) and is_of_type(id, "string")]
-            read = self._from_ledger(possible)
-            self._remember({id: Entry.unknown(id) for id in possible} | read)
-            return {id: entry.head for id, entry in read.items() if entry.is_known}
+        """As the ledger says now."""
+        return _known(self._asked(ids))
+
+    def heads_for(self, part: str, ids: Sequence[str]) -> Mapping[str, Head]:
+        """What is known of these ids to the one who writes for their part; the ledger is asked about the others."""
+        with self._leased(part):
+            unsure = time.monotonic() < self._sure_from
+            if unsure or self._is_unsure or self._connection.file:
+                self._fresh.clear()
+            self._is_unsure = unsure
+            known = {id: self._fresh[id] for id in ids if id in self._fresh}
+            return _known(known | self._asked([id for id in ids if id not in known]))
 
     def claim(self, group: str) -> None:
         """Be the one who writes, or one of the group; what others wrote meanwhile is read anew."""
@@ -81,7 +96,7 @@ class Writer:
         """Be the only one of the group who writes for that part of the ids; heads are read after it."""
         with self._leased():
             if self.lease.take(part):
-                self._fresh.clear()
+                self._read_anew()
 
     def leave_part(self, part: str) -> None:
         with self.lock:
@@ -205,24 +220,49 @@ class Writer:
 
     def _forget(self) -> None:
         """Others wrote meanwhile."""
-        self._fresh.clear()
+        self._read_anew()
         self._own.clear()
+
+    def _read_anew(self) -> None:
+        """What was read counts no more, nor does what is read at first."""
+        self._fresh.clear()
+        self._forgotten += 1
+        self._sure_from, self._is_unsure = time.monotonic() + _UNSURE_SECONDS, True
+
+    def _asked(self, ids: Sequence[str]) -> dict[str, Entry]:
+        """What the ledger says of these ids. A server is asked while others here write, and what it says is corrected
+        by what they did meanwhile."""
+        possible = [id for id in ids if id and not is_reserved(id) and is_of_type(id, "string")]
+        with self.lock if self._connection.file else nullcontext():
+            forgotten = self._forgotten
+            read = self._ledger.read(possible)
+            with self.lock:
+                self._correct(read, possible)
+                entries = {id: Entry.unknown(id) for id in possible} | read
+                if forgotten == self._forgotten:
+                    self._remember(entries)
+        return entries
 
     def _read(self, ids: Sequence[str]) -> dict[str, Entry]:
         """What the ledger holds of every one of these ids."""
-        fresh = {id: self._fresh.pop(id) for id in set(ids) if id in self._fresh}
+        taken = self._fresh.pop if self._connection.file else self._fresh.__getitem__
+        fresh = {id: taken(id) for id in set(ids) if id in self._fresh}
         read = self._from_ledger([id for id in ids if id not in fresh])
         return {id: Entry.unknown(id) for id in ids} | read | fresh
 
     def _from_ledger(self, ids: Sequence[str]) -> dict[str, Entry]:
         """What the ledger holds of these ids, at least as new as what we wrote."""
         read = self._ledger.read(ids)
+        self._correct(read, ids)
+        return read
+
+    def _correct(self, read: dict[str, Entry], ids: Sequence[str]) -> None:
+        """Put what we wrote in the place of what is older."""
         for id in ids:
             if own := self._own.get(id):
                 found = read.get(id, own)
                 newer = own if _is_newer(own.head, found.head) else found
                 read[id] = replace(newer, chunks=max(own.chunks, found.chunks))
-        return read
 
     def _remember(self, entries: Mapping[str, Entry]) -> None:
         self._fresh.update(entries)
@@ -235,12 +275,17 @@ class Writer:
         return self._complete([Entry(before[id].head, after[id].chunks) for id in growing])
 
     def _complete(self, entries: Sequence[Entry]) -> dict[str, str]:
-        refused = self._ledger.write(entries)
+        try:
+            refused = self._ledger.write(entries)
+        except BaseException:
+            self._read_anew()  # it may have been done
+            raise
         if not self._connection.file:
             for entry in entries:
                 if entry.head.id not in refused:
                     self._own[entry.head.id] = entry
                     self._own.move_to_end(entry.head.id)
+                    self._remember({entry.head.id: entry})
             while len(self._own) > _MOST_OWN:
                 self._own.popitem(last=False)
         return refused
@@ -274,6 +319,10 @@ class Writer:
 
     def _raise(self, refused: Mapping[str, str], ids: Sequence[str]) -> None:
         raise_refused(refused, ids, f"Milvus at {self._connection.place}")
+
+
+def _known(entries: Mapping[str, Entry]) -> dict[str, Head]:
+    return {id: entry.head for id, entry in entries.items() if entry.is_known}
 
 
 def _is_newer(own: Head, read: Head) -> bool:

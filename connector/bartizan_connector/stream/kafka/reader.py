@@ -1,33 +1,33 @@
 """The member of the group: a thread that polls without a pause, whatever the pipeline does meanwhile.
 
-It keeps a few batches ahead; when there are enough, it pauses all partitions and goes on polling. When a partition is
-to be given up, the group waits in `on_partitions_revoked` until whoever reads the batches has settled it (`request`),
-while heartbeats go on. It does not wait for ever: where the store is away, the partition goes as it is, and what was
-read of it is not ours any more.
+It keeps a few batches ahead; when there are enough of one partition, it pauses all and goes on polling. What is ready
+of a partition is handed out together, as far as it fits into one batch, however many polls brought it. When a partition
+is to be given up, the group waits in `on_partitions_revoked` until whoever reads the batches has settled it
+(`request`), while heartbeats go on. It does not wait for ever: where the store is away, the partition goes as it is,
+and what was read of it is not ours any more.
 """
 
 import logging
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from threading import Condition, Thread
 from typing import Any
 
 from bartizan_connector.stream.kafka.client import GROUP_SECONDS, errors, kafka, partitions_of
+from bartizan_connector.stream.kafka.held import MOST_BYTES, Assigned, Read, Request, fitting
 
 log = logging.getLogger(__name__)
 _POLL_MS = 100
 _AHEAD = 2
-"""Batches that are kept ready."""
+"""Batches of a partition that are kept ready."""
 _LOOK_SECONDS = 0.02
 _YIELD_SECONDS = GROUP_SECONDS / 2
 """How long a partition that is to be given up may take to settle."""
 _LAG_SECONDS = 2.0
 """Between two looks at where the partitions end."""
-_MOST_BYTES = 16 * 2**20
-"""A batch ends here even when it has few records: what is held in memory is bounded by bytes, not by luck."""
 _OTHERS_SECONDS = 1.0
 """Between two looks at what the other members have committed."""
 _DEAD_SECONDS = 3.0
@@ -35,44 +35,6 @@ _DEAD_SECONDS = 3.0
 _ANSWER_MS = 5_000
 _END_SECONDS = 15.0
 """How long an end waits for the thread that polls."""
-
-
-@dataclass(slots=True, kw_only=True)
-class Assigned:
-    """A partition that is ours."""
-
-    generation: int
-    end: int | None = None
-    """Where it ended when it became ours; None: not known yet."""
-    reached: bool = False
-    """Whether everything before that end has been read."""
-    done: int | None = None
-    """Up to where it is committed; None: not known yet."""
-    newest: int = 0
-    """Where it ended when that was last asked."""
-
-    @property
-    def lag(self) -> int:
-        """Records that are not committed yet."""
-        return 0 if self.done is None else max(0, self.newest - self.done)
-
-
-@dataclass(slots=True, kw_only=True)
-class Read:
-    """Records of one partition, as they came."""
-
-    number: int
-    generation: int
-    records: list[Any]
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
-class Request:
-    """Partitions that the group waits for."""
-
-    numbers: list[int] = field(default_factory=list)
-    done: bool = False
-    """Whether nobody waits any more: it is settled, or took too long."""
 
 
 class Reader:
@@ -89,6 +51,9 @@ class Reader:
         """Guards what follows, and is notified when some of it changes."""
         self.assigned: dict[int, Assigned] = {}
         self.ready: deque[Read] = deque()
+        """At most one of each assignment."""
+        self._most = 1
+        """Records of a batch, as last asked for."""
         self.requests: deque[Request] = deque()
         self.failure: Exception | None = None
         self.joined = False
@@ -146,11 +111,12 @@ class Reader:
     def take(self, most: int) -> Read | None:
         """The next records of a partition that is still ours, at most so many (and so many bytes); to be called with
         `changed` held."""
+        self._most = most
         while self.ready:
             read = self.ready.popleft()
-            count = _fitting(read.records, most)
-            if count < len(read.records):
-                self.ready.appendleft(replace(read, records=read.records[count:]))
+            count = fitting(read.records, most)
+            if count < len(read.records):  # the other partitions come first
+                self.ready.append(replace(read, records=read.records[count:]))
                 read = replace(read, records=read.records[:count])
             self.changed.notify_all()
             if self.is_ours(read.number, read.generation):
@@ -223,9 +189,13 @@ class Reader:
         self.gain([place.partition for place in dropped])
 
     def _pace(self) -> None:
-        """Enough is ready: partitions rest, and polling goes on."""
+        """Enough is ready: partitions rest, and polling goes on. All of them or none: what kafka-python 3.0.12 has
+        fetched of one that rests while others do not, it may never give."""
         ours = self._consumer.assignment()
-        if len(self.ready) >= _AHEAD:
+        with self.changed:
+            longest = max((len(read.records) for read in self.ready), default=0)
+            held = sum(len(record.value or b"") for read in self.ready for record in read.records)
+        if longest >= _AHEAD * self._most or held >= _AHEAD * MOST_BYTES:
             self._consumer.pause(*(ours - self._consumer.paused()))
         else:
             self._consumer.resume(*self._consumer.paused())
@@ -237,7 +207,7 @@ class Reader:
                 if assigned is not None and records:
                     if assigned.done is None:
                         assigned.done = records[0].offset
-                    self.ready.append(Read(number=place.partition, generation=assigned.generation, records=records))
+                    self._add(Read(number=place.partition, generation=assigned.generation, records=records))
             stable = self._consumer.group_metadata().state == kafka.structs.MemberState.STABLE
             self.joined = self.joined or stable
             if not stable or self.ready or not all(each.reached for each in self.assigned.values()):
@@ -245,6 +215,14 @@ class Reader:
             elif self._stable_since is None:
                 self._stable_since = time.monotonic()
             self.changed.notify_all()
+
+    def _add(self, read: Read) -> None:
+        """To what is ready of the same assignment already, if anything is."""
+        for ready in self.ready:
+            if (ready.number, ready.generation) == (read.number, read.generation):
+                ready.records.extend(read.records)
+                return
+        self.ready.append(read)
 
     def _look_at_ends(self) -> None:
         """Which partitions were read up to where they ended."""
@@ -359,16 +337,6 @@ class Reader:
             if numbers:
                 self._stable_since, self._others_behind, self._looked_at_others = None, True, 0.0
             self.changed.notify_all()
-
-
-def _fitting(records: Sequence[Any], most: int) -> int:
-    """How many records make one batch."""
-    used = 0
-    for count, record in enumerate(records[:most]):
-        used += len(record.value or b"")
-        if count and used > _MOST_BYTES:
-            return count
-    return min(most, len(records))
 
 
 class _Listener(kafka.AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the library has no types

@@ -13,9 +13,10 @@ from typing import Any, Self
 from bartizan_connector.base.errors import Retry, WrongUse
 from bartizan_connector.config.kafka import KafkaSettings
 from bartizan_connector.stream.kafka.client import consumer, errors, partitions_of, translated, translating
+from bartizan_connector.stream.kafka.held import Read
 from bartizan_connector.stream.kafka.letters import Letters
 from bartizan_connector.stream.kafka.messages import Decoder, KafkaMessage, decoder, message_of
-from bartizan_connector.stream.kafka.reader import Read, Reader
+from bartizan_connector.stream.kafka.reader import Reader
 from bartizan_connector.stream.source import Batch, Message
 
 _COMMIT_SECONDS = 10.0
