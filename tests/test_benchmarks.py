@@ -198,6 +198,7 @@ def small_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.packaging
 def test_a_small_recipe_is_judged_beside_its_start(small_recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     where = {"data": small_recipe / "data", "work": small_recipe / "work"}
     recipes.run(["toy-small"], **where)

@@ -124,6 +124,7 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
+@pytest.mark.packaging  # each imports everything anew
 @pytest.mark.parametrize(
     ("command", "hidden"), [(command, name) for command, needed in NEEDS.items() for name in needed]
 )

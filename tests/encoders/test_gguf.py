@@ -114,6 +114,7 @@ def test_two_files_and_a_broken_one_are_refused(file: Path, tmp_path: Path) -> N
         import_tower(str(tmp_path))
 
 
+@pytest.mark.packaging
 def test_smollm2_comes_out_of_a_package_and_knows_english() -> None:
     try:
         tower = import_tower("smollm2", Wishes(kind="sparse", special_tokens="none", precision="bf16"))

@@ -25,6 +25,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return toy_sparse.bench(tmp_path_factory.mktemp("bench"))
 
 
+@pytest.mark.packaging
 def test_adapters_alone_are_trained_and_kept_in_checkpoints_and_merged_at_the_end(bench: Path, tmp_path: Path) -> None:
     path = toy.recipe(bench, with_keys(SPLADE, steps=8, checkpoint_every=4) + LORA)
     kept = tmp_path / "run/steps/1-splade/checkpoints/step-00000004"

@@ -95,6 +95,7 @@ def again(dev: Dev, run: Path) -> float:
     return float(np.mean([ndcg(row[:10], grades) for row, grades in zip(order, dev.grades, strict=True)]))
 
 
+@pytest.mark.packaging
 def test_a_run_killed_between_judgements_stops_where_it_would_have(bench: Path) -> None:
     out, path = bench / "killed", toy.recipe(bench, STEP)
     checkpoints = out / "steps/1-contrastive/checkpoints"
@@ -124,6 +125,7 @@ def test_a_frozen_document_tower_is_encoded_once(
     assert encoded == ["document", "query", "query"]
 
 
+@pytest.mark.packaging
 def test_two_processes_stop_together(bench: Path) -> None:
     step = with_keys(STEP.replace(RULE, ""), steps=12) + "\n" + RULE.replace("patience = 2", "patience = 1")
     path = toy.recipe(bench, step)

@@ -51,6 +51,7 @@ def history(run: Path) -> list[dict[str, float]]:
     return [{key: value for key, value in record.items() if key != "tokens_per_second"} for record in records]
 
 
+@pytest.mark.packaging
 def test_a_run_killed_again_and_again_ends_as_if_it_had_never_been(bench: Path) -> None:
     out = bench / "killed"
     for moment in ("1-contrastive/checkpoints/step-00000004", "2-distil_query/checkpoints/step-00000008", "3-refine"):
@@ -78,6 +79,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(bench: Pat
     assert not same(weights(tmp_path / "a"), weights(tmp_path / "c"))
 
 
+@pytest.mark.packaging
 def test_two_processes_train_what_one_trains(bench: Path) -> None:
     loss = "loss = { temperature = 0.05, bidirectional = true }"
     stages = (

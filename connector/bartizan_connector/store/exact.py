@@ -52,7 +52,8 @@ def longest_of(matrix: Floats) -> float:
 
 def slack_of(query: Floats, longest: float) -> float:
     """By how much a product in float32 may be beside the true one."""
-    return 4 * len(query) * _FLOAT32_ROUNDING * longest * float(np.linalg.norm(query.astype(np.float64)))
+    exact = query.astype(np.float64)
+    return 4 * len(query) * _FLOAT32_ROUNDING * longest * math.sqrt(float(np.dot(exact, exact)))
 
 
 def near_best(approximate: Floats, k: int, slack: float) -> Positions:

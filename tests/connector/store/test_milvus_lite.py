@@ -259,6 +259,7 @@ def test_an_unfinished_write_of_a_new_document_leaves_it_unknown(path: Path, mon
     backend.close()
 
 
+@pytest.mark.packaging
 def test_what_was_acknowledged_survives_kill_9(path: Path) -> None:
     program = f"""
 import os, signal
@@ -282,6 +283,7 @@ os.kill(os.getpid(), signal.SIGKILL)
     backend.close()
 
 
+@pytest.mark.packaging
 def test_an_index_file_that_was_cut_off_by_kill_9_is_made_anew(path: Path) -> None:
     program = f"""
 import os, pathlib, signal, time

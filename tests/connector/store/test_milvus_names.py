@@ -161,6 +161,7 @@ def test_what_is_dropped_while_it_is_opened_is_made_anew(
     assert sorted(client.list_collections()) == [second.physical_name, f"{second.physical_name}__heads"]
 
 
+@pytest.mark.packaging
 @pytest.mark.parametrize(
     ("dies_in", "orphans"), [("schema_of", 0), ("properties_of", 0), ("complete", 1), ("claim", 1)]
 )

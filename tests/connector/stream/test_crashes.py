@@ -333,6 +333,7 @@ def test_words_beside_a_lite_file_agree_though_nothing_comes_again(nursery: Nurs
     )
 
 
+@pytest.mark.packaging
 def test_a_lite_file_is_whole_after_a_death_at_any_effect(nursery: Nursery, tmp_path: Path) -> None:
     effects = die_after_each_effect(
         nursery, tmp_path, lambda place: {"milvus": str(place / "lite.db"), "collection": "docs"}

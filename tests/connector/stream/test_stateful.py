@@ -338,6 +338,7 @@ class LongWorld(World):
     }
 
 
+@pytest.mark.packaging
 def test_memory_equals_the_dictionary_with_long_documents() -> None:
     assert [
         len(

@@ -73,6 +73,8 @@ def rounds(opened: Callable[[float], Backend], name: str, count: int, seed: int)
     for number in range(count):
         stalls = number % 2 == 1
         early, late = changes_of(dice, 2 * number + 1), changes_of(dice, 2 * number + 2)
+        while {change.id for change in early[10:]} <= {change.id for change in late}:
+            late = changes_of(dice, 2 * number + 2)  # else the one that woke up late has nothing to write
         first = Waiting(to_messages(early), batch_size=10)
         one = Writer(opened(300.0), first, name)
         one.start()

@@ -17,6 +17,7 @@ from bartizan_training.recipe import Recipe, shipped
 from bartizan_training.stages.distil_query import DistilQuery
 from tests.training import toy
 
+pytestmark = pytest.mark.packaging  # the shipped recipe is run
 NAME = "scalingnote-small"
 
 

@@ -38,6 +38,7 @@ def test_a_share_is_part_of_every_larger_one_whatever_else_is_judged(bench: Path
     assert len(chosen[1]) == pytest.approx(0.3 * len(chosen[2]), rel=0.1)
 
 
+@pytest.mark.packaging
 def test_the_study_shares_what_comes_before_and_compares(bench: Path) -> None:
     toy.recipe(bench, WEAK, MINE, JUDGED)
     arguments = ["fraction", str(bench / "recipe.toml"), "--data", str(bench / "data"), "--out", str(bench / "study")]

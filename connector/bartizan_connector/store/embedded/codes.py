@@ -45,13 +45,13 @@ class Codes:
         """The positions of the rows with the best codes, what the codes say of their products with the query, best
         first, and by how much the product of any row may be beside what its code says."""
         exact = query.astype(np.float64)
-        scale = _MOST / (float(np.abs(exact).max(initial=0.0)) or 1.0)
-        whole = np.rint(exact * scale)  # of whole numbers, as the library rounds a query for such codes by itself
+        scale = _MOST / (float(np.abs(query).max(initial=0.0)) or 1.0)
+        scaled = exact * scale
+        whole = np.rint(scaled)  # of whole numbers, as the library rounds a query for such codes by itself
         with one_thread():
             found, products = asked(self.index, whole.astype(np.float32), count, None)
-        rounded = exact - whole / scale
-        margin = self.farthest * _length(exact) + self.longest * _length(rounded)
-        margin += len(query) * 2.0**-24 * _length(whole) * self.longest / scale
+        asks, rounds = _length(whole), _length(scaled - whole) / scale
+        margin = self.farthest * _length(exact) + self.longest * (rounds + len(query) * 2.0**-24 * asks / scale)
         return found, products.astype(np.float64) / (self.scale * scale), margin
 
 

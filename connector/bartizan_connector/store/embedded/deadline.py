@@ -3,7 +3,7 @@
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from threading import Lock
 from typing import Self
 
@@ -11,6 +11,8 @@ from bartizan_connector.base.errors import Retry
 
 _STEPS = 20_000
 """Of SQLite's machine between two looks: a fraction of a millisecond."""
+
+_NEVER = nullcontext()
 
 
 class Deadline:
@@ -36,10 +38,17 @@ class Deadline:
     def late(self) -> Retry:
         return Retry(f"{self._what} had not answered by the deadline", after=0.0)
 
-    @contextmanager
-    def holding(self, lock: Lock) -> Iterator[None]:
+    def holding(self, lock: Lock) -> AbstractContextManager[object]:
         """The lock, if it can be had in time."""
-        if not lock.acquire(timeout=-1 if self._at is None else max(0.0, self._at - time.monotonic())):
+        return lock if self._at is None else self._held(lock, self._at)
+
+    def over(self, connection: sqlite3.Connection) -> AbstractContextManager[object]:
+        """While this connection is used, whatever it is asked breaks off at the deadline."""
+        return _NEVER if self._at is None else self._looked_at(connection)
+
+    @contextmanager
+    def _held(self, lock: Lock, at: float) -> Iterator[None]:
+        if not lock.acquire(timeout=max(0.0, at - time.monotonic())):
             raise self.late()
         try:
             yield
@@ -47,11 +56,7 @@ class Deadline:
             lock.release()
 
     @contextmanager
-    def over(self, connection: sqlite3.Connection) -> Iterator[None]:
-        """While this connection is used, whatever it is asked breaks off at the deadline."""
-        if self._at is None:
-            yield
-            return
+    def _looked_at(self, connection: sqlite3.Connection) -> Iterator[None]:
         connection.set_progress_handler(lambda: self.has_passed, _STEPS)
         try:
             yield

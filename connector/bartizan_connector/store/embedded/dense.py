@@ -71,12 +71,14 @@ class DenseIndex:
         if view is not None and (view.moment.sequence > now.sequence or now.gone - view.moment.gone > KEPT_GONE):
             view = None
         ready = self._builder.ready(view.graph if view else None, now)
+        known = view is not None
         if view is None:
             view = self._begun(ready)
         elif ready is not None:
             view = self._adopting(connection, view, ready)
         if view.moment != now:
-            self._place.changed()
+            if known:  # to read it for the first time is no change
+                self._place.changed()
             view = self._forgetting(connection, self._growing_with(connection, view, now, deadline), now)
         if view is not self._view:
             dead = 0 if view.alive is None else len(view.alive) - int(np.count_nonzero(view.alive))

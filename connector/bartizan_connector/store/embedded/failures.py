@@ -2,9 +2,8 @@
 
 import errno
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+from types import TracebackType
 
 from bartizan_connector.base.errors import BartizanError, Retry, Stop, WrongUse
 
@@ -16,17 +15,23 @@ _DAMAGED = ("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_FORMAT", "SQLITE_IOERR_SH
 _FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-@contextmanager
-def calling(path: Path) -> Iterator[None]:
+class calling:
     """Translates what SQLite raises inside."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        raise meaning(path, error) from error
-    except OSError as error:
-        if error.errno in _FULL_ERRNOS:
-            raise no_room(path, str(error)) from error
-        raise Stop(f"the store {path} cannot be used: {error.strerror or error}") from error
+
+    __slots__ = ("_path",)
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None) -> None:
+        if isinstance(error, sqlite3.Error):
+            raise meaning(self._path, error) from error
+        if isinstance(error, OSError):
+            if error.errno in _FULL_ERRNOS:
+                raise no_room(self._path, str(error)) from error
+            raise Stop(f"the store {self._path} cannot be used: {error.strerror or error}") from error
 
 
 def meaning(path: Path, error: sqlite3.Error) -> BartizanError:

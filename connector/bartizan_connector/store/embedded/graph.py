@@ -1,7 +1,5 @@
 """The graph: an approximate index over many dense vectors, whose answers are looked up in the truth and scored anew."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from importlib import import_module
@@ -68,6 +66,18 @@ def products(matrix: Floats, query: Floats) -> Floats:
     return scores
 
 
+def products_of(matrix: Floats, rows: Numbers, query: Floats) -> Floats:
+    """Inner products with these rows, which are read where they lie."""
+    if not matrix.flags.c_contiguous or not query.flags.c_contiguous:
+        return products(matrix[rows], query)
+    faiss = library()
+    scores = np.empty(len(rows), np.float32)
+    pointers = [faiss.swig_ptr(each) for each in (scores, query, matrix, rows)]
+    with one_thread():
+        faiss.fvec_inner_products_by_idx(*pointers, matrix.shape[1], 1, len(rows))
+    return scores
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Graph:
     """Vectors in one byte a dimension and their neighbours, as of one moment; never changed once it is shared."""
@@ -131,8 +141,11 @@ class Selection:
 def _whole(query: Floats) -> Floats:
     """The query's direction in whole numbers, as the library rounds a query for such codes by itself."""
     peak = np.abs(query).max(initial=np.float32(0.0))
-    whole: Floats = np.rint(query / peak * np.float32(_MOST)) if peak else np.zeros_like(query)
-    return whole
+    if not peak:
+        return np.zeros_like(query)
+    whole: Floats = query / peak
+    whole *= np.float32(_MOST)
+    return np.rint(whole, out=whole)
 
 
 @lru_cache(64)
@@ -154,16 +167,20 @@ def asked(index: Any, query: Floats, k: int, parameters: Any) -> tuple[Numbers, 
     return found, scores
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
+class one_thread:
     """For one query, several threads of the library cost more than they bring: they wait for each other."""
-    faiss = library()
-    before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)  # of the calling thread only
-    try:
-        yield
-    finally:
-        faiss.omp_set_num_threads(before)
+
+    __slots__ = ("_before",)
+
+    def __enter__(self) -> None:
+        faiss = library()
+        self._before = faiss.omp_get_max_threads()
+        if self._before != 1:
+            faiss.omp_set_num_threads(1)  # of the calling thread only
+
+    def __exit__(self, *_: object) -> None:
+        if self._before != 1:
+            library().omp_set_num_threads(self._before)
 
 
 class Building:

@@ -114,17 +114,17 @@ def hits(connection: sqlite3.Connection, layout: Layout, scored: Mapping[int, fl
     numbers = _first(connection, layout, scored, k)
     found: list[Hit] = []
     for some in portions(numbers):
-        for number, id, chunk, *fields in connection.execute(layout.hits(len(some)), some).fetchall():
-            found.append(Hit(id=id, chunk=chunk, score=scored[number], fields=layout.fields(fields)))
+        for line in connection.execute(layout.hits(len(some)), some).fetchall():
+            found.append(Hit(id=line[1], chunk=line[2], score=scored[line[0]], fields=layout.fields(line[3:])))
     found.sort(key=lambda hit: (-hit.score, hit.id, hit.chunk))
     return found[:k]
 
 
 def _first(connection: sqlite3.Connection, layout: Layout, scored: Mapping[int, float], k: int) -> list[int]:
     """The rows that can be among the k best; many that tie for the last places are told apart by the file."""
+    if len(scored) <= k:
+        return list(scored)
     ranked = sorted(scored, key=scored.__getitem__, reverse=True)
-    if len(ranked) <= k:
-        return ranked
     least = scored[ranked[k - 1]]
     better = [number for number in ranked if scored[number] > least]
     tied = [number for number in ranked if scored[number] == least]

@@ -49,6 +49,7 @@ class EmbeddedStore:
         self._wrote = False
         self.collection = layout.collection
         self.physical_name = layout.physical
+        self._what = f"collection '{layout.collection.name}' in {place.path}"
         self._locks = {leg.name: Lock() for leg in self.collection.legs}
         self._allowed = Allowed(layout)
         dense = [leg for leg in self.collection.legs if leg.kind == "dense"]
@@ -273,7 +274,7 @@ class EmbeddedStore:
             builder.wrote(after)
 
     def _deadline(self, timeout: float | None) -> Deadline:
-        return Deadline(timeout, f"collection '{self.collection.name}' in {self._place.path}")
+        return Deadline(timeout, self._what)
 
     def _checked(self, filter: Filter | None) -> None:
         if filter is not None:

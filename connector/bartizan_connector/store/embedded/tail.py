@@ -1,5 +1,6 @@
 """The tail: dense vectors in memory that are searched exactly, to the last bit as the oracle does."""
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,7 +10,7 @@ from bartizan_connector.space.vectors import Floats
 from bartizan_connector.store.embedded.allowed import Passing, positions
 from bartizan_connector.store.embedded.codes import Codes, Coding
 from bartizan_connector.store.embedded.deadline import Deadline
-from bartizan_connector.store.embedded.graph import products
+from bartizan_connector.store.embedded.graph import products, products_of
 from bartizan_connector.store.embedded.rows import Numbers
 from bartizan_connector.store.exact import longest_of, near_best, slack_of
 
@@ -21,6 +22,8 @@ _SPARE = 32
 """Rows beyond 2 k that are compared after their codes."""
 _SO_FEW = 64
 """Rows that are compared exactly at once: picking candidates first would take longer."""
+_UNCODED = 256
+"""The newest rows, so many at most, are compared without codes."""
 _FEW = 4
 """One row in so many: fewer are gathered before they are multiplied, more are multiplied with the rest."""
 
@@ -35,6 +38,7 @@ class Tail:
     """None: all of them."""
     longest: float
     codes: Codes | None = None
+    """Of the first rows; the few behind them have none yet."""
 
     @classmethod
     def empty(cls, dim: int) -> "Tail":
@@ -71,22 +75,15 @@ class Tail:
         while wanted * _FEW < len(self):
             deadline.check()
             found, said, margin = self.codes.best(query, wanted)
-            most, margin = said[-1] + margin + slack, margin + slack
+            most = float(said[-1]) + margin  # of all rows that were not found
+            found = np.concatenate([found, np.arange(len(self.codes), len(self))])
             if self.alive is not None:
-                living = self.alive[found]
-                found, said = found[living], said[living]
+                found = found[self.alive[found]]
             if len(found) >= k:
-                first = found[: 2 * k]
-                scores = exact_scores(self.matrix[first], query)
-                least = np.partition(scores, len(scores) - k)[len(scores) - k]
-                if least > most:  # of all rows that were not found
-                    others = found[2 * k :][said[2 * k :] + margin >= least]
-                    if len(others):
-                        first = np.concatenate([first, others])
-                        scores = np.concatenate([scores, exact_scores(self.matrix[others], query)])
-                        least = np.partition(scores, len(scores) - k)[len(scores) - k]
-                    kept = scores >= least
-                    return self.rows[first[kept]], scores[kept]
+                approximate = products_of(self.matrix, found, query)
+                least = float(np.partition(approximate, len(found) - k)[len(found) - k]) - slack
+                if math.isfinite(least) and least - slack > most:
+                    return self._exactly(query, k, found[~(approximate < least)])
             wanted *= 8
         return self._compared(query[None], k, chosen, deadline)[0]
 
@@ -132,6 +129,7 @@ class Growing:
         self._rows = np.zeros(0, np.int64)
         self._matrix = np.zeros((0, dim), np.float32)
         self._coding = Coding()
+        self._coded: Codes | None = None
 
     def appended(self, tail: Tail, rows: Numbers, matrix: Floats) -> Tail:
         """The tail and these rows behind it."""
@@ -143,7 +141,7 @@ class Growing:
             fresh_rows, fresh = np.empty(room, np.int64), np.empty((room, matrix.shape[1]), np.float32)
             fresh_rows[:used], fresh[:used] = tail.rows, tail.matrix
             if tail.matrix.base is not self._matrix:
-                self._coding = Coding()
+                self._coding, self._coded = Coding(), None
             self._rows, self._matrix = fresh_rows, fresh
         self._rows[used:size], self._matrix[used:size] = rows, matrix
         alive = tail.alive
@@ -153,10 +151,12 @@ class Growing:
         return Tail(self._rows[:size], self._matrix[:size], alive, longest)
 
     def coded(self, tail: Tail) -> Tail:
-        """The tail with the codes of all its rows."""
-        if tail.codes is not None and len(tail.codes) == len(tail):
-            return tail
-        return replace(tail, codes=self._coding.codes(tail.matrix) if tail.matrix.base is self._matrix else None)
+        """The tail with the codes of its rows, but for the last few: each time all codes are copied."""
+        if tail.matrix.base is not self._matrix:
+            return replace(tail, codes=None)
+        if self._coded is None or len(tail) - len(self._coded) > _UNCODED:
+            self._coded = self._coding.codes(tail.matrix)
+        return replace(tail, codes=self._coded)
 
 
 def exact_scores(matrix: Floats, query: Floats) -> Floats:

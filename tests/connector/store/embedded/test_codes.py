@@ -10,6 +10,8 @@ from bartizan_connector.store import filters
 from bartizan_connector.store.collection import Collection, FieldSpec, Head, Leg, Row
 from bartizan_connector.store.embedded import EmbeddedBackend
 from bartizan_connector.store.embedded.codes import Codes, Coding
+from bartizan_connector.store.embedded.deadline import Deadline
+from bartizan_connector.store.embedded.tail import Growing, Tail
 from bartizan_connector.store.memory import MemoryBackend
 from bartizan_connector.testing.rows import SPACE, batch
 
@@ -115,3 +117,22 @@ def test_most_searches_are_proven_at_the_first_look() -> None:
         found, said, margin = codes.best(query, 52)
         proven += int(np.partition(matrix[found] @ query, -10)[-10] > said[-1] + margin)
     assert proven >= 45
+
+
+def test_a_small_commit_leaves_the_codes_as_they_are_and_its_rows_are_found() -> None:
+    """Else every search after a commit would copy them all."""
+    matrix = DICE.standard_normal((3_000, DIM)).astype(np.float32)
+    growing, tail = Growing(DIM), Tail.empty(DIM)
+    made: list[Codes] = []
+    for start, end in ((0, 2_500), (2_500, 2_520), (2_520, 2_756), (2_756, 2_757), (2_757, 3_000)):
+        tail = growing.coded(growing.appended(tail, np.arange(start, end), matrix[start:end]))
+        assert tail.codes is not None
+        made.append(tail.codes)
+        for query in np.concatenate([matrix[end - 1 : end], -matrix[7:8], matrix[end - 5 : end - 4]]):
+            rows, scores = tail.best(query[None], 10, None, Deadline.never())[0]
+            exact = (matrix[:end].astype(np.float64) * query).sum(axis=1).astype(np.float32)
+            assert sorted(rows) == sorted(np.flatnonzero(exact >= np.partition(exact, -10)[-10]))
+            assert (scores == exact[rows]).all()
+    assert made[0] is made[1] is made[2]
+    assert made[2] is not made[3] is made[4]
+    assert [len(codes) for codes in made] == [2_500, 2_500, 2_500, 2_757, 2_757]

@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from bartizan_connector.store import filters
 from bartizan_connector.store.embedded import EmbeddedBackend
@@ -41,6 +42,7 @@ def killed(process: "subprocess.Popen[str]", dice: random.Random, done: int) -> 
     return done
 
 
+@pytest.mark.packaging
 def test_nothing_is_lost_doubled_torn_or_brought_back(tmp_path: Path) -> None:
     seed, last = random.randrange(10**6), 100_000
     print(f"seed {seed}")

@@ -104,6 +104,8 @@ def test_a_reader_maps_the_file_while_nobody_writes(tmp_path: Path, monkeypatch:
             return bool(connection.execute("PRAGMA mmap_size").fetchone()[0])
 
     assert mapped()
+    assert len(read.search("dense", queries([1, 0, 0, 0]), 5)[0]) == 1
+    assert mapped(), "the first look is no change"
     written.upsert([row("b", [0, 1, 0, 0])])
     assert len(read.search("dense", queries([1, 0, 0, 0]), 5)[0]) == 2
     assert not mapped()
