@@ -1,12 +1,13 @@
 """`bartizan ingest`: brings the configured collection up to what the source says."""
 
 import os
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from threading import Event
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -37,6 +38,13 @@ _WAY_ON = (
 )
 
 
+_Bulk = Annotated[
+    Path | None,
+    typer.Option(metavar="FOLDER", help="First fill on a Milvus server, by files that it too sees in this folder."),
+]
+_Listen = Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Tell metrics and health there meanwhile.")]
+
+
 def ingest(
     config: Annotated[Path, typer.Argument(help="The configuration file.")] = Path("bartizan.toml"),
     stream: Annotated[
@@ -58,17 +66,8 @@ def ingest(
     until_caught_up: Annotated[
         bool, typer.Option("--until-caught-up", help="A topic: end when what is there now has been read.")
     ] = False,
-    bulk: Annotated[
-        Path | None,
-        typer.Option(
-            "--bulk",
-            metavar="FOLDER",
-            help="First fill on a Milvus server: by files in this folder, which the server sees by the same path.",
-        ),
-    ] = None,
-    listen: Annotated[
-        str | None, typer.Option("--listen", metavar="HOST:PORT", help="Tell metrics and health there meanwhile.")
-    ] = None,
+    bulk: _Bulk = None,
+    listen: _Listen = None,
     json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Stream the documents of [source] into the collection: read, skip what is there, encode, write.
@@ -81,25 +80,17 @@ def ingest(
     `bartizan ingest -` reads standard input, and `--prune` takes what the source holds for all that shall be stored.
 
     --bulk FOLDER is for a collection that is not there yet: all is encoded first, into files of that folder, which a
-    Milvus server with local storage then imports; the collection is there, whole and indexed, at the end. A run that
-    was killed goes on where it stopped.
+    Milvus server with local storage then imports; the collection is there, whole and indexed, at the end.
 
     A topic ([source] kind = "kafka") is followed: SIGTERM ends the worker once what is in flight is committed. Workers
     of one group share its partitions. What is away is waited for, however long. --listen 127.0.0.1:9095 (or [ingest]
     listen) answers /metrics, /healthz and /readyz.
     """
-    _refuse_contradictions(prune=prune, force=force, follow=follow, until_caught_up=until_caught_up, listen=listen)
-    if bulk is not None and reindex:
-        raise WrongUse("--reindex builds the indexes of a collection that is there, --bulk fills a new one: give one")
-    settings, source = _opened(
-        config,
-        stream,
-        prune=prune,
-        bulk=bulk is not None,
-        follow=True if follow else False if until_caught_up else None,
-    )
-    if listen is not None:
-        settings = _listening(settings, listen)
+    _refuse_one_of(follow=follow, until_caught_up=until_caught_up, bulk=bulk is not None, reindex=reindex)
+    _refuse_alone(prune=prune, force=force, listen=listen)
+    following = True if follow else False if until_caught_up else None
+    settings, source = _opened(config, stream, prune=prune, bulk=bulk is not None, follow=following)
+    settings = _listening(settings, listen)
     if settings.ingest.nice:
         os.nice(settings.ingest.nice)  # before the towers begin threads, which inherit it
     endless = isinstance(settings.source, KafkaSettings) and stream is None and not until_caught_up
@@ -109,9 +100,7 @@ def ingest(
         report = ingest_all(settings, source, reindex=reindex, on_ids=on_ids, stop=stop, endless=endless, bulk=bulk)
     pruned, failure = _pruned(settings, report, held, force=force) if prune else (None, None)
     if json:
-        letters = source.dead_letters if report.dead else None
-        facts = {"collection": settings.collection.name, **asdict(report), "dead_letters": letters}
-        out.print_json(data=facts | ({"pruned": pruned} if prune else {}))
+        _tell_json(report, source, settings, {"pruned": pruned} if prune else {})
     else:
         _tell(report, pruned)
     _remark(report, source)
@@ -140,19 +129,24 @@ def _opened(
     return settings, open_standard_input(settings)
 
 
-def _refuse_contradictions(
-    *, prune: bool, force: bool, follow: bool, until_caught_up: bool, listen: str | None
-) -> None:
-    if force and not prune:
-        raise WrongUse("--force is about --prune; give both, or none")
+def _refuse_one_of(*, follow: bool, until_caught_up: bool, bulk: bool, reindex: bool) -> None:
     if follow and until_caught_up:
         raise WrongUse("--follow goes on and --until-caught-up ends: give one of them")
+    if bulk and reindex:
+        raise WrongUse("--reindex builds the indexes of a collection that is there, --bulk fills a new one: give one")
+
+
+def _refuse_alone(*, prune: bool, force: bool, listen: str | None) -> None:
+    if force and not prune:
+        raise WrongUse("--force is about --prune; give both, or none")
     if listen is not None and not is_address(listen):
         raise WrongUse(f"--listen takes host:port, such as 127.0.0.1:9095, but {listen!r:.80} came")
 
 
-def _listening(settings: Config, listen: str) -> Config:
-    """The same with that address."""
+def _listening(settings: Config, listen: str | None) -> Config:
+    """The same with that address, if one is given."""
+    if listen is None:
+        return settings
     return settings.model_copy(update={"ingest": settings.ingest.model_copy(update={"listen": listen})})
 
 
@@ -175,6 +169,11 @@ def _conclude(
         )
     if failed or (strict and report.dead):
         raise typer.Exit(1)
+
+
+def _tell_json(report: "Report", source: "Source", settings: Config, more: Mapping[str, object]) -> None:
+    letters = source.dead_letters if report.dead else None
+    out.print_json(data={"collection": settings.collection.name, **asdict(report), "dead_letters": letters, **more})
 
 
 def _tell(report: "Report", pruned: int | None) -> None:
@@ -205,7 +204,6 @@ def ingest_all(
     collection for the first time, by files in that folder."""
     from bartizan_connector.config.towers import collection_of, open_encoders
     from bartizan_connector.search.configured import open_words
-    from bartizan_connector.stream.bulk import bulk as fill_in_bulk
     from bartizan_connector.stream.bulk import loading_of
     from bartizan_connector.stream.chunks import Cutter
     from bartizan_connector.stream.patience import ENDLESS
@@ -229,36 +227,37 @@ def ingest_all(
             opened.enter_context(closing(words))
         watch = opened.enter_context(told(config.ingest.listen, collection, source))
         with shown(collection, source) as tick:
-            how: dict[str, Any] = {
-                "words": words,
-                "cutter": cutter,
-                "on_batch": lambda share: tick(share.read),
-                "on_ids": on_ids,
-                "watch": watch,
-                "batch_seconds": config.ingest.batch_seconds,
-                "patience": ENDLESS if endless else None,
-                "stop": stop,
-            }
-            if bulk is None:
-                return run(source, encoders, backend, collection, **how)
-            return fill_in_bulk(
+            going = run if bulk is None else _in_bulk(config, source, bulk, tick)
+            return going(
                 source,
                 encoders,
                 backend,
                 collection,
-                bulk,
-                place=without_password(config.backend.uri),
-                identity=_identity(source),
-                on_rows=lambda covered, rows: tick(0, f"index: {covered:,} of {rows:,} rows"),
-                **how,
+                words=words,
+                cutter=cutter,
+                on_batch=lambda share: tick(share.read),
+                on_ids=on_ids,
+                watch=watch,
+                batch_seconds=config.ingest.batch_seconds,
+                patience=ENDLESS if endless else None,
+                stop=stop,
             )
 
 
-def _identity(source: "Source") -> str | None:
-    """Which source it is, if it can be read again."""
+def _in_bulk(
+    config: Config, source: "Source", folder: Path, tick: Callable[[int, str], None]
+) -> "Callable[..., Report]":
+    """The same run, by files in that folder."""
+    from bartizan_connector.stream.bulk import bulk
     from bartizan_connector.stream.jsonl import JsonlSource
 
-    return source.identity if isinstance(source, JsonlSource) else None
+    return partial(
+        bulk,
+        folder=folder,
+        place=without_password(config.backend.uri),
+        identity=source.identity if isinstance(source, JsonlSource) else None,
+        on_rows=lambda covered, rows: tick(0, f"index: {covered:,} of {rows:,} rows"),
+    )
 
 
 def _pruned(config: Config, report: "Report", held: Collection[str], *, force: bool) -> tuple[int | None, Stop | None]:
