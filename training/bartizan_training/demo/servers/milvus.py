@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import signal
 import subprocess
 import time
@@ -17,10 +16,6 @@ _STOP_SECONDS = 3.0
 """The server needs up to half a minute to end by itself; its data are thrown away."""
 ROOT_TOKEN = "root:Milvus"
 """What a Milvus server that wants a token knows from the beginning."""
-_SESSION = re.compile(r"(\bsession:\s+ttl: )\d+")
-_SESSION_SECONDS = 10
-"""A server that is killed and started again gives its collections to the one that was, which never loads them, until
-this time is over; its own 30 would be most of a restart."""
 
 
 class MilvusServer:
@@ -100,8 +95,6 @@ class MilvusServer:
         config = milvus.MilvusServerConfig(data_dir=str(self._folder), **by_name)
         config.set("authorization_enabled", bool(self._token))
         config.resolve()
-        settings = self._folder / "configs" / "milvus.yaml"
-        settings.write_text(_SESSION.sub(rf"\g<1>{_SESSION_SECONDS}", settings.read_text("utf-8")), encoding="utf-8")
         milvus._initialize_data_files(self._binaries)
         peer, client = f"http://127.0.0.1:{peer_port}", f"http://127.0.0.1:{client_port}"
         etcd = {
