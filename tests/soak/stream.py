@@ -35,8 +35,8 @@ def pieces(count: int, ends: float) -> Iterator[Piece]:
             for future in wait(on, return_when=FIRST_COMPLETED).done:
                 seed, store = on.pop(future)
                 story = future.result()
-                late = {"late at the end": 1} if story.late else {}
-                counts = {"changes": story.changes, "observations": story.looks, **story.happened, **late}
+                happened = {**story.happened, "milvus": story.milvus_kills, "late at the end": int(bool(story.late))}
+                counts = {"changes": story.changes, "observations": story.looks, **happened}
                 yield Piece(seed, 1, {f"on {store}": 1, **counts})
 
 
