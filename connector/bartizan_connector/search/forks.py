@@ -1,4 +1,4 @@
-"""What a forked process must begin anew: threads stay in the process that was copied, and locks are as they were."""
+"""What a forked process must begin anew: threads stay behind. Locks that are held at the fork stay held: fork between queries."""
 
 import os
 from typing import Protocol
