@@ -1,4 +1,4 @@
-"""What a forked process must begin anew: threads stay behind, and a lock that is held at the fork stays held for ever."""
+"""What a forked process must begin anew: threads stay behind, and a lock held at the fork stays held for ever."""
 
 import os
 from typing import Protocol
