@@ -122,8 +122,9 @@ class Lease:
             for _ in range(_TURNS):
                 epoch, former = self._standing()
                 if former is not None and self._group and former.token == self._token:
-                    self._write_by(epoch)
-                    return True
+                    if self._writes_by(epoch):
+                        return True
+                    continue  # another has begun a newer epoch meanwhile
                 if former is not None and former.may_live(time.time(), self._silence):
                     raise Retry(f"{self._what} is being written by {former}; wait until that has ended", after=2.0)
                 if self._take(epoch + 1):
@@ -286,21 +287,21 @@ class Lease:
                 for alias, older in self._epochs(collection).items():
                     if older < epoch:
                         self._names.drop_alias(alias, collection)
-        try:
-            self._write_by(epoch)
-        except BartizanError as error:
-            self.forget()
-            if is_missing(error):  # somebody took us for dead already
-                return False
-            raise
-        return True
+        return self._writes_by(epoch)  # if not, somebody took us for dead already
 
-    def _write_by(self, epoch: int) -> None:
-        """Write by the aliases of that epoch, our name first."""
+    def _writes_by(self, epoch: int) -> bool:
+        """Write by the aliases of that epoch, our name first; false where they are gone by now."""
         if self._connection.file is None:
             self.rows, self._ledger.written = alias_of(self._physical, epoch), alias_of(self._ledger.name, epoch)
         self._since = ""
-        self._write(epoch)
+        try:
+            self._write(epoch)
+        except BartizanError as error:
+            self.forget()
+            if is_missing(error):
+                return False
+            raise
+        return True
 
     def _write(self, epoch: int) -> None:
         us = ours(self._token, self._since)
