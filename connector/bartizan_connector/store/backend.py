@@ -265,8 +265,9 @@ class Loading(Protocol):
         indexes; its physical name. `on_rows` hears of rows covered, of all. Files are left in the folder."""
         ...
 
-    def drop(self, physical: str) -> None:
-        """Take away what an earlier run made under that name, as far as it came; a Retry: not yet."""
+    def drop(self, physical: str) -> bool:
+        """Take away what an earlier run made under that name, as far as it came; a Retry: not yet. False where it has a
+        name by now: then it is left."""
         ...
 
     def give_name(self, physical: str) -> bool:

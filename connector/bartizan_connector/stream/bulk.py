@@ -103,8 +103,8 @@ def _clear_up(backend: Backend, loading: Loading, stage: Stage) -> None:
     for physical in stage.made:
         if physical not in named:
             log.info("dropping %s, which an earlier run made and did not come to name", physical)
-            loading.drop(physical)
-    stage.keep(physical for physical in stage.made if physical in named)
+            if loading.drop(physical):
+                stage.forget(physical)
     stage.clear()
 
 
@@ -122,7 +122,8 @@ def _load(
     try:
         physical = loading.load(stage.folder, staged.scan(vectors=True), _deleted(staged), stage.note, on_rows)
     finally:
-        stage.clear()
+        if stage.is_ours:
+            stage.clear()
     try:
         with closing(backend.open(contract, create=False, name=physical)) as store:
             store.claim()  # what stands there when it is closed is written down for verification, as after any run
@@ -130,6 +131,7 @@ def _load(
                 log.warning("%s", remark)
             if words is not None:
                 _fill_words(words, store, staged, Waiting(patience or Patience(), Event()))
+        stage.require_ours()
     except BaseException:
         with suppress(BartizanError):
             backend.drop(physical)

@@ -9,17 +9,19 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 from bartizan_connector.base.aside import write_aside
-from bartizan_connector.base.errors import Stop
+from bartizan_connector.base.errors import BartizanError, Stop
 from bartizan_connector.store.backend import Store
 from bartizan_connector.store.collection import Collection, Head, Row
 from bartizan_connector.store.embedded import EmbeddedBackend
 from bartizan_connector.store.embedded.store import EmbeddedStore
+from bartizan_connector.stream.renewing import Renewing
 
 _PREFIX = "bartizan-bulk-"
 
@@ -35,6 +37,7 @@ class Stage:
         self._is_known = identity is not None
         """Whether what was encoded for this source before can be of any use: of a stream nobody knows what it was."""
         self._list = self.folder / "made.json"
+        self._renewing: Renewing | None = None
         self.is_useless = False
         """Whether it is not worth keeping, whatever becomes of the run."""
 
@@ -53,7 +56,32 @@ class Stage:
                 backend.drop(self._collection.name)
                 store = backend.open(self._collection)
                 store.claim()
-            yield cast(Store, Staged(store, refuse))
+            staged = Staged(store, refuse)
+            with self._held(staged):
+                yield cast(Store, staged)
+
+    @contextmanager
+    def _held(self, staged: "Staged") -> Iterator[None]:
+        """It is heard of us as long as it is open, also while a server builds for hours what was encoded."""
+        self._renewing = Renewing(staged.renew, ThreadPoolExecutor(1, "bartizan-hold"))
+        self._renewing.begin()
+        try:
+            yield
+        finally:
+            self._renewing.end()
+
+    def require_ours(self) -> None:
+        """A Stop where another has it by now: then nothing of it is touched any more."""
+        if self._renewing is not None:
+            self._renewing.require()
+
+    @property
+    def is_ours(self) -> bool:
+        try:
+            self.require_ours()
+        except BartizanError:
+            return False
+        return True
 
     @contextmanager
     def _ending(self) -> Iterator[None]:
@@ -75,9 +103,9 @@ class Stage:
         """Remember, durably, that something of that name is about to be made."""
         write_aside(self._list, json.dumps([*self.made, physical]))
 
-    def keep(self, made: Iterable[str]) -> None:
-        """Of what was noted, only these can still be there."""
-        write_aside(self._list, json.dumps(list(made)))
+    def forget(self, physical: str) -> None:
+        """Of what was noted, that one was taken away."""
+        write_aside(self._list, json.dumps([name for name in self.made if name != physical]))
 
     def clear(self) -> None:
         """Take the files away that a server imports."""
@@ -97,6 +125,13 @@ class Staged:
         self.audit = store.audit
         self._store = store
         self._refuse = refuse
+
+    @property
+    def writes_whole(self) -> bool:
+        return self._store.writes_whole
+
+    def renew(self) -> float:
+        return self._store.renew()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Sequence
+from inspect import getattr_static
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -10,13 +11,15 @@ import pytest
 
 from bartizan_connector.base.errors import Reject, Retry, Stop, WrongUse
 from bartizan_connector.search.words.index import WordIndex
-from bartizan_connector.store.backend import Loading
+from bartizan_connector.store.backend import Loading, Renewed, Whole
 from bartizan_connector.store.collection import Collection, Document, Head
 from bartizan_connector.store.embedded import EmbeddedBackend
+from bartizan_connector.store.embedded.store import EmbeddedStore
 from bartizan_connector.store.memory import MemoryBackend
 from bartizan_connector.store.milvus import MilvusBackend
+from bartizan_connector.stream import renewing
 from bartizan_connector.stream.bulk import loading_of
-from bartizan_connector.stream.stage import Stage
+from bartizan_connector.stream.stage import Stage, Staged
 from tests.connector.stream.filling import ENCODER, collection_named, filled, ingested
 from tests.connector.stream.streams import ListSource, collection_for, message
 
@@ -75,9 +78,10 @@ class InMemory:
         self._step("load")
         return store.physical_name
 
-    def drop(self, physical: str) -> None:
+    def drop(self, physical: str) -> bool:
         if physical in self._backend.collections():
             self._backend.drop(physical)
+        return True
 
     def give_name(self, physical: str) -> bool:
         self._step("name")
@@ -265,3 +269,58 @@ def test_sparse_legs_are_refused_before_the_server_is_asked(tmp_path: Path) -> N
 def test_a_folder_that_is_not_there_is_told(backend: Loaded, corpus: Path, tmp_path: Path) -> None:
     with pytest.raises(WrongUse, match=r"there is no folder .*nowhere"):
         filled(backend, COLLECTION, tmp_path / "nowhere", corpus)
+
+
+@pytest.fixture
+def renewed_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    for seconds in ("_FIRST_SECONDS", "_LEAST_SECONDS"):
+        monkeypatch.setattr(renewing, seconds, 0.01)
+
+
+def test_it_is_heard_of_while_it_loads(
+    backend: Loaded, corpus: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, renewed_often: None
+) -> None:
+    load, heard = InMemory.load, Event()
+
+    def renew(self: EmbeddedStore) -> float:
+        heard.set()
+        return 0.01
+
+    def long(self: InMemory, *given: Any) -> str:
+        heard.clear()
+        assert heard.wait(5), "silent, so that another takes the stage for left"
+        return load(self, *given)
+
+    monkeypatch.setattr(EmbeddedStore, "renew", renew)
+    monkeypatch.setattr(InMemory, "load", long)
+    assert filled(backend, COLLECTION, folder, corpus).written == 251
+
+
+def test_who_was_succeeded_names_nothing_and_leaves_the_files_of_the_other(
+    backend: Loaded, corpus: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, renewed_often: None
+) -> None:
+    load, is_over, heard = InMemory.load, Event(), Event()
+
+    def renew(self: EmbeddedStore) -> float:
+        if is_over.is_set():
+            heard.set()
+            raise Stop("is written by another now")
+        return 0.01
+
+    def long(self: InMemory, *given: Any) -> str:
+        physical = load(self, *given)
+        is_over.set()
+        assert heard.wait(5)
+        return physical
+
+    monkeypatch.setattr(EmbeddedStore, "renew", renew)
+    monkeypatch.setattr(InMemory, "load", long)
+    with pytest.raises(Stop, match="written by another now"):
+        filled(backend, COLLECTION, folder, corpus)
+    assert (dict(backend.aliases()), dict(backend.collections())) == ({}, {})
+    assert [path.name for path in folder.rglob("*.parquet")] == ["rows-0.parquet"]
+
+
+def test_a_stage_tells_what_it_is_to_every_python() -> None:
+    for wanted, name in ((Renewed, "renew"), (Whole, "writes_whole")):
+        assert getattr_static(Staged, name), wanted  # as isinstance looks from 3.12 on

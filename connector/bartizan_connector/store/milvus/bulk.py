@@ -139,18 +139,21 @@ class MilvusLoading:
                 raise
             return physical
 
-    def drop(self, physical: str) -> None:
+    def drop(self, physical: str) -> bool:
         with self._connected() as names:
             if names.find(physical) is None:
                 self._preparation.take_away(physical)  # half of it may be there
-                return
+                return True
             if not self._is_settled(physical, _SETTLE_SECONDS):
                 raise Retry(
                     f"the Milvus server at {self._connection.place} still imports into {physical}, which a run that "
                     "was killed has left; run again when that has ended",
                     after=30.0,
                 )
+            if names.aliases_of(physical):  # given while we waited: it is somebody's collection
+                return False
             names.drop(physical)
+            return True
 
     def give_name(self, physical: str) -> bool:
         with self._connected():
