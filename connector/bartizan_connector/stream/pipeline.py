@@ -249,7 +249,9 @@ class Pipeline:
         self._lost[batch.partition] = max(batch.generation, self._lost.get(batch.partition, batch.generation))
 
     def _leave(self, flight: Flight) -> None:
-        """The batch is done with: count it."""
+        """The batch is done with: count it, unless it was given up with those ahead of it."""
+        if flight not in self._flights:
+            return
         self._flights.remove(flight)
         self._steps.forget(flight)
         now = time.perf_counter()

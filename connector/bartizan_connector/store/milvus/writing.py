@@ -68,7 +68,7 @@ class Writer:
 
     def heads(self, ids: Sequence[str]) -> Mapping[str, Head]:
         """As the ledger says now."""
-        return _known(self._asked(ids))
+        return _known(self._asked(ids, deciding=False))
 
     def heads_for(self, part: str, ids: Sequence[str]) -> Mapping[str, Head]:
         """What is known of these ids to the one who writes for their part; the ledger is asked about the others."""
@@ -78,7 +78,7 @@ class Writer:
                 self._fresh.clear()
             self._is_unsure = unsure
             known = {id: self._fresh[id] for id in ids if id in self._fresh}
-            return _known(known | self._asked([id for id in ids if id not in known]))
+            return _known(known | self._asked([id for id in ids if id not in known], deciding=True))
 
     def claim(self, group: str) -> None:
         """Be the one who writes, or one of the group; what others wrote meanwhile is read anew."""
@@ -229,17 +229,18 @@ class Writer:
         self._forgotten += 1
         self._sure_from, self._is_unsure = time.monotonic() + _UNSURE_SECONDS, True
 
-    def _asked(self, ids: Sequence[str]) -> dict[str, Entry]:
+    def _asked(self, ids: Sequence[str], *, deciding: bool) -> dict[str, Entry]:
         """What the ledger says of these ids. A server is asked while others here write, and what it says is corrected
-        by what they did meanwhile."""
+        by what they did meanwhile. What was asked too early to be sure is kept only where it is decided by at once."""
         possible = [id for id in ids if id and not is_reserved(id) and is_of_type(id, "string")]
         with self.lock if self._connection.file else nullcontext():
-            forgotten = self._forgotten
+            forgotten, begun = self._forgotten, time.monotonic()
             read = self._ledger.read(possible)
             with self.lock:
                 self._correct(read, possible)
                 entries = {id: Entry.unknown(id) for id in possible} | read
-                if forgotten == self._forgotten:
+                is_sure = deciding or self._connection.file is not None or begun >= self._sure_from
+                if is_sure and forgotten == self._forgotten:
                     self._remember(entries)
         return entries
 
