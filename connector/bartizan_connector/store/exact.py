@@ -18,6 +18,10 @@ Positions = npt.NDArray[np.int64]
 _BLOCK_SCORES = 1 << 24
 """Scores held at once: 64 MiB."""
 _FLOAT32_ROUNDING = 2.0**-24
+_FLOAT32_LEAST = 2.0**-148
+"""Twice the smallest number of float32: by so much a product may be off that is nearly nothing."""
+_LEAST_SQUARE = 1e-30
+"""Sums of squares below it may have lost digits, or all, as float32."""
 
 
 def top_k(queries: Floats, documents: Floats, k: int) -> tuple[Positions, Floats]:
@@ -44,16 +48,19 @@ def top_k(queries: Floats, documents: Floats, k: int) -> tuple[Positions, Floats
 
 
 def longest_of(matrix: Floats) -> float:
-    """The length of the longest row, however large its numbers are."""
+    """The length of the longest row, however large or small its numbers are."""
     with np.errstate(over="ignore"):
         most = float(np.einsum("nd,nd->n", matrix, matrix).max())
-    return math.sqrt(most) if math.isfinite(most) else float(np.linalg.norm(matrix.astype(np.float64), axis=1).max())
+    if _LEAST_SQUARE < most < math.inf:
+        return math.sqrt(most)
+    return float(np.linalg.norm(matrix.astype(np.float64), axis=1).max())
 
 
 def slack_of(query: Floats, longest: float) -> float:
     """By how much a product in float32 may be beside the true one."""
     exact = query.astype(np.float64)
-    return 4 * len(query) * _FLOAT32_ROUNDING * longest * math.sqrt(float(np.dot(exact, exact)))
+    relative = _FLOAT32_ROUNDING * longest * math.sqrt(float(np.dot(exact, exact)))
+    return 4 * len(query) * relative + len(query) * _FLOAT32_LEAST
 
 
 def near_best(approximate: Floats, k: int, slack: float) -> Positions:

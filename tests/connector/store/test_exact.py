@@ -79,3 +79,15 @@ def test_what_cannot_be_searched_is_refused() -> None:
         top_k(np.zeros((1, 3), np.float32), np.zeros((1, 4), np.float32), 1)
     with pytest.raises(WrongUse, match="k = 0"):
         top_k(np.zeros((1, 3), np.float32), np.zeros((1, 3), np.float32), 0)
+
+
+@pytest.mark.parametrize("scale", [1e-20, 1e-25, 1e-38, 1e-43])
+def test_rows_whose_squares_are_nothing_in_float32_are_ranked_all_the_same(scale: float) -> None:
+    dice = np.random.default_rng(1)
+    alike = dice.standard_normal((20, 384)).repeat(50, axis=0) + 1e-6 * dice.standard_normal((1000, 384))
+    documents = (scale * alike).astype(np.float32)
+    queries = alike[::70].astype(np.float32)
+    positions, scores = top_k(queries, documents, 10)
+    wanted_positions, wanted_scores = plain(queries, documents, 10)
+    assert positions.tolist() == wanted_positions
+    assert scores.tolist() == wanted_scores

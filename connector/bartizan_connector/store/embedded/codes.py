@@ -85,13 +85,14 @@ class Coding:
             self._bytes = room
         for start in range(self._used, len(matrix), _BLOCK):
             self._encode(matrix[start : start + _BLOCK], start)
-        self._used = len(matrix)
         if not self._farthest < 1e15:
+            self._used = len(matrix)  # it never gets nearer
             return None
         faiss = library()
         signed = faiss.ScalarQuantizer.QT_8bit_direct_signed
         index = faiss.IndexScalarQuantizer(matrix.shape[1], signed, faiss.METRIC_INNER_PRODUCT)
         index.add_sa_codes(self._bytes[: len(matrix)])
+        self._used = len(matrix)  # only now: what fails before is done again, maybe for other rows
         return Codes(index, self._scale, self._farthest, self._longest)
 
     def _encode(self, some: Floats, start: int) -> None:

@@ -136,3 +136,26 @@ def test_a_small_commit_leaves_the_codes_as_they_are_and_its_rows_are_found() ->
     assert made[0] is made[1] is made[2]
     assert made[2] is not made[3] is made[4]
     assert [len(codes) for codes in made] == [2_500, 2_500, 2_500, 2_757, 2_757]
+
+
+def test_codes_that_could_not_be_finished_are_made_again_for_the_rows_that_came_instead(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    matrix = np.random.default_rng(2).standard_normal((3_500, DIM)).astype(np.float32)
+    growing = Growing(DIM)
+    first = growing.coded(growing.appended(Tail.empty(DIM), np.arange(2_500), matrix[:2_500]))
+
+    def full() -> None:
+        raise MemoryError
+
+    lost = growing.appended(first, np.arange(2_500, 3_000), matrix[2_500:3_000])
+    with monkeypatch.context() as patch:
+        patch.setattr("bartizan_connector.store.embedded.codes.library", full)
+        with pytest.raises(MemoryError):
+            growing.coded(lost)
+    tail = growing.coded(growing.appended(first, np.arange(3_000, 3_500), matrix[3_000:]))
+    assert tail.codes is not None
+    assert len(tail.codes) == 3_000
+    for number in range(3_000, 3_500):
+        rows, _ = tail.best(matrix[number][None], 1, None, Deadline.never())[0]
+        assert list(rows) == [number]
