@@ -67,7 +67,9 @@ def bulk(
     stage = Stage(folder, collection, place, identity)
     with stage.opened(loading.refuse_own) as staged:
         standing = loading.standing()
-        _clear_up(backend, loading, stage)
+        is_ours = standing is not None and standing in stage.made
+        if standing is None or is_ours:  # else what was made here may stand under another's name soon, or did
+            _clear_up(backend, loading, stage)
         report = Report()
         if standing is None:
             try:
@@ -85,8 +87,8 @@ def bulk(
             _load(backend, loading, stage, staged, words, patience, on_rows)
             took = time.perf_counter() - begun
             report = replace(report, stages={**report.stages, "load": took}, seconds=report.seconds + took)
-    is_ours = standing is not None and standing in stage.made
-    stage.discard()
+    if standing is None or is_ours or not stage.made:
+        stage.discard()
     if standing is not None and not is_ours:
         raise WrongUse(
             f"collection '{collection.name}' is at {place} already, and --bulk is for the first fill only: leave it "

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bartizan_training.data.digests import digest_of_files
 
-_OF_A_COLLECTION = ("corpus.jsonl", "queries.jsonl", "qrels/*.tsv")
+_OF_A_COLLECTION = ("corpus.jsonl", "queries.jsonl", "triples.tsv", "tokenizer.json", "qrels/*.tsv")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
