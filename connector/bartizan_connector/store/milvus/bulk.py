@@ -282,7 +282,7 @@ class MilvusLoading:
     def _verify(self, written: _Written, prepared: Prepared) -> None:
         """What can be read is what was written, or nobody ever sees it."""
         reader, deadline = Reader(self._connection, prepared), time.monotonic() + _SEEN_SECONDS
-        while (now := _balance(reader, prepared.ledger)) != written.balance:
+        while (now := prepared.ledger.balance(reader.count_all())) != written.balance:
             if time.monotonic() > deadline:
                 raise self._wrong(f"{now} can be read of {written.balance}")
             time.sleep(_PAUSES[-1])
@@ -296,12 +296,6 @@ class MilvusLoading:
             f"the Milvus server at {self._connection.place} did not import what it was given: {what}. Nothing is "
             "visible, and what was encoded is kept; run again, or leave --bulk out"
         )
-
-
-def _balance(reader: Reader, ledger: Ledger) -> Balance:
-    return Balance(
-        rows=reader.count_all(), live=ledger.count("deleted == false"), deleted=ledger.count("deleted == true")
-    )
 
 
 def _same(written: Document, read: Document | None) -> bool:

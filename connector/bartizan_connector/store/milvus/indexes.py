@@ -16,7 +16,7 @@ from bartizan_connector.store.milvus.choices import FALL_BACK, PROPERTY, Choices
 from bartizan_connector.store.milvus.connection import Connection
 from bartizan_connector.store.milvus.failures import calling
 from bartizan_connector.store.milvus.ledger import Ledger
-from bartizan_connector.store.milvus.loading import Loading
+from bartizan_connector.store.milvus.reloading import Reloading
 from bartizan_connector.store.profiles import Profile
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ class Indexes:
         self._physical = physical
         self._collection = collection
         self._ledger = Ledger(connection, physical)
-        self.loading = Loading(connection, (physical, self._ledger.name), self.building)
+        self.reloading = Reloading(connection, (physical, self._ledger.name), self.building)
         self._searchable = Event()
         self._searchable.set()
         self._rebuilt = 0

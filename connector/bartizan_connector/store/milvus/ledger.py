@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from pymilvus import CollectionSchema, DataType, MilvusClient
 
+from bartizan_connector.store.audit import Balance
 from bartizan_connector.store.checks import MAX_HASH_BYTES
 from bartizan_connector.store.collection import MAX_ID_BYTES, Head
 from bartizan_connector.store.milvus.connection import Connection
@@ -156,6 +157,10 @@ class Ledger:
                 self._connection.client.delete(self.written, filter=expression, timeout=self._connection.timeout)
             count += len(page)
         return count
+
+    def balance(self, rows: int) -> Balance:
+        """How many documents there are and are remembered as removed, beside so many rows."""
+        return Balance(rows=rows, live=self.count("deleted == false"), deleted=self.count("deleted == true"))
 
     def count(self, condition: str) -> int:
         """How many entries of documents the condition holds for, as of now."""

@@ -231,7 +231,7 @@ class MilvusStore:
             yield
         except Retry as error:
             if is_unloaded(error):
-                self._indexes.loading.missed()
+                self._indexes.reloading.missed()
             raise
         except Stop as error:
             if is_missing(error):

@@ -197,8 +197,7 @@ class Writer:
 
     def _balance(self, count_rows: Callable[[], int]) -> Balance | None:
         with suppress(BartizanError):
-            live, deleted = self._ledger.count("deleted == false"), self._ledger.count("deleted == true")
-            return Balance(rows=count_rows(), live=live, deleted=deleted)
+            return self._ledger.balance(count_rows())
         return None
 
     @contextmanager

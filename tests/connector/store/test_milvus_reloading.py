@@ -21,7 +21,7 @@ SEARCHED = queries([1, 0, 0, 0])
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MilvusStore]:
-    monkeypatch.setattr("bartizan_connector.store.milvus.loading._BORNE", 0.1)
+    monkeypatch.setattr("bartizan_connector.store.milvus.reloading._BORNE", 0.1)
     backend = MilvusBackend(str(tmp_path / "index.db"), consistency="Strong")
     store = backend.open(COLLECTION)
     store.upsert([row("a", [1, 0, 0, 0])])

@@ -20,7 +20,7 @@ _ANOTHER = 300.0
 """Seconds without any "not loaded" after which the next one is another matter."""
 
 
-class Loading:
+class Reloading:
     """Of one collection: its rows and its ledger, which can only be read while they are loaded."""
 
     def __init__(self, connection: Connection, names: Sequence[str], building: Lock) -> None:
