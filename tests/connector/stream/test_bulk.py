@@ -181,6 +181,21 @@ def test_what_was_made_for_it_and_has_a_name_by_now_is_not_dropped(backend: Load
     assert set(backend.collections()) == {former, other.physical_name}
 
 
+def test_a_fill_that_is_refused_drops_nothing_that_an_earlier_one_made(
+    backend: Loaded, corpus: Path, folder: Path
+) -> None:
+    backend.fails["named"] = Killed()
+    with pytest.raises(Killed):
+        filled(backend, COLLECTION, folder, corpus)
+    former = backend.aliases()[COLLECTION.name]
+    other = backend.open(COLLECTION, name="docs_new")
+    backend.point(COLLECTION.name, other.physical_name)
+    with pytest.raises(WrongUse, match="is for the first fill only"):
+        filled(backend, COLLECTION, folder, corpus)
+    assert former in backend.collections()
+    assert len(list(folder.iterdir())) == 1, "nobody would know any more what it made"
+
+
 def test_a_collection_that_is_there_is_refused_before_anything_is_read(
     backend: Loaded, corpus: Path, folder: Path
 ) -> None:

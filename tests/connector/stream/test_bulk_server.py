@@ -212,6 +212,14 @@ def test_a_collection_that_is_there_is_refused_and_stays_as_it_is(
     assert list(tmp_path.glob("bartizan-bulk-*")) == []
 
 
+def test_what_has_got_a_name_by_now_is_not_dropped(backend: MilvusBackend, tmp_path: Path) -> None:
+    corpus, collection = corpus_in(tmp_path, [{"_id": "a", "text": "a"}]), collection_named("named")
+    ingested(backend, collection, corpus)
+    before = everything(backend, collection)
+    assert backend.loading(collection).drop(backend.aliases()[collection.name]) is False
+    assert everything(backend, collection) == before
+
+
 def test_a_folder_that_the_server_does_not_see_is_told_before_anything_is_encoded(
     backend: MilvusBackend, client: MilvusClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,13 +1,22 @@
 """Partitions that go to another reader: dropped where they are lost, finished where they are given up in good order."""
 
+import math
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from threading import Event
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from bartizan_connector.base.errors import Stop
 from bartizan_connector.store.collection import Row
+from bartizan_connector.stream.flight import Flight
+from bartizan_connector.stream.patience import Patience, Waiting
+from bartizan_connector.stream.pipeline import Pipeline
+from bartizan_connector.stream.source import Batch
+from bartizan_connector.stream.watch import NOBODY
 from tests.connector.stream.faults import (
     COLLECTION,
     SOON,
@@ -42,6 +51,58 @@ def test_a_batch_that_is_lost_between_encoding_and_writing_is_dropped_with_all_a
     other.ends = True
     run_dense(other, Encoder(), backend, COLLECTION)
     assert stored(backend) == {"0": "one", "1": "two", "2": "three"}
+
+
+class Yields:
+    """A source of batches of `a` and `b` that gives `a` up while it is written, and cannot commit it."""
+
+    ended = False
+
+    def __init__(self) -> None:
+        self.polled = 0
+        self.settle: Callable[[str], None] = lambda _: None
+        self.a_ends, self.b_begun, self.b_ends = Event(), Event(), Event()
+
+    def poll(self, _: float) -> Batch | None:
+        self.polled += 1
+        if self.polled <= 2:
+            return Batch(messages=(), partition="ab"[self.polled - 1], generation=1)
+        if self.polled == 4:
+            threading.Timer(0.1, self.a_ends.set).start()
+            self.settle("a")
+            self.b_ends.set()
+            return Batch(messages=(), partition="c", generation=1)
+        time.sleep(0.2)
+        return None
+
+    def owns(self, _: Batch) -> bool:
+        return True
+
+    def commit(self, batch: Batch) -> None:
+        if batch.partition == "a":
+            assert self.b_begun.wait(20)
+            raise Stop("it cannot be committed")
+
+    def write(self, flight: Flight) -> None:
+        if flight.batch.partition == "a":
+            assert self.a_ends.wait(20)
+        elif flight.batch.partition == "b":
+            self.b_begun.set()
+            assert self.b_ends.wait(20)
+
+
+def test_why_a_commit_failed_is_told_though_the_next_batch_is_being_written() -> None:
+    source, halt = Yields(), Event()
+    nothing = {name: lambda *_: None for name in ("look", "prepare", "leave_part", "forget")}
+    steps: Any = SimpleNamespace(collection=None, cut=None, write=source.write, renew=lambda: math.inf, **nothing)
+    whole: Any = source
+    pipeline = Pipeline(whole, steps, Waiting(Patience(), halt), halt, None, None, NOBODY, None, 4)
+    source.settle = pipeline.settle
+    try:
+        with pytest.raises(Stop, match="it cannot be committed"):
+            pipeline.run(Event())
+    finally:
+        pipeline.end()
 
 
 def test_nothing_is_written_of_a_batch_that_was_lost_while_it_was_encoded() -> None:
