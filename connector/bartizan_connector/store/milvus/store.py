@@ -232,6 +232,7 @@ class MilvusStore:
         except Retry as error:
             if is_unloaded(error):
                 self._indexes.reloading.missed()
+            self._writer.sealing.met(error)
             raise
         except Stop as error:
             if is_missing(error):

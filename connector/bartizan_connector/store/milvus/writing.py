@@ -24,6 +24,7 @@ from bartizan_connector.store.milvus.lease import Lease
 from bartizan_connector.store.milvus.ledger import Entry, in_portions, is_reserved
 from bartizan_connector.store.milvus.preparation import Prepared
 from bartizan_connector.store.milvus.schema import entity_of, primary_key
+from bartizan_connector.store.milvus.sealing import Sealing
 from bartizan_connector.store.narrowing import raise_refused, refused_of
 
 _ROWS_AT_ONCE = 500
@@ -46,6 +47,7 @@ class Writer:
         self.prepared = prepared
         self.lock = RLock()
         self.lease = Lease(connection, name, prepared.found.physical, prepared.ledger, silence)
+        self.sealing = Sealing(connection, (prepared.found.physical, prepared.ledger.name))
         self._connection = connection
         self._physical = prepared.found.physical
         self._collection = prepared.found.contract
@@ -189,6 +191,7 @@ class Writer:
             if not self.lease.is_held:
                 return
             try:
+                self.sealing.see(is_last=True)
                 with suppress(BartizanError):
                     if self.lease.leave():
                         self.lease.release(self._balance(count_rows))
@@ -207,8 +210,10 @@ class Writer:
             try:
                 if self.lease.claim():
                     self._forget()
+                    self.sealing.doubt()
                 with self.lease.by(part):
                     yield
+                self.sealing.see()
             except Stop as error:
                 if is_missing(error) and (lost := self.lease.lost()):
                     self._forget()
@@ -275,6 +280,7 @@ class Writer:
         return self._complete([Entry(before[id].head, after[id].chunks) for id in growing])
 
     def _complete(self, entries: Sequence[Entry]) -> dict[str, str]:
+        self.sealing.wrote()
         try:
             refused = self._ledger.write(entries)
         except BaseException:
