@@ -9,17 +9,18 @@ from typing import Any
 
 import pytest
 
-from bartizan_connector.base.errors import Reject, Retry, Stop, WrongUse
+from bartizan_connector.base.errors import BartizanError, Reject, Retry, Stop, WrongUse
 from bartizan_connector.search.words.index import WordIndex
-from bartizan_connector.store.backend import Loading, Renewed, Whole
-from bartizan_connector.store.collection import Collection, Document, Head
+from bartizan_connector.store.backend import Loading, Overseer, Renewed, Whole
+from bartizan_connector.store.collection import Collection, Document, Head, new_physical_name
 from bartizan_connector.store.embedded import EmbeddedBackend
 from bartizan_connector.store.embedded.store import EmbeddedStore
 from bartizan_connector.store.memory import MemoryBackend
 from bartizan_connector.store.milvus import MilvusBackend
 from bartizan_connector.stream import renewing
 from bartizan_connector.stream.bulk import loading_of
-from bartizan_connector.stream.stage import Stage, Staged
+from bartizan_connector.stream.stage import Stage
+from bartizan_connector.stream.staged import Staged
 from tests.connector.stream.filling import ENCODER, collection_named, filled, ingested
 from tests.connector.stream.streams import ListSource, collection_for, message
 
@@ -34,6 +35,12 @@ class Loaded(MemoryBackend):
         super().__init__()
         self.fails: dict[str, BaseException] = {}
         self.steps: list[str] = []
+        self.dropped: list[str] = []
+        self.is_busy = False
+        """Whether it imports still, so that nothing can be taken away."""
+        self.stop = Event()
+        self.told_at: set[str] = set()
+        """The steps at which it is told to stop."""
 
     def aliases(self) -> dict[str, str]:
         """A memory has no collection without a name; this one tells of none."""
@@ -57,28 +64,40 @@ class InMemory:
         if own := [id for id in ids if id.startswith(OURS)]:
             raise Reject(own, "the ledger's own")
 
-    def try_out(self, folder: Path, made: Callable[[str], None]) -> None:
-        made("trial")
-        self._step("try")
+    def try_out(self, folder: Path, overseer: Overseer) -> None:
+        trial = new_physical_name(self._collection.name)
+        overseer.note(trial)
+        try:
+            self._step("try", overseer)
+        except BartizanError:
+            self._give_up(trial, overseer)
+            raise
+        self._give_up(trial, overseer)
 
     def load(
         self,
         folder: Path,
         documents: Iterable[Document],
         deleted: Iterable[Head],
-        made: Callable[[str], None],
+        overseer: Overseer,
         on_rows: Callable[[int, int], None] | None = None,
     ) -> str:
         name = f"nameless{len(self._backend.collections())}"
         store = self._backend.open(self._collection, name=name)
-        made(store.physical_name)
+        overseer.note(store.physical_name)
         (folder / "rows-0.parquet").touch()
         store.upsert([row for document in documents for row in document.rows])
         store.delete(list(deleted))
-        self._step("load")
+        try:
+            self._step("load", overseer)
+        except BartizanError:
+            self._give_up(store.physical_name, overseer)
+            raise
         return store.physical_name
 
-    def drop(self, physical: str) -> bool:
+    def drop(self, physical: str, overseer: Overseer) -> bool:
+        self._backend.dropped.append(physical)
+        self._step("drop", overseer)
         if physical in self._backend.collections():
             self._backend.drop(physical)
         return True
@@ -91,10 +110,21 @@ class InMemory:
         self._step("named")
         return True
 
-    def _step(self, step: str) -> None:
+    def _give_up(self, physical: str, overseer: Overseer) -> None:
+        if self._backend.is_busy:
+            return
+        if physical in self._backend.collections():
+            self._backend.drop(physical)
+        overseer.forget(physical)
+
+    def _step(self, step: str, overseer: Overseer | None = None) -> None:
         self._backend.steps.append(step)
         if error := self._backend.fails.pop(step, None):
             raise error
+        if step in self._backend.told_at:
+            self._backend.stop.set()
+        if overseer is not None:
+            overseer.heed()
 
 
 class Killed(BaseException):

@@ -37,6 +37,16 @@ DOCUMENTS = 420
 HOSTILE = ("quote \" and ' quote", "back\\slash\\", "nul\x00", "é 😀 \u2028 漢字", "a#1", '" or pk != "', "\x01\x7f")
 
 
+class Patient:
+    """An overseer who never ends anything."""
+
+    def note(self, physical: str) -> None: ...
+
+    def forget(self, physical: str) -> None: ...
+
+    def heed(self) -> None: ...
+
+
 @pytest.fixture
 def backend(milvus: MilvusServer) -> Iterator[MilvusBackend]:
     backend = MilvusBackend(milvus.uri, consistency="Strong")
@@ -216,7 +226,7 @@ def test_what_has_got_a_name_by_now_is_not_dropped(backend: MilvusBackend, tmp_p
     corpus, collection = corpus_in(tmp_path, [{"_id": "a", "text": "a"}]), collection_named("named")
     ingested(backend, collection, corpus)
     before = everything(backend, collection)
-    assert backend.loading(collection).drop(backend.aliases()[collection.name]) is False
+    assert backend.loading(collection).drop(backend.aliases()[collection.name], Patient()) is False
     assert everything(backend, collection) == before
 
 
@@ -249,7 +259,7 @@ def test_a_server_that_imports_something_else_is_found_out_and_nobody_sees_it(
 
     def twice(self: bulk.MilvusLoading, name: str, path: Path) -> int:
         if path.name.startswith("rows"):
-            self._await(ordered(self, name, path), path, ["Completed"])
+            self._await(ordered(self, name, path), path, ["Completed"], Patient())
         return ordered(self, name, path)
 
     with monkeypatch.context() as patch:
