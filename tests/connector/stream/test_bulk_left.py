@@ -143,6 +143,7 @@ def test_who_is_told_to_stop_while_it_waits_for_what_a_killed_run_left_ends_too(
     backend.told_at = {"drop"}
     with pytest.raises(Stop, match="told to stop before all was encoded"):
         filled(backend, COLLECTION, folder, corpus, stop=backend.stop)
+    assert backend.steps[-1] == "drop"
 
 
 def test_a_source_of_which_nothing_can_be_stored_leaves_nothing(backend: Loaded, folder: Path, tmp_path: Path) -> None:

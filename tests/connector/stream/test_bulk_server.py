@@ -5,8 +5,10 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -269,6 +271,37 @@ def test_a_server_that_imports_something_else_is_found_out_and_nobody_sees_it(
     assert left_over(client, "odd") == []
     assert filled(backend, collection, tmp_path, corpus).unchanged == 5
     assert backend.open(collection, create=False).count() == 5
+
+
+@pytest.mark.parametrize("moment", ["import", "index"])
+def test_who_is_told_to_stop_while_the_server_is_at_it_waits_no_longer(
+    backend: MilvusBackend, client: MilvusClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    corpus = corpus_in(tmp_path, [{"_id": f"d{n}", "text": f"{n}"} for n in range(5)])
+    collection, stop, told = collection_named("stopped"), Event(), []
+    ordered = bulk.MilvusLoading._ordered
+
+    def tell() -> None:
+        told.append(time.monotonic())
+        stop.set()
+
+    def telling(self: bulk.MilvusLoading, name: str, path: Path) -> int:
+        task = ordered(self, name, path)
+        if path.name.startswith("rows") and moment == "import":
+            tell()
+        return task
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bulk.MilvusLoading, "_ordered", telling)
+        more: dict[str, Any] = {"on_rows": lambda *counts: tell()} if moment == "index" else {}
+        with pytest.raises(Stop, match="told to stop before all was loaded") as ended:
+            filled(backend, collection, tmp_path, corpus, stop=stop, **more)
+    assert time.monotonic() - told[0] < 30
+    assert collection.name not in backend.aliases()
+    assert ("stopped__" in str(ended.value)) == bool(left_over(client, "stopped"))
+    assert filled(backend, collection, tmp_path, corpus).unchanged == 5
+    assert len(left_over(client, "stopped")) == 2
+    backend.drop(collection.name)
 
 
 def test_the_command_fills_a_collection_that_is_searched_and_ingested_into_at_once(
