@@ -6,6 +6,7 @@
 `*.parquet`      what a server imports; written anew each time
 """
 
+import glob
 import hashlib
 import json
 import os
@@ -57,6 +58,8 @@ class Stage:
             self.folder.mkdir(exist_ok=True)
         except OSError as error:
             raise Stop(f"cannot write into {self.folder.parent}: {error.strerror or error}") from error
+        for aside in self.folder.parent.glob(f".{glob.escape(self.folder.name)}.*"):  # of who was killed over it
+            shutil.rmtree(aside, ignore_errors=True)
         with self._closing(EmbeddedBackend(self.folder / "rows.bartizan", index="flat")) as backend:
             store = backend.open(self._collection)
             store.claim()

@@ -11,6 +11,7 @@ import pytest
 from bartizan_connector.base.errors import Interrupted, Retry, Stop
 from bartizan_connector.store.embedded import EmbeddedBackend
 from bartizan_connector.store.memory import MemoryBackend
+from bartizan_connector.stream.stage import Stage
 from tests.connector.stream.filling import filled, ingested
 from tests.connector.stream.importing import COLLECTION, InMemory, Killed, Loaded, everything
 
@@ -204,6 +205,8 @@ def test_a_stage_goes_while_nobody_else_can_have_it(
 ) -> None:
     backend.fails["try"] = Stop("it does not see that folder")
     close, there = EmbeddedBackend.close, []
+    stage = Stage(folder, COLLECTION, "here", str(corpus)).folder
+    (folder / f".{stage.name}.0a1b2c3d" / "more").mkdir(parents=True)  # of a run that was killed as it went
 
     def closed(self: EmbeddedBackend) -> None:
         there.append(list(folder.iterdir()))

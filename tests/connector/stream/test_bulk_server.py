@@ -245,6 +245,7 @@ def test_a_folder_that_the_server_does_not_see_is_told_before_anything_is_encode
     with pytest.raises(Stop, match=r"could not import .*no such file.*leave --bulk out"):
         filled(backend, collection, tmp_path, corpus, source=source)
     assert source.given is None, "it was read before the folder was tried"
+    assert list(tmp_path.glob("bartizan-bulk-*")) == [], "the trial was not seen to be gone"
     assert left_over(client, "elsewhere") == []
     assert collection.name not in backend.aliases()
 
