@@ -154,9 +154,11 @@ def _conclude(
     report: "Report", source: "Source", settings: Config, failure: Stop | None, *, strict: bool, endless: bool
 ) -> None:
     """End with the exit code that the run deserves. What a source that is followed gave so far says nothing of it."""
+    from bartizan_connector.stream.report import verdict
+
     if failure is not None:
         raise failure
-    if not endless and (wrong := _verdict(report, source)):
+    if not endless and (wrong := verdict(report, source)):
         raise Stop(wrong)
     failed = report.too_many_missed(settings.ingest.fail_above)
     if failed:
@@ -282,15 +284,6 @@ def _pruned(config: Config, report: "Report", held: Collection[str], *, force: b
     if outcome.stale:
         err.print(f"{outcome.stale:,} documents were changed meanwhile and stay", markup=False, style="yellow")
     return outcome.deleted, None
-
-
-def _verdict(report: "Report", source: "Source") -> str | None:
-    """What is wrong with the source as a whole: nothing that came out of it could be stored."""
-    from bartizan_connector.stream.source import Judging
-
-    if isinstance(source, Judging):
-        return source.verdict()
-    return "every message was refused" if report.read and report.dead == report.read else None
 
 
 def _remark(report: "Report", source: "Source") -> None:

@@ -236,10 +236,27 @@ class OneFile(Protocol):
         ...
 
 
+class Overseer(Protocol):
+    """For whom a collection is filled: knows what is on the server without a name, also after a kill, and may break the
+    work off."""
+
+    def note(self, physical: str) -> None:
+        """Something of that name is about to be made."""
+        ...
+
+    def forget(self, physical: str) -> None:
+        """Nothing of that name is there any more."""
+        ...
+
+    def heed(self) -> None:
+        """Raise where the work shall end here; called every now and then, and whenever something is waited for."""
+        ...
+
+
 class Loading(Protocol):
     """The first fill of one collection from files. What it makes has no name until `give_name`, so nobody else reads or
-    writes it; `made` hears of each physical name before there is anything of that name, for whoever has to clear up
-    after a kill. What fails takes away what it made."""
+    writes it. What fails, or is broken off, takes away what it made, as far as the server lets it: what the overseer
+    was not told to forget may be there."""
 
     def standing(self) -> str | None:
         """The physical name of what has the collection's name already; None: it is to be filled for the first time."""
@@ -249,7 +266,7 @@ class Loading(Protocol):
         """Reject those that the back-end keeps for itself, as its stores do."""
         ...
 
-    def try_out(self, folder: Path, made: Callable[[str], None]) -> None:
+    def try_out(self, folder: Path, overseer: Overseer) -> None:
         """See that files can be loaded out of that folder, which costs seconds; a Stop says why not."""
         ...
 
@@ -258,16 +275,16 @@ class Loading(Protocol):
         folder: Path,
         documents: Iterable[Document],
         deleted: Iterable[Head],
-        made: Callable[[str], None],
+        overseer: Overseer,
         on_rows: Callable[[int, int], None] | None = None,
     ) -> str:
         """Fill a new collection with exactly these, each id once, see that they can be read there, and build its
         indexes; its physical name. `on_rows` hears of rows covered, of all. Files are left in the folder."""
         ...
 
-    def drop(self, physical: str) -> bool:
-        """Take away what an earlier run made under that name, as far as it came; a Retry: not yet. False where it has a
-        name by now: then it is left."""
+    def drop(self, physical: str, overseer: Overseer) -> bool:
+        """Take away what was made under that name, as far as it came; a Retry: not yet. False where it has a name by
+        now: then it is left."""
         ...
 
     def give_name(self, physical: str) -> bool:

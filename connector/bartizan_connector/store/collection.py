@@ -38,6 +38,11 @@ def new_physical_name(name: str) -> str:
     return f"{name}__{secrets.token_hex(4)}"
 
 
+def is_physical_name(physical: object, name: str) -> bool:
+    """Whether a collection of that name may have been made under this one."""
+    return isinstance(physical, str) and re.fullmatch(rf"{re.escape(name)}__[0-9a-f]{{8}}", physical) is not None
+
+
 def is_of_type(value: object, kind: FieldType) -> bool:
     """Whether every back-end can store a scalar in a field of that type (an int is a float, a bool is not an int)."""
     match kind:

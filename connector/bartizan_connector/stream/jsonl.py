@@ -79,6 +79,15 @@ class JsonlSource:
         """Which files these are, whatever stands in them."""
         return str(self._path.resolve())
 
+    @property
+    def state(self) -> str:
+        """These files as they are now, and how they are read."""
+        try:
+            origins = [_origin_of(file, file.stat()) for file in self._files]
+        except OSError as error:
+            raise WrongUse(f"cannot read {error.filename}: {error.strerror}") from error
+        return _digest(repr((self._max_line_bytes, origins)).encode())
+
     def backlog(self) -> int | None:
         """How many lines are still to be read; the first time a quick skim. Unknown where a file is packed."""
         if any(file.suffix in PACKED for file in self._files):

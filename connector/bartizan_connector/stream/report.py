@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from bartizan_connector.stream.source import Judging, Source
+
 MAX_NAMED_KEYS = 20
 """Undeclared keys that a report names; made-up keys must not fill the memory."""
 OTHER_KEYS = "…"
@@ -59,6 +61,13 @@ class Report:
         """Whether so many lines were stale or dead that the run has failed: thousands, and more than that share."""
         missed = self.stale + self.dead
         return missed >= MANY and missed > fail_above * self.read
+
+
+def verdict(report: Report, source: Source) -> str | None:
+    """What is wrong with the source as a whole: nothing that came out of it, or out of a part, could be stored."""
+    if isinstance(source, Judging):
+        return source.verdict()
+    return "every message was refused" if report.read and report.dead == report.read else None
 
 
 def _capped(counts: Counter[str]) -> dict[str, int]:

@@ -107,6 +107,16 @@ class Sized(Protocol):
 
 
 @runtime_checkable
+class Lasting(Protocol):
+    """What a source has besides when it can tell whether the same would be read again."""
+
+    @property
+    def state(self) -> str:
+        """What it is now: as long as this is the same, so is everything that is read from its beginning to its end."""
+        ...
+
+
+@runtime_checkable
 class Measured(Protocol):
     """What a source has besides when it knows how far behind it is. May be asked from any thread, and never waits."""
 

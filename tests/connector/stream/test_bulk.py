@@ -1,7 +1,6 @@
 """A first fill by files: what is refused, what a killed run leaves and the next one finds; on a back-end in memory."""
 
 import json
-from collections.abc import Callable, Iterable, Sequence
 from inspect import getattr_static
 from pathlib import Path
 from threading import Event
@@ -9,96 +8,20 @@ from typing import Any
 
 import pytest
 
-from bartizan_connector.base.errors import Reject, Retry, Stop, WrongUse
+from bartizan_connector.base.errors import Retry, Stop, WrongUse
 from bartizan_connector.search.words.index import WordIndex
-from bartizan_connector.store.backend import Loading, Renewed, Whole
-from bartizan_connector.store.collection import Collection, Document, Head
+from bartizan_connector.store.backend import Renewed, Whole
 from bartizan_connector.store.embedded import EmbeddedBackend
 from bartizan_connector.store.embedded.store import EmbeddedStore
 from bartizan_connector.store.memory import MemoryBackend
 from bartizan_connector.store.milvus import MilvusBackend
 from bartizan_connector.stream import renewing
 from bartizan_connector.stream.bulk import loading_of
-from bartizan_connector.stream.stage import Stage, Staged
-from tests.connector.stream.filling import ENCODER, collection_named, filled, ingested
+from bartizan_connector.stream.stage import Stage
+from bartizan_connector.stream.staged import Staged
+from tests.connector.stream.filling import ENCODER, filled, ingested
+from tests.connector.stream.importing import COLLECTION, OURS, InMemory, Killed, Loaded, everything
 from tests.connector.stream.streams import ListSource, collection_for, message
-
-COLLECTION = collection_named("docs")
-OURS = "\x01"
-
-
-class Loaded(MemoryBackend):
-    """A server that imports files, or fails at a step."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.fails: dict[str, BaseException] = {}
-        self.steps: list[str] = []
-
-    def aliases(self) -> dict[str, str]:
-        """A memory has no collection without a name; this one tells of none."""
-        return {name: physical for name, physical in super().aliases().items() if not name.startswith("nameless")}
-
-    def loading(self, collection: Collection) -> Loading:
-        return InMemory(self, collection)
-
-
-class InMemory:
-    """How it is done there."""
-
-    def __init__(self, backend: Loaded, collection: Collection) -> None:
-        self._backend = backend
-        self._collection = collection
-
-    def standing(self) -> str | None:
-        return self._backend.aliases().get(self._collection.name)
-
-    def refuse_own(self, ids: Sequence[str]) -> None:
-        if own := [id for id in ids if id.startswith(OURS)]:
-            raise Reject(own, "the ledger's own")
-
-    def try_out(self, folder: Path, made: Callable[[str], None]) -> None:
-        made("trial")
-        self._step("try")
-
-    def load(
-        self,
-        folder: Path,
-        documents: Iterable[Document],
-        deleted: Iterable[Head],
-        made: Callable[[str], None],
-        on_rows: Callable[[int, int], None] | None = None,
-    ) -> str:
-        name = f"nameless{len(self._backend.collections())}"
-        store = self._backend.open(self._collection, name=name)
-        made(store.physical_name)
-        (folder / "rows-0.parquet").touch()
-        store.upsert([row for document in documents for row in document.rows])
-        store.delete(list(deleted))
-        self._step("load")
-        return store.physical_name
-
-    def drop(self, physical: str) -> bool:
-        if physical in self._backend.collections():
-            self._backend.drop(physical)
-        return True
-
-    def give_name(self, physical: str) -> bool:
-        self._step("name")
-        if self._collection.name in self._backend.aliases():
-            return False
-        self._backend.point(self._collection.name, physical)
-        self._step("named")
-        return True
-
-    def _step(self, step: str) -> None:
-        self._backend.steps.append(step)
-        if error := self._backend.fails.pop(step, None):
-            raise error
-
-
-class Killed(BaseException):
-    """Nothing that is done after it was planned."""
 
 
 @pytest.fixture
@@ -123,16 +46,6 @@ def corpus(tmp_path: Path) -> Path:
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "seen").mkdir()
     return tmp_path / "seen"
-
-
-def everything(backend: MemoryBackend) -> tuple[Any, ...]:
-    store = backend.open(COLLECTION, create=False)
-    heads = {head.id: head for page in store.audit().heads() for head in page}
-    rows = {
-        document.id: [(row.chunk, dict(row.fields), row.vectors["dense"].value.tolist()) for row in document.rows]  # type: ignore[union-attr]
-        for document in store.scan(vectors=True)
-    }
-    return heads, rows
 
 
 def test_it_holds_what_a_plain_ingest_stores(backend: Loaded, corpus: Path, folder: Path) -> None:

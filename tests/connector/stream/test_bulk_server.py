@@ -5,8 +5,10 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -35,6 +37,16 @@ LOADING = "bartizan_connector.store.milvus.bulk:MilvusLoading"
 DOCUMENTS = 420
 """Whose rows are more than 1,024, so that the server builds an index."""
 HOSTILE = ("quote \" and ' quote", "back\\slash\\", "nul\x00", "é 😀 \u2028 漢字", "a#1", '" or pk != "', "\x01\x7f")
+
+
+class Patient:
+    """An overseer who never ends anything."""
+
+    def note(self, physical: str) -> None: ...
+
+    def forget(self, physical: str) -> None: ...
+
+    def heed(self) -> None: ...
 
 
 @pytest.fixture
@@ -216,7 +228,7 @@ def test_what_has_got_a_name_by_now_is_not_dropped(backend: MilvusBackend, tmp_p
     corpus, collection = corpus_in(tmp_path, [{"_id": "a", "text": "a"}]), collection_named("named")
     ingested(backend, collection, corpus)
     before = everything(backend, collection)
-    assert backend.loading(collection).drop(backend.aliases()[collection.name]) is False
+    assert backend.loading(collection).drop(backend.aliases()[collection.name], Patient()) is False
     assert everything(backend, collection) == before
 
 
@@ -233,6 +245,7 @@ def test_a_folder_that_the_server_does_not_see_is_told_before_anything_is_encode
     with pytest.raises(Stop, match=r"could not import .*no such file.*leave --bulk out"):
         filled(backend, collection, tmp_path, corpus, source=source)
     assert source.given is None, "it was read before the folder was tried"
+    assert list(tmp_path.glob("bartizan-bulk-*")) == [], "the trial was not seen to be gone"
     assert left_over(client, "elsewhere") == []
     assert collection.name not in backend.aliases()
 
@@ -249,7 +262,7 @@ def test_a_server_that_imports_something_else_is_found_out_and_nobody_sees_it(
 
     def twice(self: bulk.MilvusLoading, name: str, path: Path) -> int:
         if path.name.startswith("rows"):
-            self._await(ordered(self, name, path), path, ["Completed"])
+            self._await(ordered(self, name, path), path, ["Completed"], Patient())
         return ordered(self, name, path)
 
     with monkeypatch.context() as patch:
@@ -259,6 +272,37 @@ def test_a_server_that_imports_something_else_is_found_out_and_nobody_sees_it(
     assert left_over(client, "odd") == []
     assert filled(backend, collection, tmp_path, corpus).unchanged == 5
     assert backend.open(collection, create=False).count() == 5
+
+
+@pytest.mark.parametrize("moment", ["import", "index"])
+def test_who_is_told_to_stop_while_the_server_is_at_it_waits_no_longer(
+    backend: MilvusBackend, client: MilvusClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    corpus = corpus_in(tmp_path, [{"_id": f"d{n}", "text": f"{n}"} for n in range(5)])
+    collection, stop, told = collection_named("stopped"), Event(), []
+    ordered = bulk.MilvusLoading._ordered
+
+    def tell() -> None:
+        told.append(time.monotonic())
+        stop.set()
+
+    def telling(self: bulk.MilvusLoading, name: str, path: Path) -> int:
+        task = ordered(self, name, path)
+        if path.name.startswith("rows") and moment == "import":
+            tell()
+        return task
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bulk.MilvusLoading, "_ordered", telling)
+        more: dict[str, Any] = {"on_rows": lambda *counts: tell()} if moment == "index" else {}
+        with pytest.raises(Stop, match="told to stop before all was loaded") as ended:
+            filled(backend, collection, tmp_path, corpus, stop=stop, **more)
+    assert time.monotonic() - told[0] < 30
+    assert collection.name not in backend.aliases()
+    assert ("stopped__" in str(ended.value)) == bool(left_over(client, "stopped"))
+    assert filled(backend, collection, tmp_path, corpus).unchanged == 5
+    assert len(left_over(client, "stopped")) == 2
+    backend.drop(collection.name)
 
 
 def test_the_command_fills_a_collection_that_is_searched_and_ingested_into_at_once(

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from bartizan_connector.base.errors import Stop, WrongUse
 from bartizan_connector.stream.fence import sequence
 from bartizan_connector.stream.jsonl import JsonlSource
-from bartizan_connector.stream.source import Batch, Message, Source
+from bartizan_connector.stream.source import Batch, Lasting, Message, Source
 from bartizan_connector.stream.versions import latest
 from bartizan_connector.testing.source import DeadLetter, Medium, SourceSuite
 
@@ -245,6 +245,35 @@ def test_the_origin_is_the_file_in_its_present_state(tmp_path: Path) -> None:
     assert edited.version == before.version
     assert edited.origin != before.origin
     assert sequence(edited.origin) == sequence(before.origin)
+
+
+def test_the_state_is_the_same_as_long_as_the_same_is_read(tmp_path: Path) -> None:
+    folder, one = tmp_path / "docs", tmp_path / "docs" / "one.jsonl"
+    folder.mkdir()
+    one.write_text('{"_id": "a"}\n')
+    os.utime(one, (1, 1))
+
+    def state(max_line_bytes: int = 1000) -> str:
+        source: Source = JsonlSource(folder, max_line_bytes=max_line_bytes)
+        assert isinstance(source, Lasting)
+        return source.state
+
+    states = [state()]
+    assert state() == states[0]
+    (folder / "notes.txt").touch()
+    assert state() == states[0]
+    states.append(state(max_line_bytes=100))
+    one.write_text('{"_id": "b"}\n')
+    os.utime(one, (1, 1))
+    states.append(state())
+    shutil.copy2(one, folder / "aside")
+    (folder / "aside").replace(one)
+    states.append(state())
+    (folder / "two.jsonl").write_text('{"_id": "c"}\n')
+    states.append(state())
+    (folder / "two.jsonl").unlink()
+    states.append(state(max_line_bytes=101))
+    assert len(set(states)) == len(states)
 
 
 def test_dead_letters_never_replace_what_is_none(tmp_path: Path) -> None:

@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+from pymilvus.client.types import LoadState
 
 from bartizan_connector.base.errors import BartizanError, Retry, Stop, WrongUse
 from bartizan_connector.store.audit import Balance
+from bartizan_connector.store.backend import Overseer
 from bartizan_connector.store.collection import Collection, Document, Head, Row, new_physical_name
 from bartizan_connector.store.milvus.building import OnRows, waited
 from bartizan_connector.store.milvus.choices import Choices
@@ -65,7 +67,7 @@ class _Written:
 
 
 class MilvusLoading:
-    """The first fill of one collection. `made` hears of every physical name before anything is made by it."""
+    """The first fill of one collection, into one that has no name yet."""
 
     def __init__(
         self,
@@ -104,50 +106,57 @@ class MilvusLoading:
     def refuse_own(ids: Sequence[str]) -> None:
         refuse_ours(ids)
 
-    def try_out(self, folder: Path, made: Callable[[str], None]) -> None:
+    def try_out(self, folder: Path, overseer: Overseer) -> None:
         """See that the server imports a file out of that folder, before anything is encoded for it."""
         with self._connected():
-            physical = self._begin(made)
+            physical = self._begin(overseer)
             try:
                 ledger = Ledger(self._connection, physical)
                 files = Files(folder, "trial", ledger.schema())
                 files.add([ledger.entity(Entry.unknown("trial"))])
                 files.close()
-                self._import({ledger.name: files.paths})
+                self._import({ledger.name: files.paths}, overseer)
             finally:
-                self._give_up(physical)
+                self._give_up(physical, overseer)
 
     def load(
         self,
         folder: Path,
         documents: Iterable[Document],
         deleted: Iterable[Head],
-        made: Callable[[str], None],
+        overseer: Overseer,
         on_rows: OnRows | None = None,
     ) -> str:
         with self._connected():
-            written = self._written(folder, documents, deleted)
-            physical = self._begin(made)
+            written = self._written(folder, documents, deleted, overseer)
+            physical = self._begin(overseer)
             try:
                 ledger = Ledger(self._connection, physical)
-                self._import({physical: written.rows.paths, ledger.name: written.ledger.paths})
-                indexes = self._indexed(physical, written.rows.rows, on_rows)
+                self._import({physical: written.rows.paths, ledger.name: written.ledger.paths}, overseer)
+                indexes = self._indexed(physical, written.rows.rows, _heeded(on_rows, overseer))
+                self._loaded(physical, overseer)
+                indexes.complete(indexes.patience)
                 found = Found(physical=physical, number=0, contract=self._collection)
-                self._verify(written, Prepared(found, ledger, indexes))
+                self._verify(written, Prepared(found, ledger, indexes), overseer)
             except BaseException:
-                self._give_up(physical)
+                self._give_up(physical, overseer)
                 raise
             return physical
 
-    def drop(self, physical: str) -> bool:
+    def drop(self, physical: str, overseer: Overseer) -> bool:
         with self._connected() as names:
-            if names.find(physical) is None:
-                self._preparation.take_away(physical)  # half of it may be there
+            if names.find(physical) is None:  # half of it may be there
+                if not self._is_taken_away(physical):
+                    raise Retry(
+                        f"the Milvus server at {self._connection.place} did not let {physical}, which an earlier run "
+                        "has left, be taken away; run again",
+                        after=30.0,
+                    )
                 return True
-            if not self._is_settled(physical, _SETTLE_SECONDS):
+            if not self._is_settled(physical, _SETTLE_SECONDS, overseer.heed):
                 raise Retry(
-                    f"the Milvus server at {self._connection.place} still imports into {physical}, which a run that "
-                    "was killed has left; run again when that has ended",
+                    f"the Milvus server at {self._connection.place} still imports into {physical}, which an earlier "
+                    "run has left; run again when that has ended",
                     after=30.0,
                 )
             if names.aliases_of(physical):  # given while we waited: it is somebody's collection
@@ -159,18 +168,22 @@ class MilvusLoading:
         with self._connected():
             return self._preparation.give_name(self._collection.name, physical)
 
-    def _begin(self, made: Callable[[str], None]) -> str:
+    def _begin(self, overseer: Overseer) -> str:
         """A new collection without a name, an index, or anything in it."""
         physical = new_physical_name(self._collection.name)
-        made(physical)
+        overseer.note(physical)
         try:
             self._preparation.create(self._collection, physical)
         except BaseException:
-            self._preparation.take_away(physical)
+            with suppress(BartizanError):
+                if self._is_taken_away(physical):
+                    overseer.forget(physical)
             raise
         return physical
 
-    def _written(self, folder: Path, documents: Iterable[Document], deleted: Iterable[Head]) -> _Written:
+    def _written(
+        self, folder: Path, documents: Iterable[Document], deleted: Iterable[Head], overseer: Overseer
+    ) -> _Written:
         ledger = Ledger(self._connection, self._collection.name)  # no name of it is used: all ledgers have one schema
         heads, files = Files(folder, "heads", ledger.schema()), Files(folder, "rows", schema_of(self._collection))
         sample: list[Document] = []
@@ -178,6 +191,7 @@ class MilvusLoading:
         dice = random.Random(0)
         try:
             for some in _together(documents, lambda document: len(document.rows)):
+                overseer.heed()
                 files.add([entity_of(row, self._collection) for document in some for row in document.rows])
                 heads.add([ledger.entity(Entry(each.head, each.rows[-1].chunk + 1)) for each in some])
                 for document in some:
@@ -187,6 +201,7 @@ class MilvusLoading:
                     elif (at := dice.randrange(live)) < _LOOKED_AT:
                         sample[at] = document
             for page in _together(deleted):
+                overseer.heed()
                 heads.add([ledger.entity(Entry(replace(head, deleted=True))) for head in page])
                 gone += len(page)
         finally:
@@ -195,7 +210,7 @@ class MilvusLoading:
         balance = Balance(rows=files.rows, live=live, deleted=gone)
         return _Written(rows=files, ledger=heads, balance=balance, sample=tuple(sample))
 
-    def _import(self, files: Mapping[str, Sequence[Path]]) -> None:
+    def _import(self, files: Mapping[str, Sequence[Path]], overseer: Overseer) -> None:
         """All of them, one after the other: a server takes one at a time, and looks for what it turned away a minute
         later."""
         tasks: dict[int, Path] = {}
@@ -203,14 +218,15 @@ class MilvusLoading:
             for path in paths:
                 task = self._ordered(name, path)
                 tasks[task] = path
-                self._await(task, path, _TAKEN)
+                self._await(task, path, _TAKEN, overseer)
         for task, path in tasks.items():
-            self._await(task, path, _DONE)
+            self._await(task, path, _DONE, overseer)
 
-    def _await(self, task: int, path: Path, states: Sequence[str]) -> None:
+    def _await(self, task: int, path: Path, states: Sequence[str], overseer: Overseer) -> None:
         """Until the import has come so far."""
         before, since, turn = None, time.monotonic(), 0
         while True:
+            overseer.heed()
             with calling(self._connection.place):
                 told = self._calls.get_bulk_insert_state(task, timeout=self._connection.timeout)
             if told.state_name.startswith(_FAILED):
@@ -234,7 +250,7 @@ class MilvusLoading:
                 raise
             raise self._unable(path, str(error)) from error
 
-    def _is_settled(self, physical: str, seconds: float) -> bool:
+    def _is_settled(self, physical: str, seconds: float, heed: Callable[[], None] = lambda: None) -> bool:
         """Whether the server has ended all that it was told to import into it, after so many seconds at the latest. One
         that is dropped under an import keeps 2.3 from any other for minutes."""
         deadline = time.monotonic() + seconds
@@ -249,13 +265,20 @@ class MilvusLoading:
                 return True
             if time.monotonic() > deadline:
                 return False
+            heed()
             time.sleep(_PAUSES[-1])
 
-    def _give_up(self, physical: str) -> None:
-        """Take it away, unless the server is at it still; then the next run does."""
+    def _give_up(self, physical: str, overseer: Overseer) -> None:
+        """Take it away, unless the server is at it still; then the overseer has to."""
         with suppress(BartizanError):
-            if self._is_settled(physical, _GIVE_UP_SECONDS):
-                self._preparation.take_away(physical)
+            if self._is_settled(physical, _GIVE_UP_SECONDS) and self._is_taken_away(physical):
+                overseer.forget(physical)
+
+    def _is_taken_away(self, physical: str) -> bool:
+        """Take rows and ledger away, and see whether both are gone."""
+        self._preparation.take_away(physical)
+        names = Names(self._connection)
+        return names.describe(physical) is None and names.describe(ledger_name(physical)) is None
 
     @property
     def _calls(self) -> Any:
@@ -268,23 +291,36 @@ class MilvusLoading:
             f"Nothing is visible, and what was encoded is kept. {_WAY_OUT}"
         )
 
-    def _indexed(self, physical: str, rows: int, on_rows: OnRows | None) -> Indexes:
-        """Ordered over all rows, waited for, and only then loaded: what is loaded sooner is compared row by row."""
+    def _indexed(self, physical: str, rows: int, on_rows: OnRows) -> Indexes:
+        """Ordered over all rows, and waited for; only then it may be loaded: what is loaded sooner is compared row by
+        row."""
         indexes = Indexes(self._connection, physical, self._collection, self._choices)
         for leg in self._collection.legs:
             indexes.make(leg, indexes.wanted(leg), rows)
         for leg in self._collection.legs if rows else ():
             if why := waited(indexes, leg, on_rows):
                 log.warning("leg %s of collection '%s': %s", leg.name, self._collection.name, why)
-        indexes.complete(indexes.patience)
         return indexes
 
-    def _verify(self, written: _Written, prepared: Prepared) -> None:
+    def _loaded(self, physical: str, overseer: Overseer) -> None:
+        """Ordered, and looked at until the server has done it or will not: a call that waits could not be ended."""
+        client, timeout = self._connection.client, self._connection.timeout
+        with calling(self._connection.place):
+            client.load_collection(physical, timeout=timeout, _async=True)
+        while True:
+            overseer.heed()
+            with calling(self._connection.place):
+                if client.get_load_state(physical, timeout=timeout)["state"] != LoadState.Loading:
+                    return
+            time.sleep(_PAUSES[-1])
+
+    def _verify(self, written: _Written, prepared: Prepared, overseer: Overseer) -> None:
         """What can be read is what was written, or nobody ever sees it."""
         reader, deadline = Reader(self._connection, prepared), time.monotonic() + _SEEN_SECONDS
         while (now := prepared.ledger.balance(reader.count_all())) != written.balance:
             if time.monotonic() > deadline:
                 raise self._wrong(f"{now} can be read of {written.balance}")
+            overseer.heed()
             time.sleep(_PAUSES[-1])
         there = reader.get([document.id for document in written.sample], True)
         for document in written.sample:
@@ -296,6 +332,17 @@ class MilvusLoading:
             f"the Milvus server at {self._connection.place} did not import what it was given: {what}. Nothing is "
             "visible, and what was encoded is kept; run again, or leave --bulk out"
         )
+
+
+def _heeded(on_rows: OnRows | None, overseer: Overseer) -> OnRows:
+    """The same, and the overseer is heeded each time."""
+
+    def told(covered: int, rows: int) -> None:
+        overseer.heed()
+        if on_rows is not None:
+            on_rows(covered, rows)
+
+    return told
 
 
 def _same(written: Document, read: Document | None) -> bool:

@@ -8,7 +8,7 @@ from threading import Lock
 from typing import Any
 
 from bartizan_connector.base.errors import BartizanError, Stop, WrongUse
-from bartizan_connector.store.collection import Collection
+from bartizan_connector.store.collection import Collection, is_physical_name
 from bartizan_connector.store.milvus.connection import Connection
 from bartizan_connector.store.milvus.failures import calling, is_missing, is_taken
 from bartizan_connector.store.milvus.ledger import ledger_name
@@ -33,7 +33,7 @@ class Found:
     @property
     def is_unique(self) -> bool:
         """Whether the physical name can never become another's: 0.1.0 used the name itself, which can."""
-        return bool(re.fullmatch(rf"{self.contract.name}__[0-9a-f]{{8}}", self.physical))
+        return is_physical_name(self.physical, self.contract.name)
 
 
 class Names:
