@@ -151,11 +151,11 @@ class Recipe(Table):
         return self.model_copy(update={"identities": noted | present})
 
     @property
-    def step_paths(self) -> Iterator[tuple[int, Path]]:
-        """Every path that a step names, with the step's number."""
+    def step_files(self) -> Iterator[tuple[int, Path]]:
+        """Every file of data that a step rests on, with the step's number."""
         for number, step in enumerate(self.steps, start=1):
-            for _, path in _paths(step.model_dump()):
-                yield number, path
+            for file in step.rests_on():
+                yield number, file
 
     def require_paths(self) -> None:
         """Refuse a recipe that names what is not there, be it for the last step alone."""

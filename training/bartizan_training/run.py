@@ -12,7 +12,7 @@ from bartizan_connector.base.aside import write_aside
 from bartizan_connector.base.errors import SpaceMismatch, Stop, WrongUse
 from bartizan_training import plan
 from bartizan_training.artefacts import KEPT_FOR_THE_RUN, Artefact, Artefacts
-from bartizan_training.data.contents import Content, readers_of
+from bartizan_training.data.contents import Content, Contents, contents_of, readers_of, size_of
 from bartizan_training.plan import Sources
 from bartizan_training.recipe import Recipe, differences
 
@@ -86,7 +86,7 @@ class Run:
             self._require_same_towers(recipe, recipe, len(recipe.steps))
             plan.check_towers(recipe, taken)
             plan.check_data(recipe, first=1, processes=processes)
-            self._note_data(recipe, begun=0)
+            self._note_data(recipe, 0, self._noted_data())
             write_aside(self.recipe, recipe.identified().to_toml())
             return
         then = type(recipe).load(self.recipe)
@@ -97,20 +97,19 @@ class Run:
                 f"{self.folder} was begun with another recipe ({'; '.join(changed)}); resume with the recipe as it was "
                 f"({self.recipe}), or train into a new folder"
             )
-        self._require_same_data(recipe, begun)
+        noted = self._require_same_data(recipe, begun)
         if begun < len(recipe.steps):
             plan.check_towers(recipe, taken)
             plan.check_data(recipe, first=begun + 1, processes=processes)
-        self._note_data(recipe, begun)
+        self._note_data(recipe, begun, noted)
         if then.facts(len(then.steps)) != recipe.facts(len(recipe.steps)):
-            noted = recipe.model_copy(update={"identities": then.identities})
-            write_aside(self.recipe, noted.identified().to_toml())
+            identified = recipe.model_copy(update={"identities": then.identities})
+            write_aside(self.recipe, identified.identified().to_toml())
 
     def keep_data(self, recipe: Recipe, number: int) -> None:
         """Before that step begins: what is read again is as it was, and what is read for the first time is noted."""
         begun = max(self._begun(), number - 1)
-        self._require_same_data(recipe, begun)
-        self._note_data(recipe, begun)
+        self._note_data(recipe, begun, self._require_same_data(recipe, begun))
 
     def done(self, number: int, name: str) -> Artefact | None:
         """The artefact of a step that is done."""
@@ -158,39 +157,47 @@ class Run:
                     way_out="Put the old tower back; or train into a new folder, without its line in [identities].",
                 )
 
-    def _require_same_data(self, recipe: Recipe, begun: int) -> None:
+    def _require_same_data(self, recipe: Recipe, begun: int) -> Contents:
         """Refuse a file that a begun step has read, that another step would go on with, and that holds something else
-        now. What only steps read that are done, or have not begun, may be anything."""
+        now. What only steps read that are done, or have not begun, may be anything. What is noted, as it looks now."""
         names = recipe.step_names
         left = {number for number, name in enumerate(names, start=1) if self.done(number, name) is None}
         noted = self._noted_data()
-        for file, readers in readers_of(recipe.step_paths).items():
-            then, going_on = noted.get(str(file)), readers & left
-            if then is not None and going_on and min(readers) <= begun and not then.is_in(file):
-                number = min(going_on)
-                raise WrongUse(
-                    f"the data changed since {self.folder} began to learn from it: {file} holds something else now, "
-                    f"and step {number} ('{names[number - 1]}') would go on with that. Put the file back as it was, or "
-                    "train into a new folder"
-                )
-
-    def _note_data(self, recipe: Recipe, begun: int) -> None:
-        """Write down what the files hold; of those that a begun step has read, what they held then."""
-        noted = self._noted_data()
-        now = dict(noted)
-        for file, readers in readers_of(recipe.step_paths).items():
-            then = noted.get(str(file)) if min(readers) <= begun else None
-            now[str(file)] = then or Content.of(file)
-        if now != noted:
-            write_aside(
-                self.data, json.dumps({file: asdict(content) for file, content in now.items()}, indent=1) + "\n"
+        kept = {
+            file: min(readers & left)
+            for file, readers in readers_of(recipe.step_files).items()
+            if file in noted and readers & left and min(readers) <= begun
+        }
+        sizes = {file: then.bytes if (then := noted[file]) else None for file in kept}
+        other, now = [file for file in kept if size_of(file) != sizes[file]], noted
+        if not other:
+            now = {**noted, **contents_of(kept, noted)}
+            other = [file for file in kept if now[file] != noted[file]]
+        if other:
+            file, number = other[0], kept[other[0]]
+            came = "is there, and was not," if noted[file] is None else "holds something else now,"
+            raise WrongUse(
+                f"the data changed since {self.folder} began to learn from it: {file} "
+                f"{came if file.exists() else 'is not there any more,'} and step {number} ('{names[number - 1]}') "
+                "would go on with that. Put the file back as it was, or train into a new folder"
             )
+        return now
 
-    def _noted_data(self) -> dict[str, Content]:
+    def _note_data(self, recipe: Recipe, begun: int, noted: Contents) -> None:
+        """Write down what the files hold; of those that a begun step has read, what they held then."""
+        readers = readers_of(recipe.step_files)
+        fresh = [file for file in readers if file not in noted or min(readers[file]) > begun]
+        now = {**noted, **contents_of(fresh, noted)}
+        told = {str(file): asdict(content) if content else None for file, content in now.items()}
+        text = json.dumps(told, indent=1) + "\n"
+        if not self.data.exists() or self.data.read_text(encoding="utf-8") != text:
+            write_aside(self.data, text)
+
+    def _noted_data(self) -> Contents:
         """Nothing where the run was begun by a version that noted none."""
         try:
             facts = json.loads(self.data.read_text(encoding="utf-8"))
-            return {file: Content(**content) for file, content in facts.items()}
+            return {Path(file): Content(**content) if content else None for file, content in facts.items()}
         except FileNotFoundError:
             return {}
         except (OSError, ValueError, TypeError, AttributeError) as error:

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -35,6 +35,9 @@ def is_published(name: str) -> bool:
     return name in KNOWN or bool(_ON_A_HUB.fullmatch(name))
 
 
+TEST = "test"
+"""Queries that this split judges are never learned from as pairs, under their own id or as an equal text."""
+
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0)]
@@ -44,6 +47,25 @@ class Table(tables.Table):
     """A table of a recipe; the text below each key is its documentation."""
 
     model_config = ConfigDict(use_attribute_docstrings=True, allow_inf_nan=False)
+
+    def rests_on(self) -> Iterator[Path]:
+        """The files that decide what is read by this table and by those in it; each table that names data says its
+        own. One that need not be there is named all the same: it may come."""
+        for key in type(self).model_fields:
+            value = getattr(self, key)
+            for each in value if isinstance(value, tuple) else (value,):
+                if isinstance(each, Table):
+                    yield from each.rests_on()
+
+
+def qrels_file(folder: Path, split: str) -> Path:
+    """Where the judgements of a split of a BEIR folder are."""
+    return folder / "qrels" / f"{split}.tsv"
+
+
+def query_files(folder: Path | None, split: str) -> tuple[Path, ...]:
+    """What the queries that a split of a BEIR folder judges are read from; none, without a folder."""
+    return (folder / "queries.jsonl", qrels_file(folder, split)) if folder else ()
 
 
 class Lora(Table):
@@ -104,6 +126,11 @@ class EarlyStop(Table):
     """Judgements in a row without gain after which training stops."""
     documents: Positive = 1000
     """Documents, drawn once, among which a query's own are looked for, beside all that the split judges."""
+
+    def rests_on(self) -> Iterator[Path]:
+        """The folder's documents, its queries and the split's judgements."""
+        yield self.data / "corpus.jsonl"
+        yield from query_files(self.data, self.split)
 
 
 class Training(Table):
@@ -213,6 +240,15 @@ class PairsTable(Table):
             raise ValueError("weak pairs are made of documents alone: leave negatives out")
         return self
 
+    def rests_on(self) -> Iterator[Path]:
+        """The documents, the queries that are for testing, and those that are learned from."""
+        yield self.path / "corpus.jsonl"
+        yield from query_files(self.path, TEST)
+        if not self.weak:
+            yield qrels_file(self.path, self.split)
+        if self.negatives:
+            yield self.negatives
+
 
 class Queries(Table):
     """The queries of a BEIR folder."""
@@ -225,6 +261,12 @@ class Queries(Table):
     """Only queries judged in this split; `all`: every query, judged or not."""
     held_out_split: str = "test"
     """Queries that this split judges are left out, by id and by text, unless it is the one that is asked for."""
+
+    def rests_on(self) -> Iterator[Path]:
+        """The queries, and the judgements that pick some of them."""
+        yield from query_files(self.path, self.held_out_split)
+        if self.split != "all":
+            yield qrels_file(self.path, self.split)
 
 
 class Lines(Table):
@@ -241,6 +283,11 @@ class Lines(Table):
     held_out_split: str = "test"
     """Which of its splits is for testing."""
 
+    def rests_on(self) -> Iterator[Path]:
+        """The file, and what says which queries are for testing."""
+        yield self.path
+        yield from query_files(self.held_out, self.held_out_split)
+
 
 class Documents(Table):
     """The documents of a BEIR folder."""
@@ -249,6 +296,10 @@ class Documents(Table):
     """`documents`"""
     path: RecipePath
     """The BEIR folder."""
+
+    def rests_on(self) -> Iterator[Path]:
+        """The documents."""
+        yield self.path / "corpus.jsonl"
 
 
 class CorpusSentences(Table):
@@ -270,6 +321,10 @@ class CorpusSentences(Table):
         if self.min_words > self.max_words:
             raise ValueError(f"min_words = {self.min_words} is above max_words = {self.max_words}")
         return self
+
+    def rests_on(self) -> Iterator[Path]:
+        """The documents."""
+        yield self.path / "corpus.jsonl"
 
 
 TextSource = Annotated[Queries | Documents | Lines | CorpusSentences, Field(discriminator="kind")]

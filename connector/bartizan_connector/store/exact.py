@@ -22,6 +22,9 @@ _FLOAT32_LEAST = 2.0**-148
 """Twice the smallest number of float32: by so much a product may be off that is nearly nothing."""
 _LEAST_SQUARE = 1e-30
 """Sums of squares below it may have lost digits, or all, as float32."""
+_OVERFLOWS = 2.0**105
+"""A smaller slack says that the lengths of the two vectors, multiplied, are below 2^127: their product, and each sum on
+the way to it, is such as float32 holds."""
 
 
 def top_k(queries: Floats, documents: Floats, k: int) -> tuple[Positions, Floats]:
@@ -57,18 +60,36 @@ def longest_of(matrix: Floats) -> float:
 
 
 def slack_of(query: Floats, longest: float) -> float:
-    """By how much a product in float32 may be beside the true one."""
+    """Four times what a product in float32 may be beside the true one, if it does not overflow."""
     exact = query.astype(np.float64)
     relative = _FLOAT32_ROUNDING * longest * math.sqrt(float(np.dot(exact, exact)))
     return 4 * len(query) * relative + len(query) * _FLOAT32_LEAST
 
 
+def may_overflow(slack: float) -> bool:
+    """Whether products with that slack may have left what float32 can hold; such a one says nothing of the true one."""
+    return not slack < _OVERFLOWS
+
+
 def near_best(approximate: Floats, k: int, slack: float) -> Positions:
-    """The positions that may be among the k best; all, where the products have left what float32 can hold."""
+    """The positions that may be among the k best, with all whose products have left what float32 can hold.
+
+    One slack below the k-th product is far enough: half of it is for that product and the row's own, each of which may
+    be beside the true one; the rest for scores that are equal only once they are rounded."""
+    if may_overflow(slack):
+        return _near_best_known(approximate, k, slack)
     least = float(np.partition(approximate, len(approximate) - k)[len(approximate) - k]) - slack
-    if not math.isfinite(least):
-        return np.arange(len(approximate))
     return np.flatnonzero(~(approximate < least))
+
+
+def _near_best_known(approximate: Floats, k: int, slack: float) -> Positions:
+    """The same, where the k-th is one of those that are known."""
+    unknown = ~np.isfinite(approximate)
+    known = np.where(unknown, math.inf, approximate.astype(np.float64))
+    place = len(known) - k - int(np.count_nonzero(unknown))
+    if place < 0:
+        return np.arange(len(known))
+    return np.flatnonzero(known >= np.partition(known, place)[place] - slack)
 
 
 class SparseTable:

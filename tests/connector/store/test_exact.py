@@ -91,3 +91,35 @@ def test_rows_whose_squares_are_nothing_in_float32_are_ranked_all_the_same(scale
     wanted_positions, wanted_scores = plain(queries, documents, 10)
     assert positions.tolist() == wanted_positions
     assert scores.tolist() == wanted_scores
+
+
+def far(dice: np.random.Generator, count: int, dim: int) -> np.ndarray:
+    """Numbers from one end of float32 to the other: each of its own scale, or each row, or only a few of all."""
+    values, ends = dice.standard_normal((count, dim)), (-38, 38)
+    scale: np.ndarray
+    match dice.integers(4):
+        case 0:
+            scale = 10.0 ** dice.uniform(*ends, (count, dim))
+        case 1:
+            scale = 10.0 ** dice.uniform(*ends, (count, 1))
+        case 2:
+            scale = 10.0 ** dice.uniform(30, 38, (count, 1))
+        case _:
+            scale = np.where(dice.random((count, dim)) < 0.05, 10.0 ** dice.uniform(20, 38, (count, dim)), 1.0)
+    return np.clip(values * scale, -3e38, 3e38).astype(np.float32)
+
+
+@given(seed=st.integers(0, 2**32 - 1), k=st.sampled_from([1, 2, 3, 10, 50]))
+@settings(max_examples=100, deadline=None)
+def test_products_that_leave_float32_hide_no_row_and_warn_of_nothing(seed: int, k: int) -> None:
+    """A sum that overflows on its way may be of a row that is far behind, or of the best."""
+    dice = np.random.default_rng(seed)
+    dim = int(dice.integers(2, 65))
+    queries, documents = far(dice, 3, dim), far(dice, int(dice.integers(1, 300)), dim)
+    positions, scores = top_k(queries, documents, k)
+    for query, found, scored in zip(queries, positions, scores, strict=True):
+        with np.errstate(over="ignore"):
+            every = (documents.astype(np.float64) * query).sum(axis=1).astype(np.float32)
+        wanted = np.argsort(-every, kind="stable")[:k]
+        assert found.tolist() == wanted.tolist()
+        assert scored.tolist() == every[wanted].tolist()

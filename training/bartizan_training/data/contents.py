@@ -1,13 +1,15 @@
 """What the files held that a run learns from, so that it goes on with nothing else under the same names."""
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from os import stat_result
 from pathlib import Path
 
-from bartizan_training.data.digests import digest_of_files
+from bartizan_connector.base.progress import progress
+from bartizan_training.data.digests import PIECE, digest_of_files
 
-_OF_A_COLLECTION = ("corpus.jsonl", "queries.jsonl", "triples.tsv", "tokenizer.json", "qrels/*.tsv")
+_SHOWN = 200_000_000
+"""Bytes; to read more takes so long that it is shown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,36 +18,49 @@ class Content:
 
     bytes: int
     sha256: str
-
-    @classmethod
-    def of(cls, file: Path) -> "Content":
-        """What the file holds now; it is read again only where it looks touched."""
-        stat = file.stat()
-        return _read(file, stat.st_size, stat.st_mtime_ns, stat.st_ino)
-
-    def is_in(self, file: Path) -> bool:
-        """Whether the file holds that."""
-        return file.stat().st_size == self.bytes and Content.of(file) == self
+    touched: int | None = field(default=None, compare=False)
+    """When the file was written last, in nanoseconds since 1970; no part of what it holds."""
 
 
-def readers_of(paths: Iterable[tuple[int, Path]]) -> Mapping[Path, frozenset[int]]:
-    """Each file of data that is there, and the numbers of the steps that read it, out of the paths that steps name."""
+Contents = Mapping[Path, Content | None]
+"""None: there is no such file."""
+
+
+def readers_of(files: Iterable[tuple[int, Path]]) -> Mapping[Path, frozenset[int]]:
+    """Each file, and the numbers of the steps that rest on it, out of the files of the steps."""
     readers: dict[Path, frozenset[int]] = {}
-    for step, path in paths:
-        for file in _files(path):
-            readers[file] = readers.get(file, frozenset()) | {step}
+    for step, file in files:
+        readers[file] = readers.get(file, frozenset()) | {step}
     return readers
 
 
-@lru_cache(maxsize=1024)
-def _read(file: Path, size: int, touched: int, inode: int) -> Content:
-    return Content(bytes=size, sha256=digest_of_files([file]))
+def size_of(file: Path) -> int | None:
+    """None: there is no such file."""
+    return file.stat().st_size if file.is_file() else None
 
 
-def _files(path: Path) -> Iterator[Path]:
-    """The file, or those of a collection; a tower's are looked after by its identity."""
-    if path.is_file():
-        yield path
-    elif path.is_dir():
-        for pattern in _OF_A_COLLECTION:
-            yield from sorted(path.glob(pattern))
+def contents_of(files: Iterable[Path], noted: Contents) -> dict[Path, Content | None]:
+    """What the files hold now. Those whose size and time are as they were noted are not read."""
+    found: dict[Path, Content | None] = {}
+    unknown: dict[Path, stat_result] = {}
+    for file in files:
+        stat = file.stat() if file.is_file() else None
+        then = noted.get(file)
+        if stat is None or (then and (then.bytes, then.touched) == (stat.st_size, stat.st_mtime_ns)):
+            found[file] = then if stat else None
+        else:
+            unknown[file] = stat
+    return found | _read(unknown)
+
+
+def _read(files: Mapping[Path, stat_result]) -> dict[Path, Content | None]:
+    pieces = sum(-(-stat.st_size // PIECE) for stat in files.values())
+    if pieces * PIECE <= _SHOWN:
+        return {file: _content(file, stat, lambda: None) for file, stat in files.items()}
+    with progress("reads the data, to know it again (MiB)", pieces) as tick:
+        return {file: _content(file, stat, tick) for file, stat in files.items()}
+
+
+def _content(file: Path, stat: stat_result, on_piece: Callable[[], None]) -> Content:
+    """Its time is that from before it was read: what is written meanwhile is seen as touched."""
+    return Content(bytes=stat.st_size, sha256=digest_of_files([file], on_piece), touched=stat.st_mtime_ns)

@@ -1,7 +1,7 @@
 """Texts and pairs of texts as 64-bit numbers, so that what was computed for them is found again in whatever order."""
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ from bartizan_connector.base.errors import WrongUse
 Digests = npt.NDArray[np.uint64]
 
 _MIX = np.uint64(0x9E3779B97F4A7C15)
-_PIECE = 1 << 20
+PIECE = 1 << 20
 
 
 def digests_of(texts: Iterable[str]) -> Digests:
@@ -28,12 +28,13 @@ def pair_digests(first: Digests, second: Digests) -> Digests:
     return mixed * _MIX
 
 
-def digest_of_files(paths: Iterable[Path]) -> str:
-    """Identity of the content of some files, in their order."""
+def digest_of_files(paths: Iterable[Path], on_piece: Callable[[], None] = lambda: None) -> str:
+    """Identity of the content of some files, in their order; `on_piece` hears of each `PIECE` bytes that are read."""
     digest = hashlib.sha256()
     for path in paths:
         for piece in _pieces(path):
             digest.update(piece)
+            on_piece()
         digest.update(b"\0")
     return digest.hexdigest()
 
@@ -45,7 +46,7 @@ def _digest(text: str) -> int:
 def _pieces(path: Path) -> Iterator[bytes]:
     try:
         with path.open("rb") as file:
-            while piece := file.read(_PIECE):
+            while piece := file.read(PIECE):
                 yield piece
     except OSError as error:
         raise WrongUse(f"cannot read {path}: {error.strerror}") from error

@@ -1,11 +1,13 @@
 """The tables that say where pairs of a query and a document that answers it are read from."""
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag
 
 from bartizan_training.data.triple_tables import HeldOutTable
-from bartizan_training.settings import PairsTable, Positive, RecipePath
+from bartizan_training.settings import PairsTable, Positive, RecipePath, query_files
 
 
 class PairRecords(HeldOutTable):
@@ -31,6 +33,11 @@ class PairRecords(HeldOutTable):
     """Learn from this share of the queries alone; a smaller share is part of a larger one."""
     limit: Positive | None = None
     """Read only so many records."""
+
+    def rests_on(self) -> Iterator[Path]:
+        """The files, and what says which queries are for testing."""
+        yield from self.files
+        yield from query_files(self.held_out, self.held_out_split)
 
 
 def _kind(value: Any) -> str:

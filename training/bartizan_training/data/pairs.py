@@ -14,10 +14,7 @@ from bartizan_training.data.negatives import read_negatives
 from bartizan_training.data.pair_tables import PairRecords
 from bartizan_training.data.triple_records import all_records, id_in, negatives_in, text_in
 from bartizan_training.data.weak import weak_pairs
-from bartizan_training.settings import PairsTable, Weak
-
-_TEST = "test"
-"""Queries that this split judges are never learned from, under their own id or as an equal text."""
+from bartizan_training.settings import TEST, PairsTable, Weak
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +52,7 @@ def _of_judged(table: PairsTable) -> Pairs:
     queries, documents = _Texts(), _Texts()
     positives: list[dict[int, None]] = []
     negatives: list[dict[int, None]] = []
-    held_out, left_out = HeldOut.read(table.path, _TEST) if table.split != _TEST else HeldOut(), 0
+    held_out, left_out = HeldOut.read(table.path, TEST) if table.split != TEST else HeldOut(), 0
     for query_id, grades in data.qrels(table.split).items():
         good = [document_id for document_id, grade in grades.items() if grade >= 1]
         if not good:
@@ -110,7 +107,7 @@ def _of_documents(folder: Path, table: Weak) -> Pairs:
     """Titles and sentences in the place of judged queries."""
     queries, documents = _Texts(), _Texts()
     positives: list[dict[int, None]] = []
-    held_out = HeldOut.read(folder, _TEST)
+    held_out = HeldOut.read(folder, TEST)
     for asked, answer in weak_pairs(folder, table):
         if held_out.holds(asked):
             continue

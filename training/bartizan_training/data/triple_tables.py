@@ -1,11 +1,12 @@
 """The tables that say where triples of query, better and worse document are read from."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from bartizan_training.settings import Positive, RecipePath, Table
+from bartizan_training.settings import Positive, RecipePath, Table, qrels_file, query_files
 
 
 class Judged(Table):
@@ -25,6 +26,14 @@ class Judged(Table):
     """For the random documents."""
     held_out_split: str = "test"
     """Queries of this split of the folder are left out, by id and by text."""
+
+    def rests_on(self) -> Iterator[Path]:
+        """The documents and the queries, those that are for testing too."""
+        yield self.path / "corpus.jsonl"
+        yield from query_files(self.path, self.split)
+        yield qrels_file(self.path, self.held_out_split)
+        if self.negatives:
+            yield self.negatives
 
 
 class HeldOutTable(Table):
@@ -68,6 +77,14 @@ class TripleLines(HeldOutTable):
         assert self.path or self.file  # the validator's
         return self.file or self.path / "triples.tsv"  # type: ignore[operator]
 
+    def rests_on(self) -> Iterator[Path]:
+        """The triples, the texts of their ids, and what says which queries are for testing."""
+        yield self.lines
+        if self.path:
+            yield from (self.path / "corpus.jsonl", self.path / "queries.jsonl")
+        yield from (path for path in (self.queries, self.collection) if path)
+        yield from query_files(self.held_out or self.path, self.held_out_split)
+
 
 class Records(HeldOutTable):
     """Records of a query, a positive and maybe negatives: JSON lines, or a parquet or arrow file of `datasets`."""
@@ -88,6 +105,11 @@ class Records(HeldOutTable):
     """For the random documents."""
     limit: Positive | None = None
     """Read only so many records."""
+
+    def rests_on(self) -> Iterator[Path]:
+        """The files, and what says which queries are for testing."""
+        yield from self.files
+        yield from query_files(self.held_out, self.held_out_split)
 
 
 TripleSource = Annotated[Judged | TripleLines | Records, Field(discriminator="kind")]

@@ -29,18 +29,4 @@ def read_triples(table: Source) -> Triples:
 
 def identity_of(table: Source) -> str:
     """Identity of what `read_triples` would read: an artefact that is made from it has another key when it changes."""
-    match table:
-        case Judged():
-            qrels = table.path / "qrels"
-            splits = [qrels / f"{name}.tsv" for name in (table.split, table.held_out_split)]
-            files = [table.path / "corpus.jsonl", table.path / "queries.jsonl", *(p for p in splits if p.exists())]
-            files += [table.negatives] if table.negatives else []
-        case TripleLines():
-            texts = [table.path / "corpus.jsonl", table.path / "queries.jsonl"] if table.path else []
-            files = [table.lines, *texts, *(p for p in (table.queries, table.collection) if p)]
-        case Records():
-            files = list(table.files)
-    held_out = None if isinstance(table, Judged) else table.held_out or getattr(table, "path", None)
-    if held_out:
-        files += [held_out / "queries.jsonl", *sorted((held_out / "qrels").glob(f"{table.held_out_split}.tsv"))]
-    return digest_of_files(files)
+    return digest_of_files(file for file in table.rests_on() if file.exists())

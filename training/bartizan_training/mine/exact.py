@@ -1,6 +1,6 @@
 """Hard negatives by exact search: what the document tower places nearest to a query and nobody judged positive."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -14,7 +14,7 @@ from bartizan_training.data.negatives import NEGATIVES_FILE, write_negatives
 from bartizan_training.data.ragged import Indices, Ragged
 from bartizan_training.frozen import Frozen, freeze
 from bartizan_training.mine.nearest import nearest
-from bartizan_training.settings import Positive, RecipePath
+from bartizan_training.settings import Positive, RecipePath, query_files
 from bartizan_training.step import FromTowers, MakingStep, Place, Reference, Taken, under_key
 from bartizan_training.teachers.scoring import Pairs, scores_of
 from bartizan_training.towers import PlannedTower, Towers
@@ -54,6 +54,12 @@ class Mine(FromTowers, MakingStep):
         if self.skip >= self.depth:
             raise ValueError(f"skip = {self.skip} leaves none of the depth = {self.depth} documents")
         return self
+
+    def rests_on(self) -> Iterator[Path]:
+        """The documents and the judged queries."""
+        yield from super().rests_on()
+        yield self.path / "corpus.jsonl"
+        yield from query_files(self.path, self.split)
 
     def plan(self, name: str, towers: Mapping[str, PlannedTower]) -> Mapping[str, PlannedTower]:
         """Gives no towers."""

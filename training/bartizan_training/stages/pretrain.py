@@ -5,7 +5,7 @@ tokens (BERT). The documents are packed: one after the other, cut into blocks of
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -81,6 +81,12 @@ class Pretrain(TrainingStep):
         if self.model.family == "t5" and holes(self.block, self.noise, self.mean_span)[1] > SENTINELS:
             raise ValueError(f"block = {self.block} gets more holes than the {SENTINELS} that a T5 has names for")
         return self
+
+    def rests_on(self) -> Iterator[Path]:
+        """The texts, and the tokenizer that is given."""
+        yield from super().rests_on()
+        if self.tokenizer:
+            yield _file_of(self.tokenizer)
 
     def plan(self, name: str, towers: Mapping[str, PlannedTower]) -> Mapping[str, PlannedTower]:
         """One tower in both roles, in a space of its own."""
@@ -224,8 +230,12 @@ class Pretrained:
         TrainedTowers(tower, tower).save(folder)
 
 
+def _file_of(tokenizer: Path) -> Path:
+    return tokenizer / _TOKENIZER_FILE if tokenizer.is_dir() else tokenizer
+
+
 def _given(model: Size, path: Path) -> Pieces:
-    file = path / _TOKENIZER_FILE if path.is_dir() else path
+    file = _file_of(path)
     try:
         pieces = Pieces(model.family, file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:

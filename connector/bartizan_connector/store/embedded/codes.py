@@ -98,7 +98,8 @@ class Coding:
     def _encode(self, some: Floats, start: int) -> None:
         """Numbers that are larger than those of the first rows are cut off, which the distance says."""
         assert self._bytes is not None
-        rounded = np.clip(np.rint(some * np.float32(self._scale)), -_MOST, _MOST)
+        with np.errstate(over="ignore"):
+            rounded = np.clip(np.rint(some * np.float32(self._scale)), -_MOST, _MOST)
         self._bytes[start : start + len(some)] = rounded + (_MOST + 1)
         said = rounded.astype(np.float64) / self._scale
         self._farthest = max(

@@ -102,8 +102,7 @@ class Graph:
         k = min(k, count)
         if not k:
             return np.zeros(0, np.int64)
-        if self.is_whole:
-            query = _whole(query)
+        query = _whole(query) if self.is_whole else _directed(query)
         breadth = max(self.breadth, k)
         if selected is not None:
             breadth = breadth * len(self) // count  # of which as many pass as otherwise are found
@@ -138,13 +137,16 @@ class Selection:
         self.scanning = faiss.SearchParameters(sel=self._selector)
 
 
+def _directed(query: Floats) -> Floats:
+    """The query's direction, with 1 as its largest number, so that no product of it leaves what float32 can hold."""
+    peak = np.abs(query).max(initial=np.float32(0.0))
+    directed: Floats = query / peak if peak else query
+    return directed
+
+
 def _whole(query: Floats) -> Floats:
     """The query's direction in whole numbers, as the library rounds a query for such codes by itself."""
-    peak = np.abs(query).max(initial=np.float32(0.0))
-    if not peak:
-        return np.zeros_like(query)
-    whole: Floats = query / peak
-    whole *= np.float32(_MOST)
+    whole: Floats = _directed(query) * np.float32(_MOST)
     return np.rint(whole, out=whole)
 
 

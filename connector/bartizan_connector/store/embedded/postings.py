@@ -4,6 +4,7 @@ import sqlite3
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -51,7 +52,7 @@ class Segment:
             return self.rows[:0], np.zeros(0, np.float32)
         owners = np.concatenate([self.owners[part] for part, _ in parts])
         added = np.concatenate([values for _, values in parts])
-        scores = np.bincount(owners, weights=added, minlength=len(self.rows)).astype(np.float32)
+        scores = _rounded(np.bincount(owners, weights=added, minlength=len(self.rows)))
         if allowed is not None:
             passing = np.zeros(len(self.rows), np.bool_)
             passing[positions(self.rows, allowed.rows)] = True
@@ -78,8 +79,15 @@ def segment(rows: Numbers, terms: npt.NDArray[np.int32], owners: npt.NDArray[np.
     order = np.argsort(terms, kind="stable")
     terms, owners, weights = terms[order], owners[order], weights[order]
     distinct, first = np.unique(terms, return_index=True)
-    sums = np.bincount(owners, weights=weights, minlength=len(rows)).astype(np.float32)
+    sums = _rounded(np.bincount(owners, weights=weights, minlength=len(rows)))
     return Segment(rows, distinct, np.append(first, len(terms)).astype(np.int64), owners, weights, sums)
+
+
+def _rounded(sums: npt.NDArray[Any]) -> Floats:
+    """To float32; infinity where that ends, as in the oracle."""
+    with np.errstate(over="ignore"):
+        rounded: Floats = sums.astype(np.float32)
+    return rounded
 
 
 def merged(segments: list[Segment]) -> Segment:

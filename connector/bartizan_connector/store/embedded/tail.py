@@ -1,6 +1,5 @@
 """The tail: dense vectors in memory that are searched exactly, to the last bit as the oracle does."""
 
-import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,7 +11,7 @@ from bartizan_connector.store.embedded.codes import Codes, Coding
 from bartizan_connector.store.embedded.deadline import Deadline
 from bartizan_connector.store.embedded.graph import products, products_of
 from bartizan_connector.store.embedded.rows import Numbers
-from bartizan_connector.store.exact import longest_of, near_best, slack_of
+from bartizan_connector.store.exact import longest_of, may_overflow, near_best, slack_of
 
 _SCORES = 1 << 22
 """Scores held at once: 16 MiB."""
@@ -72,7 +71,7 @@ class Tail:
         """By the codes, as soon as they prove that nothing better is left."""
         assert self.codes is not None
         slack, wanted = slack_of(query, self.longest), _SPARE + 2 * k
-        while wanted * _FEW < len(self):
+        while wanted * _FEW < len(self) and not may_overflow(slack):
             deadline.check()
             found, said, margin = self.codes.best(query, wanted)
             most = float(said[-1]) + margin  # of all rows that were not found
@@ -82,7 +81,12 @@ class Tail:
             if len(found) >= k:
                 approximate = products_of(self.matrix, found, query)
                 least = float(np.partition(approximate, len(found) - k)[len(found) - k]) - slack
-                if math.isfinite(least) and least - slack > most:
+                # Both comparisons rest on the slack being four times what a product may be beside the true one.
+                # `least`: whatever is among the k best, ties too, is found there or above; near_best says why.
+                # `least - slack`: k rows are truly above `least` by three quarters of a slack at least, so that a row
+                # which was not found, truly at `most` or below, would not even tie if `least` alone were above `most`.
+                # The slack that is taken off once more is to spare, for the rounding in `most` itself.
+                if least - slack > most:
                     return self._exactly(query, k, found[~(approximate < least)])
             wanted *= 8
         return self._compared(query[None], k, chosen, deadline)[0]

@@ -138,6 +138,28 @@ def test_a_small_commit_leaves_the_codes_as_they_are_and_its_rows_are_found() ->
     assert [len(codes) for codes in made] == [2_500, 2_500, 2_500, 2_757, 2_757]
 
 
+@pytest.mark.parametrize("most", [0, 9, 13, 38], ids=lambda most: f"to 1e{most}")
+def test_later_rows_and_queries_of_any_size_are_found_with_codes_of_ordinary_ones(most: int) -> None:
+    """The codes of such rows are cut off, and products of such queries leave what float32 can hold."""
+    dice = np.random.default_rng(most)
+    values = dice.standard_normal((2_600, DIM))
+    values[2_300:2_500] *= 10.0 ** dice.uniform(-30, most, (200, 1))
+    values[2_500] *= 10.0**most
+    matrix = np.clip(values, -3e38, 3e38).astype(np.float32)
+    growing, tail = Growing(DIM), Tail.empty(DIM)
+    for start, end in ((0, 2_100), (2_100, 2_600)):
+        tail = growing.coded(growing.appended(tail, np.arange(start, end), matrix[start:end]))
+    assert (tail.codes is not None) == (most < 15)
+    for scale in (1e-38, 1.0, 1e20, 1e30, 1e37):
+        query = (scale * dice.standard_normal(DIM)).astype(np.float32)
+        with np.errstate(over="ignore"):
+            exact = (matrix.astype(np.float64) * query).sum(axis=1).astype(np.float32)
+        for k in (1, 10):
+            rows, scores = tail.best(query[None], k, None, Deadline.never())[0]
+            assert sorted(rows) == np.flatnonzero(exact >= np.partition(exact, -k)[-k]).tolist()
+            assert (scores == exact[rows]).all()
+
+
 def test_codes_that_could_not_be_finished_are_made_again_for_the_rows_that_came_instead(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

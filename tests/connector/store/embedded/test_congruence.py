@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bartizan_connector.space.vectors import Vector
+from bartizan_connector.space.vectors import Floats, SparseVector, Vector
 from bartizan_connector.store.collection import Collection, FieldSpec, Head, Leg, Row
 from bartizan_connector.store.embedded import EmbeddedBackend
 from bartizan_connector.store.filters import parse
@@ -60,6 +60,43 @@ def test_ten_thousand_rows_with_every_leg_and_filter(tmp_path: Path) -> None:
         k = dice.choice((1, 10, 100, 3_000))
         assert store.search(leg.name, vectors, k, filter) == oracle.search(leg.name, vectors, k, filter), filter
         assert store.count(filter) == oracle.count(filter), filter
+    backend.close()
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e19, 1e30, 1e37])
+def test_scores_beyond_what_float32_holds_are_ranked_as_in_the_oracle(tmp_path: Path, scale: float) -> None:
+    """Some rows and queries are so large, or so small, in both legs."""
+    dice = np.random.default_rng(int(np.log10(scale)) + 40)
+    legs = [Leg(name=kind, kind=kind, dim=8, space_id=SPACE) for kind in ("dense", "sparse")]
+    collection = Collection(name="far", legs=tuple(legs), fields=(FieldSpec(name="year", type="int"),))
+    backend = EmbeddedBackend(tmp_path / "index.bartizan", index="flat")
+    stores = [each.open(collection) for each in (backend, MemoryBackend())]
+
+    def drawn(count: int) -> Floats:
+        values = dice.standard_normal((count, 8))
+        return np.where(dice.random((count, 1)) < 0.5, values, scale * values).astype(np.float32)
+
+    def weights(values: Floats) -> SparseVector:
+        terms = np.flatnonzero(values > 0).astype(np.int32)
+        return SparseVector(terms, values[terms])
+
+    rows = [
+        Row(
+            id=f"d{n}",
+            vectors={"dense": Vector(SPACE, value), "sparse": Vector(SPACE, weights(value))},
+            fields={"year": n % 9},
+            version=1,
+            hash="h",
+        )
+        for n, value in enumerate(drawn(200))
+    ]
+    for store in stores:
+        store.upsert(rows)
+    for asked in np.split(drawn(12), (1, 2, 3, 4)):
+        for leg, vectors in (("dense", batch(asked)), ("sparse", batch(tuple(weights(each) for each in asked)))):
+            for k, text in ((1, None), (10, None), (10, "year < 6")):
+                found, wanted = (store.search(leg, vectors, k, parse(text) if text else None) for store in stores)
+                assert found == wanted, (leg, k, text)
     backend.close()
 
 

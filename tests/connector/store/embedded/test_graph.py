@@ -95,5 +95,8 @@ def test_one_odd_number_does_not_blur_all_others(odd: str) -> None:
     graph, found = making.finished(Moment(1, ROWS, 0)), 0
     for query in asked:
         best = np.argsort(-(matrix @ query))[:10]
-        found += len(set(graph.nearest(query, K, None).tolist()) & set(best.tolist()))
+        ours = graph.nearest(query, K, None).tolist()
+        found += len(set(ours) & set(best.tolist()))
+        assert graph.nearest(query * np.float32(2.0**112), K, None).tolist() == ours, "the direction alone counts"
     assert found >= 0.95 * 10 * len(asked)
+    assert not graph.is_whole
