@@ -20,7 +20,7 @@ from tests.servers.milvus import milvus_server
 from tests.soak.piece import Piece
 
 TITLE = "stories"
-_AT_ONCE = 3
+_AT_ONCE = 4
 
 
 def pieces(count: int, ends: float) -> Iterator[Piece]:

@@ -15,11 +15,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pymilvus import MilvusClient
-
 from bartizan_connector.base.errors import BartizanError
 from bartizan_connector.store.backend import Store
-from bartizan_connector.store.milvus.ledger import ledger_name
 from tests.connector.stream.kafka.media import wait_for
 from tests.connector.stream.kafka.model import Model, Seen
 from tests.connector.stream.kafka.mortals import ENCODER, Nursery, Post, Worker, opened, settings_of
@@ -227,22 +224,12 @@ class Story:
             if wrong and self._cast.milvus is not None:  # see Seen.look
                 self.late = f"{wrong}"
                 time.sleep(_HEALS)
-                if self._cast.rested_from and (wrong := model.unlike(store)):
-                    _loaded_again(self._post.uri, store.found.physical)
                 wrong = model.unlike(store)
             assert not wrong, f"lost, doubled, brought back, or old: {wrong}; before: {self.late}"
             model.judge_order(seen, by_rows=self._cast.milvus is None)
             store.close()
             if self._cast.milvus:
                 backend.drop(self._post.collection)
-
-
-def _loaded_again(uri: str, physical: str) -> None:
-    """As an operator would after a kill (docs/operate.md): a server shows again what it had only put away."""
-    with closing(MilvusClient(uri)) as client:
-        for name in (physical, ledger_name(physical)):
-            client.release_collection(name)
-            client.load_collection(name)
 
 
 def _is_read(post: Post) -> bool:
