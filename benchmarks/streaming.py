@@ -1,7 +1,8 @@
 """The stream from a real Kafka broker into a Milvus server and the embedded store, beside the encoder and a naive loop.
 
 One worker, one broker and one Milvus server share this machine's cores, so the encoder alone has more of them than the
-pipeline. Contenders take turns. Python's own documentation is what is read; MiniLM in ONNX fp32 encodes it.
+pipeline. Contenders take turns, many short ones: what else goes on, on the machine or on its host, moves one turn by a
+quarter. Python's own documentation is what is read; MiniLM in ONNX fp32 encodes it.
 """
 
 import json
@@ -14,6 +15,7 @@ from contextlib import ExitStack, closing
 from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
+from statistics import median
 from threading import Event, Thread
 from typing import Any
 
@@ -35,7 +37,10 @@ from benchmarks.stream_parts import BATCH, Begun, Bench, Cheap, Watched, alone, 
 
 JARS = Path(__file__).parents[1] / ".tools" / "kafka"
 _TOKENS = 64
-_ROUNDS = 2
+_ROUNDS = 6
+"""Of which each is as often before the others as behind them: a server goes on working after its turn. A turn is judged
+beside the encoder alone in the same turn."""
+_NAIVE_ROUNDS = 2
 _DOCUMENTS, _NAIVE = 1_500, 500
 _POLL = 100
 """Records that the naive loop takes at once, as tutorials do."""
@@ -89,28 +94,39 @@ def _throughput(bench: Bench, before: Mapping[str, Any]) -> Part:
     """Documents a second: the encoder alone, the pipeline into each store, and a naive loop"""
     documents = bench.documents[:_DOCUMENTS]
     texts = [f"{each['title']} {each['text']}" for each in documents]
-    topic = bench.topic(records_of(documents))
+    topic, few = bench.topic(records_of(documents)), bench.topic(records_of(documents[:64]))
     rates: dict[str, list[float]] = {name: [] for name in ("encoder alone", "embedded", "milvus", "naive")}
+    busy: dict[str, list[float]] = {name: [] for name in rates}
     bench.encoder.encode(texts[:64], "document")
+    for store in ("embedded", "milvus"):
+        _piped(bench, store, few, -1)  # what has just started is slow: broker, servers and this process
     model = _sentence_transformer()
     for turn in range(_ROUNDS):
         contenders: dict[str, Callable[[], float]] = {
             "encoder alone": partial(_encoded, bench.encoder, texts),
             "embedded": partial(_piped, bench, "embedded", topic, turn),
             "milvus": partial(_piped, bench, "milvus", topic, turn),
-            "naive": partial(_naive, bench, topic, model, turn),
         }
+        if turn < _NAIVE_ROUNDS:
+            contenders["naive"] = partial(_naive, bench, topic, model, turn)
         for name in list(contenders)[:: 1 if turn % 2 == 0 else -1]:
+            begun = time.process_time()
             rates[name].append(contenders[name]())
+            count = _NAIVE if name == "naive" else len(documents)
+            busy[name].append(1_000 * (time.process_time() - begun) / count)
             err.print(f"   {name}: {rates[name][-1]:.0f} a second", markup=False)
     best = {name: max(each) for name, each in rates.items()}
-    ratios = {name: round(best[name] / best["encoder alone"], 3) for name in ("embedded", "milvus")}
+    turns = {name: list(zip(each, rates["encoder alone"], strict=False)) for name, each in rates.items()}
+    beside = {name: median(rate / alone for rate, alone in each) for name, each in turns.items()}
+    ratios = {name: round(beside[name], 3) for name in ("embedded", "milvus")}
     over = round(best["milvus"] / best["naive"], 2)
     table = [
         {
             "contender": name,
             "documents a second, best of each": f"{best[name]:.0f}",
-            "÷ encoder alone": f"{best[name] / best['encoder alone']:.2f}",
+            "÷ encoder alone, median of the turns": f"{beside[name]:.2f}",
+            "the other turns": ", ".join(f"{rate:.0f}" for rate in sorted(rates[name])[:-1]),
+            "processor s of this process for 1,000, least": f"{min(busy[name]):.2f}",
         }
         for name in rates
     ]
@@ -118,7 +134,7 @@ def _throughput(bench: Bench, before: Mapping[str, Any]) -> Part:
         (f"{name}: pipeline ÷ encoder alone at least .9 ({ratio})", ratio >= 0.9) for name, ratio in ratios.items()
     ]
     promises.append((f"into Milvus at least 2 × as fast as a naive loop ({over} ×)", over >= 2))
-    return {"rates": rates, "ratios": ratios, "over_naive": over}, table, promises
+    return {"rates": rates, "processor_seconds": busy, "ratios": ratios, "over_naive": over}, table, promises
 
 
 def _encoded(encoder: Encoder, texts: Sequence[str]) -> float:

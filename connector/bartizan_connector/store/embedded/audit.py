@@ -9,7 +9,7 @@ from typing import Any
 from bartizan_connector.space.vectors import Vector
 from bartizan_connector.store.audit import PAGE, Balance, Standing, Stray, read_vectors
 from bartizan_connector.store.collection import Head, Leg, Row
-from bartizan_connector.store.embedded.layout import Layout, sparse_bytes, vector_of
+from bartizan_connector.store.embedded.layout import Layout, vector_of
 from bartizan_connector.store.embedded.rows import blobs, heads, portions
 from bartizan_connector.store.embedded.stems import counted
 
@@ -123,7 +123,7 @@ class EmbeddedAudit:
         return found
 
     def _worded(self, fields: Mapping[str, Any]) -> bytes:
-        return sparse_bytes(counted(" ".join(str(fields[name]) for name in self._layout.worded)))
+        return counted(" ".join(str(fields[name]) for name in self._layout.worded))
 
 
 def _reader(values: Mapping[str, Mapping[int, bytes]], number: int) -> Callable[[Leg], Vector | None]:

@@ -164,11 +164,9 @@ def wanted(count: int) -> str:
 def vector_bytes(vector: Vector) -> bytes:
     """A dense vector's float32 values, or a sparse one's int32 indices and then its float32 weights."""
     value = vector.value
-    return sparse_bytes(value) if isinstance(value, SparseVector) else value.astype("<f4").tobytes()
-
-
-def sparse_bytes(value: SparseVector) -> bytes:
-    return value.indices.astype("<i4").tobytes() + value.weights.astype("<f4").tobytes()
+    if isinstance(value, SparseVector):
+        return value.indices.astype("<i4").tobytes() + value.weights.astype("<f4").tobytes()
+    return value.astype("<f4").tobytes()
 
 
 def vector_of(leg: Leg, blob: bytes) -> Vector:

@@ -4,9 +4,8 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from bartizan_connector.space.vectors import SparseVector
 from bartizan_connector.store.collection import Document, Head, Row
-from bartizan_connector.store.embedded.layout import Layout, row_values, sparse_bytes, vector_bytes
+from bartizan_connector.store.embedded.layout import Layout, row_values, vector_bytes
 from bartizan_connector.store.embedded.rows import Moment, portions
 from bartizan_connector.store.embedded.stems import counted
 
@@ -76,10 +75,10 @@ class Writing:
         if layout.worded:
             execute(
                 f"INSERT INTO {layout.words} (row, value) VALUES (?, ?)",
-                ((number, sparse_bytes(self._words(row))) for number, row in numbered),
+                ((number, self._words(row)) for number, row in numbered),
             )
 
-    def _words(self, row: Row) -> SparseVector:
+    def _words(self, row: Row) -> bytes:
         return counted(" ".join(str(row.fields[name]) for name in self._layout.worded))
 
     def _remove(self, ids: Sequence[str]) -> None:

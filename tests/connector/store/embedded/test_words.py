@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from bartizan_connector.base.errors import WrongUse
-from bartizan_connector.space.vectors import Vector
+from bartizan_connector.space.vectors import SparseVector, Vector
 from bartizan_connector.store import filters
 from bartizan_connector.store.collection import Collection, FieldSpec, Head, Leg, Row
 from bartizan_connector.store.embedded import EmbeddedBackend
-from bartizan_connector.store.embedded.stems import stem
+from bartizan_connector.store.embedded.layout import vector_bytes
+from bartizan_connector.store.embedded.stems import counted, stem, terms_of
 from bartizan_connector.store.embedded.store import EmbeddedStore
 from bartizan_connector.testing.rows import HOSTILE, SPACE
 
@@ -46,6 +47,14 @@ def test_title_and_text_are_found_by_their_stems_without_accents(store: Embedded
     assert found(store, "a dog runs") == [("a", 0)]
     assert found(store, "CAFE") == [("b", 0)]
     assert found(store, "cafes") == [("b", 0)]
+
+
+@pytest.mark.parametrize("text", ["the dogs were running, running, RUNNING", "Café, 東京 x2 x2", " .,- ", ""])
+def test_words_are_stored_as_a_sparse_leg_would_store_them(text: str) -> None:
+    counts = sorted(terms_of(text).items())
+    indices = np.array([term for term, _ in counts], np.int32)
+    weights = np.array([count for _, count in counts], np.float32)
+    assert counted(text) == vector_bytes(Vector(SPACE, SparseVector(indices, weights)))
 
 
 def test_the_rarer_word_and_the_shorter_text_rank_higher_and_bigger_is_better(store: EmbeddedStore) -> None:
