@@ -12,32 +12,8 @@ from bartizan_connector.base.errors import Interrupted, Retry, Stop
 from bartizan_connector.store.embedded import EmbeddedBackend
 from bartizan_connector.store.memory import MemoryBackend
 from bartizan_connector.stream.stage import Stage
+from tests.connector.stream.bulk.importing import COLLECTION, InMemory, Killed, Loaded, everything
 from tests.connector.stream.filling import filled, ingested
-from tests.connector.stream.importing import COLLECTION, InMemory, Killed, Loaded, everything
-
-
-@pytest.fixture
-def backend() -> Loaded:
-    return Loaded()
-
-
-@pytest.fixture
-def corpus(tmp_path: Path) -> Path:
-    path = tmp_path / "corpus.jsonl"
-    lines = [{"_id": f"d{n}", "text": f"word {n}"} for n in range(250)]
-    more = [
-        {"_id": "d1", "text": "again"},
-        {"_id": "d2", "_deleted": True},
-        {"_id": 1.5},
-    ]
-    path.write_text("".join(json.dumps(line) + "\n" for line in [*lines, *more]), "utf-8")
-    return path
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    (tmp_path / "seen").mkdir()
-    return tmp_path / "seen"
 
 
 def lines_in(path: Path, *lines: dict[str, Any]) -> Path:

@@ -19,33 +19,9 @@ from bartizan_connector.stream import renewing
 from bartizan_connector.stream.bulk import loading_of
 from bartizan_connector.stream.stage import Stage
 from bartizan_connector.stream.staged import Staged
+from tests.connector.stream.bulk.importing import COLLECTION, OURS, InMemory, Killed, Loaded, everything
 from tests.connector.stream.filling import ENCODER, filled, ingested
-from tests.connector.stream.importing import COLLECTION, OURS, InMemory, Killed, Loaded, everything
 from tests.connector.stream.streams import ListSource, collection_for, message
-
-
-@pytest.fixture
-def backend() -> Loaded:
-    return Loaded()
-
-
-@pytest.fixture
-def corpus(tmp_path: Path) -> Path:
-    path = tmp_path / "corpus.jsonl"
-    lines = [{"_id": f"d{n}", "text": f"word {n}"} for n in range(250)]
-    more = [
-        {"_id": "d1", "text": "again"},
-        {"_id": "d2", "_deleted": True},
-        {"_id": 1.5},
-    ]
-    path.write_text("".join(json.dumps(line) + "\n" for line in [*lines, *more]), "utf-8")
-    return path
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    (tmp_path / "seen").mkdir()
-    return tmp_path / "seen"
 
 
 def test_it_holds_what_a_plain_ingest_stores(backend: Loaded, corpus: Path, folder: Path) -> None:
