@@ -32,7 +32,7 @@ from tests.servers.milvus import MilvusServer
 
 pytestmark = pytest.mark.server
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 LOADING = "bartizan_connector.store.milvus.bulk:MilvusLoading"
 DOCUMENTS = 420
 """Whose rows are more than 1,024, so that the server builds an index."""
