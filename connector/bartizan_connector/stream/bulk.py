@@ -25,7 +25,7 @@ from bartizan_connector.base.errors import BartizanError, Interrupted, Stop, Wro
 from bartizan_connector.encode.encoder import Encoder
 from bartizan_connector.store.backend import Backend, Loading, Loads, Store
 from bartizan_connector.store.collection import Collection
-from bartizan_connector.stream.patience import Patience, Waiting
+from bartizan_connector.stream.patience import Halted, Patience, Waiting
 from bartizan_connector.stream.report import Report, verdict
 from bartizan_connector.stream.source import Lasting, Source
 from bartizan_connector.stream.stage import Stage, ToldToStop
@@ -88,12 +88,13 @@ def bulk(
             _require_any(report, source, collection.name)
             begun = time.perf_counter()
             with _told_if_broken_off(stage, staged, "before all was loaded"):
-                physical = _loaded(backend, loading, stage, staged, words, patience, on_rows)
+                waiting = Waiting(patience or Patience(), stop or Event())
+                physical = _loaded(backend, loading, stage, staged, words, waiting, on_rows)
             _give_name(backend, loading, stage, physical, collection.name)
             took = time.perf_counter() - begun
             report = replace(report, stages={**report.stages, "load": took}, seconds=report.seconds + took)
         elif standing not in made:
-            _refuse_standing(stage, collection.name, place)
+            _refuse_standing(stage, staged, collection.name, place)
         _finish(backend, loading, stage)
     if standing is not None:  # named by a run that was killed before it could say so
         return run(source, encoders, backend, collection, words=words, patience=patience, stop=stop, **how)
@@ -114,12 +115,11 @@ def _remarks(stage: Stage, name: str) -> Iterator[str]:
         )
 
 
-def _refuse_standing(stage: Stage, name: str, place: str) -> NoReturn:
-    if not stage.made:
-        stage.finish()
+def _refuse_standing(stage: Stage, staged: Staged, name: str, place: str) -> NoReturn:
+    kept = _made_before(stage) if stage.made else f". What was encoded for it is in {stage.folder}; remove that folder"
     raise WrongUse(
         f"collection '{name}' is at {place} already, and --bulk is for the first fill only: leave it out, and a plain "
-        f"ingest brings the collection up to date{_made_before(stage)}"
+        f"ingest brings the collection up to date{kept if stage.made or staged.holds_any else ''}"
     )
 
 
@@ -178,7 +178,7 @@ def _loaded(
     stage: Stage,
     staged: Staged,
     words: Words | None,
-    patience: Patience | None,
+    waiting: Waiting,
     on_rows: Callable[[int, int], None] | None,
 ) -> str:
     """What is staged becomes a collection that lacks but its name."""
@@ -196,7 +196,7 @@ def _loaded(
             for remark in store.remarks:
                 log.warning("%s", remark)
             if words is not None:
-                _fill_words(words, store, stage, staged, Waiting(patience or Patience(), Event()))
+                _fill_words(words, store, stage, staged, waiting)
         stage.heed()
     except BaseException:
         with suppress(BartizanError):
@@ -240,11 +240,14 @@ def _finish(backend: Backend, loading: Loading, stage: Stage) -> None:
 
 def _fill_words(words: Words, store: Store, stage: Stage, staged: Staged, waiting: Waiting) -> None:
     """The words become those of what was loaded; it is read from the stage, which holds the same and is nearer."""
-    agree(words, store, waiting)
-    for page in staged.told(deleted=False):
-        stage.heed()
-        if lacking := _lacking(words, {head.id: head.hash for head in page}, waiting):
-            follow(words, cast(Store, staged), lacking, waiting)
+    try:
+        agree(words, store, waiting)
+        for page in staged.told(deleted=False):
+            stage.heed()
+            if lacking := _lacking(words, {head.id: head.hash for head in page}, waiting):
+                follow(words, cast(Store, staged), lacking, waiting)
+    except Halted:
+        raise ToldToStop("told to stop") from None
 
 
 def _lacking(words: Words, hashes: Mapping[str, str], waiting: Waiting) -> list[str]:

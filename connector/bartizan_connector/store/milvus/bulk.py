@@ -134,8 +134,8 @@ class MilvusLoading:
                 ledger = Ledger(self._connection, physical)
                 self._import({physical: written.rows.paths, ledger.name: written.ledger.paths}, overseer)
                 indexes = self._indexed(physical, written.rows.rows, _heeded(on_rows, overseer))
-                self._loaded(physical, overseer)
-                indexes.complete(indexes.patience)
+                self._loaded(physical, indexes.patience, overseer)
+                indexes.complete(self._connection.timeout)
                 found = Found(physical=physical, number=0, contract=self._collection)
                 self._verify(written, Prepared(found, ledger, indexes), overseer)
             except BaseException:
@@ -302,16 +302,23 @@ class MilvusLoading:
                 log.warning("leg %s of collection '%s': %s", leg.name, self._collection.name, why)
         return indexes
 
-    def _loaded(self, physical: str, overseer: Overseer) -> None:
-        """Ordered, and looked at until the server has done it or will not: a call that waits could not be ended."""
+    def _loaded(self, physical: str, seconds: float, overseer: Overseer) -> None:
+        """Ordered, and looked at until the server has done it: a call that waits could not be ended."""
         client, timeout = self._connection.client, self._connection.timeout
+        deadline = time.monotonic() + seconds
         with calling(self._connection.place):
             client.load_collection(physical, timeout=timeout, _async=True)
         while True:
             overseer.heed()
             with calling(self._connection.place):
-                if client.get_load_state(physical, timeout=timeout)["state"] != LoadState.Loading:
-                    return
+                state = client.get_load_state(physical, timeout=timeout)["state"]
+            if state == LoadState.Loaded:
+                return
+            if time.monotonic() > deadline:
+                raise Retry(
+                    f"the Milvus server at {self._connection.place} did not load {physical} ({state.name}). Nothing is "
+                    "visible, and what was encoded is kept: run again, once the server has room to load it"
+                )
             time.sleep(_PAUSES[-1])
 
     def _verify(self, written: _Written, prepared: Prepared, overseer: Overseer) -> None:

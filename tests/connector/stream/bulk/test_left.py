@@ -1,6 +1,7 @@
 """What a first fill by files leaves, and what the next one makes of it; what is told of either."""
 
 import json
+import re
 from contextlib import suppress
 from pathlib import Path
 from threading import Event
@@ -8,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from bartizan_connector.base.errors import Interrupted, Retry, Stop
+from bartizan_connector.base.errors import Interrupted, Retry, Stop, WrongUse
+from bartizan_connector.search.words.index import WordIndex
 from bartizan_connector.store.embedded import EmbeddedBackend
 from bartizan_connector.store.memory import MemoryBackend
 from bartizan_connector.stream.stage import Stage
@@ -244,3 +246,27 @@ def test_stages_of_other_fills_of_the_name_are_told_and_left(
     assert told.startswith(f"{other} is of another first fill of 'docs'")
     assert "then remove the folder" in told
     assert len(list(folder.iterdir())) == 3
+
+
+def test_who_is_told_to_stop_while_the_words_are_locked_ends_too(backend: Loaded, corpus: Path, folder: Path) -> None:
+    words = WordIndex(folder.parent / "words", "docs")
+
+    def locked(*_: Any) -> None:
+        backend.stop.set()
+        raise Retry("another has the words")
+
+    words.fill_from = locked  # type: ignore[method-assign]
+    with pytest.raises(Stop, match=r"^told to stop before all was loaded, .* is kept in "):
+        filled(backend, COLLECTION, folder, corpus, words=words, stop=backend.stop)
+    assert dict(backend.collections()) == {}
+
+
+def test_a_refused_fill_keeps_what_was_encoded_and_names_it(backend: Loaded, corpus: Path, folder: Path) -> None:
+    backend.fails["load"] = Stop("no room")
+    with pytest.raises(Stop, match="no room"):
+        filled(backend, COLLECTION, folder, corpus)
+    (stage,) = folder.iterdir()
+    ingested(backend, COLLECTION, corpus)
+    with pytest.raises(WrongUse, match=rf"is at here already, .*encoded for it is in {re.escape(str(stage))}"):
+        filled(backend, COLLECTION, folder, corpus)
+    assert list(folder.iterdir()) == [stage]
