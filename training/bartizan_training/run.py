@@ -200,7 +200,7 @@ class Run:
             return {Path(file): Content(**content) if content else None for file, content in facts.items()}
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
             raise Stop(f"{self.data} is damaged: {error}; train again into another --out") from error
 
     def _begun(self) -> int:

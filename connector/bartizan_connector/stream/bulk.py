@@ -165,7 +165,9 @@ def _clear_up(backend: Backend, loading: Loading, stage: Stage) -> None:
 
 def _require_any(report: Report, source: Source, name: str) -> None:
     """Refuse a source of which nothing can be stored, before anything of it has a name."""
-    if report.read and report.dead == report.read:
+    if not report.read:
+        raise Stop(f"the source holds nothing; so nothing was loaded, and there is no collection '{name}'")
+    if report.dead == report.read:
         raise Stop(
             f"{verdict(report, source) or 'every message was refused'}; so nothing was loaded, and there is no "
             f"collection '{name}'. All reasons are in {source.dead_letters}: mend the lines and run again"

@@ -14,11 +14,12 @@ import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from threading import Event
 from uuid import uuid4
 
+from bartizan_connector.base.alone import alone_in
 from bartizan_connector.base.aside import write_aside
 from bartizan_connector.base.errors import BartizanError, Stop
 from bartizan_connector.store.collection import Collection, is_physical_name
@@ -48,36 +49,49 @@ class Stage:
         self._state = self.folder / "state"
         self._stop = stop or Event()
         self._renewing: Renewing | None = None
-        self._is_over = self._is_gone = False
+        self._is_over = False
 
     @contextmanager
     def opened(self, refuse: Callable[[Sequence[str]], None]) -> Iterator[Staged]:
         """What was encoded so far, with nobody else at it; `refuse` rejects ids that would have no place later. A stage
         that is over, or in which there is nothing to go on with, is taken away while nobody else can have it."""
+        with self._alone():
+            try:
+                self.folder.mkdir(exist_ok=True)
+            except OSError as error:
+                raise Stop(f"cannot write into {self.folder.parent}: {error.strerror or error}") from error
+            for aside in self.folder.parent.glob(f".{glob.escape(self.folder.name)}.*"):  # of who was killed over it
+                shutil.rmtree(aside, ignore_errors=True)
+            backend = EmbeddedBackend(self.folder / "rows.bartizan", index="flat")
+            try:
+                store = backend.open(self._collection)
+                store.claim()
+            except BaseException:
+                backend.close()
+                with suppress(OSError):  # it holds something
+                    self.folder.rmdir()
+                raise
+        staged = Staged(store, refuse)
         try:
-            self.folder.mkdir(exist_ok=True)
-        except OSError as error:
-            raise Stop(f"cannot write into {self.folder.parent}: {error.strerror or error}") from error
-        for aside in self.folder.parent.glob(f".{glob.escape(self.folder.name)}.*"):  # of who was killed over it
-            shutil.rmtree(aside, ignore_errors=True)
-        with self._closing(EmbeddedBackend(self.folder / "rows.bartizan", index="flat")) as backend:
-            store = backend.open(self._collection)
-            store.claim()
-            staged = Staged(store, refuse)
             with self._held(staged):
-                try:
-                    yield staged
-                finally:
-                    if self.is_ours and (self._is_over or self._is_empty(staged)):
-                        self._discard()
+                yield staged
+        finally:
+            with self._alone():
+                goes = self._is_held_by_us(staged) and (self._is_over or self._is_empty(staged))
+                backend.close()
+                if goes:
+                    self._discard()
 
     @contextmanager
-    def _closing(self, backend: EmbeddedBackend) -> Iterator[EmbeddedBackend]:
+    def _alone(self) -> Iterator[None]:
+        """Nobody else opens or takes away a stage in the folder meanwhile."""
         try:
-            yield backend
-        finally:
-            with suppress(*[BartizanError] if self._is_gone else []):  # it finds no file to write its last word into
-                backend.close()
+            held = ExitStack()
+            held.enter_context(alone_in(self.folder.parent))
+        except OSError as error:
+            raise Stop(f"cannot write into {self.folder.parent}: {error.strerror or error}") from error
+        with held:
+            yield
 
     @contextmanager
     def _held(self, staged: Staged) -> Iterator[None]:
@@ -92,11 +106,18 @@ class Stage:
     def begin(self, staged: Staged, state: str | None) -> bool:
         """From now on the source is read. Whether what an earlier run encoded counts as it is, since the source was the
         same then; None: nobody knows what it was."""
-        if state is not None and self._state.exists() and self._state.read_text("utf-8", "replace") == state:
+        if state is not None and self._noted_state() == state:
             return staged.holds_any
         staged.begin_anew()
         write_aside(self._state, state or "")  # only now: else what is not marked yet would count after a kill
         return False
+
+    def _noted_state(self) -> str | None:
+        """None where nobody knows any more."""
+        try:
+            return self._state.read_text("utf-8", "replace")
+        except OSError:
+            return None
 
     def require_ours(self) -> None:
         """A Stop where another has it by now: then nothing of it is touched any more."""
@@ -147,7 +168,13 @@ class Stage:
     def clear(self) -> None:
         """Take the files away that a server imports."""
         for path in self.folder.glob("*.parquet"):
-            path.unlink()
+            try:
+                path.unlink()
+            except OSError as error:
+                raise Stop(
+                    f"cannot take {path} away: {error.strerror or error}. Remove it and run again: what was encoded is "
+                    "kept"
+                ) from error
 
     def finish(self) -> None:
         """Nothing of it is needed any more; it goes when it is closed."""
@@ -159,6 +186,15 @@ class Stage:
         found = (path for path in self.folder.parent.iterdir() if shape.fullmatch(path.name) and path.is_dir())
         return sorted(path for path in found if path != self.folder)
 
+    @staticmethod
+    def _is_held_by_us(staged: Staged) -> bool:
+        """As of now, not as of when it was last renewed."""
+        try:
+            staged.renew()
+        except BartizanError:
+            return False
+        return True
+
     def _is_empty(self, staged: Staged) -> bool:
         """Whether it is not worth keeping, whatever becomes of the run."""
         try:
@@ -167,14 +203,11 @@ class Stage:
             return False
 
     def _discard(self) -> None:
-        """In one step first, so that whoever makes a stage of this name does not meet half of it."""
+        """In one step first, so that whoever is killed over it leaves no half of a stage."""
         aside = self.folder.with_name(f".{self.folder.name}.{uuid4().hex[:8]}")
-        try:
+        with suppress(OSError):
             self.folder.rename(aside)
-        except OSError:  # a system that renames nothing which is open
-            aside = self.folder
-        self._is_gone = True
-        shutil.rmtree(aside, ignore_errors=True)
+            shutil.rmtree(aside, ignore_errors=True)
 
     def _unreadable(self, why: str) -> Stop:
         return Stop(

@@ -1,7 +1,10 @@
 """What a first fill by files leaves, and what the next one makes of it; what is told of either."""
 
+import fcntl
 import json
+import os
 import re
+import sys
 from contextlib import suppress
 from pathlib import Path
 from threading import Event
@@ -182,19 +185,50 @@ def test_a_stage_goes_while_nobody_else_can_have_it(
     backend: Loaded, corpus: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backend.fails["try"] = Stop("it does not see that folder")
-    close, there = EmbeddedBackend.close, []
+    close, locked = EmbeddedBackend.close, []
     stage = Stage(folder, COLLECTION, "here", str(corpus)).folder
     (folder / f".{stage.name}.0a1b2c3d" / "more").mkdir(parents=True)  # of a run that was killed as it went
 
     def closed(self: EmbeddedBackend) -> None:
-        there.append(list(folder.iterdir()))
         close(self)
+        handle = os.open(folder, os.O_RDONLY)
+        with suppress(BlockingIOError):
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            locked.append(folder)
+        os.close(handle)
 
     monkeypatch.setattr(EmbeddedBackend, "close", closed)
     for _ in range(2):
         with suppress(Stop):
             filled(backend, COLLECTION, folder, corpus)
-    assert there == [[], []]
+        assert list(folder.iterdir()) == []
+    assert not locked, "another may open it before it is gone"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="where a system tells of open files")
+def test_a_stage_that_has_gone_holds_no_file_open(backend: Loaded, corpus: Path, folder: Path) -> None:
+    filled(backend, COLLECTION, folder, corpus)
+    handles = [os.readlink(each) for each in Path("/proc/self/fd").iterdir() if each.exists() or each.is_symlink()]
+    assert [path for path in handles if str(folder) in path] == []
+
+
+def test_a_source_that_holds_nothing_makes_no_collection(backend: Loaded, folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(Stop, match="holds nothing"):
+        filled(backend, COLLECTION, folder, lines_in(tmp_path / "corpus.jsonl"))
+    assert dict(backend.collections()) == {}
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["state", "rows-9.parquet"])
+def test_what_cannot_be_replaced_in_a_stage_is_told(backend: Loaded, corpus: Path, folder: Path, name: str) -> None:
+    backend.fails["load"] = Stop("no room")
+    with suppress(Stop):
+        filled(backend, COLLECTION, folder, corpus)
+    (stage,) = folder.iterdir()
+    (stage / name).unlink(missing_ok=True)
+    (stage / name / "more").mkdir(parents=True)
+    with pytest.raises(Stop, match=re.escape(str(stage / name))):
+        filled(backend, COLLECTION, folder, corpus)
 
 
 def test_what_another_overtook_leaves_no_stage(
