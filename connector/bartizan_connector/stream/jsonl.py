@@ -63,6 +63,8 @@ class JsonlSource:
         self._dead_of: Counter[str] = Counter()
         self._first_reason: dict[str, str] = {}
         """Of each file, by its name in positions: messages, dead ones, and why the first of these is."""
+        self._told: dict[Path, str] = {}
+        """What `state` was told of; no other file is read after that."""
 
     @property
     def dead_letters(self) -> str:
@@ -83,10 +85,11 @@ class JsonlSource:
     def state(self) -> str:
         """These files as they are now, and how they are read."""
         try:
-            origins = [_origin_of(file, file.stat()) for file in self._files]
+            origins = {file: _origin_of(file, file.stat()) for file in self._files}
         except OSError as error:
             raise WrongUse(f"cannot read {error.filename}: {error.strerror}") from error
-        return _digest(repr((self._max_line_bytes, origins)).encode())
+        self._told = self._told or origins
+        return _digest(repr((self._max_line_bytes, list(origins.values()))).encode())
 
     def backlog(self) -> int | None:
         """How many lines are still to be read; the first time a quick skim. Unknown where a file is packed."""
@@ -152,6 +155,8 @@ class JsonlSource:
         name, before = self._name_of(file), self._seen
         state = os.fstat(stream.fileno())
         origin = _origin_of(file, state)
+        if self._told.get(file, origin) != origin:
+            raise Stop(f"{file} is not what it was when this run began; nothing of it was read. Run again")
         first = stamp(min(state.st_mtime_ns, state.st_ctime_ns) // 1_000_000)
         messages = (
             Message(

@@ -16,6 +16,8 @@ from bartizan_connector.base.errors import Interrupted, Retry, Stop, WrongUse
 from bartizan_connector.search.words.index import WordIndex
 from bartizan_connector.store.embedded import EmbeddedBackend
 from bartizan_connector.store.memory import MemoryBackend
+from bartizan_connector.stream.jsonl import JsonlSource
+from bartizan_connector.stream.source import Batch
 from bartizan_connector.stream.stage import Stage
 from tests.connector.stream.bulk.importing import COLLECTION, InMemory, Killed, Loaded, everything
 from tests.connector.stream.filling import filled, ingested
@@ -304,3 +306,31 @@ def test_a_refused_fill_keeps_what_was_encoded_and_names_it(backend: Loaded, cor
     with pytest.raises(WrongUse, match=rf"is at here already, .*encoded for it is in {re.escape(str(stage))}"):
         filled(backend, COLLECTION, folder, corpus)
     assert list(folder.iterdir()) == [stage]
+
+
+def test_a_folder_that_is_swapped_and_swapped_back_leaves_nothing_of_the_other(
+    backend: Loaded, folder: Path, tmp_path: Path
+) -> None:
+    """The links point back in the end, so that nothing of what was read tells of it."""
+    current = tmp_path / "current"
+    for version in ("one", "other"):
+        (tmp_path / version).mkdir()
+        for letter in "ab":
+            lines_in(tmp_path / version / f"{letter}.jsonl", {"_id": f"{version} {letter}", "text": letter})
+
+    def pointed_at(version: str) -> None:
+        current.unlink(missing_ok=True)
+        current.symlink_to(tmp_path / version)
+
+    class Swapped(JsonlSource):
+        def poll(self, timeout: float) -> Batch | None:
+            batch = super().poll(timeout)
+            pointed_at("other")
+            return batch
+
+    pointed_at("one")
+    with pytest.raises(Stop, match=r"b\.jsonl is not what it was when this run began"):
+        filled(backend, COLLECTION, folder, current, source=Swapped(current))
+    pointed_at("one")
+    filled(backend, COLLECTION, folder, current)
+    assert sorted(everything(backend)[0]) == ["one a", "one b"]
