@@ -138,6 +138,47 @@ def test_a_run_that_finds_the_server_to_be_another_reads_again_by_itself(*, rows
     assert sorted(words.held) == ["0", "1", "2"]
 
 
+def _until(there: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + SOON
+    while not there() and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+def test_what_is_written_behind_a_seal_is_forgotten_with_what_it_covers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unsealed, "_LONGEST_SECONDS", 0.0)
+    topic, backend, shares = topic_of("one"), Forgetful(), list[Report]()
+    topic.partitions["1"] = []
+    topic.append("1", b'{"_id": "other", "text": "two"}', milliseconds=2000)
+
+    def restarts() -> None:
+        _until(lambda: len(shares) == 2)
+        backend.restart(rows_only=True)
+
+    backend.seals = [restarts]
+    run_dense(NotingSource(topic, 1), Encoder(), backend, COLLECTION, on_batch=shares.append)
+    assert topic.effects.count("give again") == 2
+    assert (stored(backend), topic.committed) == ({"0": "one", "other": "two"}, {"0": 1, "1": 1})
+
+
+def test_what_is_being_written_meanwhile_is_forgotten_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unsealed, "_LONGEST_SECONDS", 0.0)
+    topic, backend, writes = topic_of("one"), Forgetful(), Event()
+    topic.partitions["1"] = []
+    topic.append("1", b'{"_id": "other", "text": "two"}', milliseconds=2000)
+
+    def restarts() -> None:
+        assert writes.wait(SOON)
+        backend.restart(rows_only=True)
+
+    def is_slow() -> None:
+        writes.set()
+        _until(lambda: "give again" in topic.effects)
+
+    backend.seals, backend.at_write = [restarts], {2: is_slow}
+    run_dense(NotingSource(topic, 1), Encoder(), backend, COLLECTION)
+    assert (stored(backend), topic.committed) == ({"0": "one", "other": "two"}, {"0": 1, "1": 1})
+
+
 def test_a_replay_of_what_is_sealed_writes_nothing() -> None:
     topic, backend = topic_of("one", "two"), Forgetful()
     read(topic, backend)
