@@ -193,7 +193,7 @@ def test_a_seal_that_finds_nobody_is_tried_again() -> None:
     topic, backend = topic_of("one"), Forgetful()
 
     def away() -> None:
-        raise Retry("away")
+        raise Retry("away", after=0.0)
 
     backend.seals = [away, away]
     read(topic, backend)
@@ -206,7 +206,7 @@ def test_a_run_that_shall_stop_does_not_wait_for_a_server_that_is_away(monkeypat
 
     def away() -> None:
         stop.set()
-        raise Retry("away")
+        raise Retry("away", after=0.0)
 
     backend.seals = [away] * 1000
     source = NotingSource(topic, follows=True)
