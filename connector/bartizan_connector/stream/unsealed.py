@@ -6,6 +6,7 @@ before it began, and the next one covers the rest. All else is done in the calle
 """
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,7 +23,8 @@ log = logging.getLogger(__name__)
 _LONGEST_SECONDS = 10.0
 """So long what is written waits for its seal while more is written."""
 _RESTS_SECONDS = 1.0
-"""The same where nothing is in flight."""
+"""The same where nothing is in flight, and the last seal was longer ago than that: each one makes the server one small
+segment more, and newer ones refuse more than one in ten seconds."""
 _LOOK_SECONDS = 0.2
 Kept = dict[tuple[str, int], Batch]
 """Partition and assignment → the newest batch of it."""
@@ -44,6 +46,8 @@ class Unsealed:
         """When the first of them was written."""
         self._covered: Kept = {}
         """What the seal that is going on is about."""
+        self._began = -math.inf
+        """When the last seal did."""
         self._going: Future[Forgotten | None] | None = None
 
     def __bool__(self) -> bool:
@@ -65,9 +69,11 @@ class Unsealed:
         partition of which something is being written."""
         if self._going is not None and self._going.done():
             self._conclude(self._going, writes)
-        age = time.monotonic() - self._since
+        now = time.monotonic()
+        age, rests = now - self._since, rests and now - self._began >= _LONGEST_SECONDS
         is_due = ends or age >= _LONGEST_SECONDS or (rests and age >= _RESTS_SECONDS)
         if self._going is None and self._kept and is_due:
+            self._began = now
             self._covered, self._kept = self._kept, {}
             self._going = self._thread.submit(self._waiting, self._sealed)
 

@@ -77,6 +77,20 @@ def test_a_source_that_goes_on_is_sealed_when_it_rests() -> None:
     assert time.monotonic() - begun < 5
 
 
+def test_a_source_that_rests_again_and_again_is_not_sealed_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unsealed, "_RESTS_SECONDS", 0.0)
+    topic, backend, stop = topic_of("one"), Forgetful(), Event()
+
+    def goes_on() -> None:
+        topic.append("0", b'{"_id": "late", "text": "late"}', milliseconds=5000)
+        threading.Timer(1.0, stop.set).start()
+
+    told: list[bool] = []
+    backend.seals = [goes_on, lambda: told.append(stop.is_set())]
+    run_dense(NotingSource(topic, follows=True), Encoder(), backend, COLLECTION, stop=stop)
+    assert (told, topic.committed) == ([True], {"0": 2})
+
+
 def test_a_source_that_never_rests_is_sealed_every_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(unsealed, "_LONGEST_SECONDS", 0.1)
     topic, backend = topic_of(*(f"text {number}" for number in range(60))), Forgetful()

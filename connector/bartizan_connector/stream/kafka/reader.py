@@ -216,9 +216,9 @@ class Reader:
         """Up to where records of what is newly ours were given to a store already, by us or by a former owner."""
         with self.changed:
             unknown = {number: each for number, each in self.assigned.items() if each.noted is None}
-        for number, assigned in unknown.items():
-            place = kafka.TopicPartition(self._topic, number)
-            with suppress(errors.KafkaTimeoutError):
+        with suppress(errors.KafkaTimeoutError):
+            for number, assigned in unknown.items():
+                place = kafka.TopicPartition(self._topic, number)
                 found = self._consumer.committed(place, metadata=True, timeout_ms=_ANSWER_MS)
                 with self.changed:
                     assigned.noted = noted_in(found.metadata or "") if found is not None else 0
