@@ -18,8 +18,9 @@ from bartizan_connector.store.backend import Backend
 from bartizan_connector.store.collection import Collection, FieldSpec, Leg, Row
 from bartizan_connector.store.embedded import EmbeddedBackend
 from bartizan_connector.store.milvus import MilvusBackend
+from bartizan_connector.stream.flight import Flight
 from bartizan_connector.stream.kafka.source import KafkaSource
-from bartizan_connector.stream.source import Batch
+from bartizan_connector.stream.watch import Watch
 from bartizan_connector.testing.encoder_fake import HashEncoder
 from bartizan_training.demo.servers.kafka import Broker
 from bartizan_training.demo.servers.milvus import MilvusServer
@@ -32,15 +33,15 @@ FIELDS = (
 Open = Callable[[], Backend]
 
 
-class Watched(KafkaSource):
-    """Notes when each record was produced, and when it was stored and committed."""
+class Watched(KafkaSource, Watch):
+    """Notes when each record was produced, and when it was stored and could be found; the commit may come later."""
 
     freshness: list[float]
     last = 0.0
     count = 0
 
-    def commit(self, batch: Batch) -> None:
-        super().commit(batch)
+    def written(self, flight: Flight) -> None:
+        batch = flight.batch
         self.last = time.time()
         self.count += len(batch.messages)
         self.freshness = [

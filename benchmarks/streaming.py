@@ -145,7 +145,7 @@ def _encoded(encoder: Encoder, texts: Sequence[str]) -> float:
 
 
 def _piped(bench: Bench, store: str, topic: str, turn: int) -> float:
-    """From the first text that is encoded to the last commit; a group and a collection of its own each time."""
+    """From the first text that is encoded to the last write; a group and a collection of its own each time."""
     name = f"{store}_{turn}"
     settings = bench.settings(topic).model_copy(update={"group": name})
     encoder = Begun(bench.encoder)
@@ -154,7 +154,7 @@ def _piped(bench: Bench, store: str, topic: str, turn: int) -> float:
         closing(Watched.open(settings, follow=False)) as source,
         closing(bench.opener(store, name)()) as backend,
     ):
-        ingest(source, {collection.legs[0].name: encoder}, backend, collection)
+        ingest(source, {collection.legs[0].name: encoder}, backend, collection, watch=source)
     return source.count / (source.last - encoder.at)
 
 
@@ -207,7 +207,7 @@ def _naive(bench: Bench, topic: str, model: Any, turn: int) -> float:
 
 
 def _freshness(bench: Bench, before: Mapping[str, Any]) -> Part:
-    """Seconds from produced to stored, searchable and committed, by load (share of the pipeline's own best)"""
+    """Seconds from produced to stored and searchable, by load (share of the pipeline's own best)"""
     table, found = [], {}
     for store in ("embedded", "milvus"):
         most = max(before["throughput"]["rates"][store])
@@ -216,7 +216,9 @@ def _freshness(bench: Bench, before: Mapping[str, Any]) -> Part:
             collection, stop = contract(bench.encoder.spec, name), Event()
             with closing(bench.source(topic, follow=True)) as source, closing(bench.opener(store, name)()) as backend:
                 encoders = {collection.legs[0].name: bench.encoder}
-                worker = Thread(target=ingest, args=(source, encoders, backend, collection), kwargs={"stop": stop})
+                worker = Thread(
+                    target=ingest, args=(source, encoders, backend, collection), kwargs={"stop": stop, "watch": source}
+                )
                 worker.start()
                 _produce(bench, topic, 1.0, 0.5, lambda: False)
                 while not source.count and worker.is_alive():  # the group's first join is no part of it
@@ -328,7 +330,7 @@ def _growth(bench: Bench, before: Mapping[str, Any]) -> Part:
                     for start in range(there, size, 5_000):
                         opened.upsert([row_of(cheap, leg, n) for n in range(start, min(size, start + 5_000))])
                 there = size
-                ingest(source, {leg: timed}, backend, collection)
+                ingest(source, {leg: timed}, backend, collection, watch=source)
             rates[size] = source.count / (source.last - timed.at)
             err.print(f"   {store} at {size:,}: {rates[size]:.0f} a second", markup=False)
         found[store] = rates

@@ -2,6 +2,7 @@
 
     BartizanError                exit code 1
     ├── Retry(reason, after)     4   the same call may work in `after` seconds: something is unreachable or busy
+    │   └── Forgotten            4   what was written lately may be gone, and has to be written again
     ├── Reject(ids, reason)      1   these never will, the others may: dead-letter them and go on
     ├── Displaced(reason)        1   another writes these ids now: what was decided by what stood there counts no more
     └── Stop(reason)             1   a human is needed
@@ -34,6 +35,10 @@ class Retry(BartizanError):
     def __init__(self, reason: str, *, after: float = 1.0) -> None:
         super().__init__(reason)
         self.after = after
+
+
+class Forgotten(Retry):
+    """The store was away, and may not hold any more what was written since it last made all of that durable."""
 
 
 class Reject(BartizanError):

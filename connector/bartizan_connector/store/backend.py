@@ -156,6 +156,22 @@ class Whole(Protocol):
 
 
 @runtime_checkable
+class Sealed(Protocol):
+    """What a store has besides when what it has acknowledged may yet be forgotten, until it is sealed."""
+
+    @property
+    def needs_seal(self) -> bool:
+        """Whether that is so; where not, all that was acknowledged is durable."""
+        ...
+
+    def seal(self) -> None:
+        """When this returns, everything that was written here before the call is durable. Takes seconds, in which
+        others write and search. Forgotten where the server was another meanwhile: then nothing is known of what was
+        written since the last seal, and the next one counts from now on."""
+        ...
+
+
+@runtime_checkable
 class Parted(Protocol):
     """What a store has besides when the workers of a group write into it side by side, each parts of the ids."""
 

@@ -1,5 +1,8 @@
 """What a batch of changes means for what is stored: which to write, which to delete, which are old or no news.
 
+What is doubtful was written before, and may be forgotten, or its head may stand while its rows are forgotten. So it is
+written again at the place that it has, and is never taken for content that is stored.
+
 The plan depends only on the changes, the heads and the time, and is the same as if the changes came one by one in
 their order. Whether a change is newer than the head of its id:
 
@@ -24,7 +27,7 @@ of each reading (a source that can, cuts it to a moment that stays). And between
 stamped by a clock which is behind is a late one.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from bartizan_connector.store.collection import Head
@@ -58,8 +61,11 @@ class Plan:
         return {change.id: change for change in (*(change for change, _ in moved), *self.known)}
 
 
-def plan(changes: Sequence[Change], heads: Mapping[str, Head], *, now: int) -> Plan:
-    """Sort the changes of one batch by what has to be done; `now`: the highest version of the present."""
+def plan(
+    changes: Sequence[Change], heads: Mapping[str, Head], *, now: int, doubtful: Collection[str] = frozenset()
+) -> Plan:
+    """Sort the changes of one batch by what has to be done; `now`: the highest version of the present; `doubtful`: ids
+    of which changes may be forgotten that were written before."""
     current: dict[str, Head] = dict(heads)
     counted: dict[str, Change] = {}
     stale: list[Change] = []
@@ -74,7 +80,7 @@ def plan(changes: Sequence[Change], heads: Mapping[str, Head], *, now: int) -> P
         counted[change.id] = change
         if version is not None:
             current[change.id] = head_of(change, version)
-    return _sorted(counted, heads, current, stale)
+    return _sorted(counted, {**heads, **{id: opened(heads[id]) for id in doubtful if id in heads}}, current, stale)
 
 
 def version_after(change: Change, head: Head | None, now: int) -> int | None:

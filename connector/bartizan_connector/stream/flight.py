@@ -61,6 +61,11 @@ class Flight:
         return [change for _, change in self.alive]
 
     @property
+    def doubtful(self) -> frozenset[str]:
+        """The ids of which something was given before that may be forgotten."""
+        return frozenset(change.id for message, change in self.alive if message.doubtful)
+
+    @property
     def ids(self) -> list[str]:
         """The ids that occur, each once."""
         return list(dict.fromkeys(change.id for _, change in self.alive))

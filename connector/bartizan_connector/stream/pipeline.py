@@ -23,8 +23,9 @@ from bartizan_connector.stream.pace import Pace
 from bartizan_connector.stream.patience import Halted, Waiting
 from bartizan_connector.stream.renewing import Renewing
 from bartizan_connector.stream.report import Report
-from bartizan_connector.stream.source import Message, Sized, Source
+from bartizan_connector.stream.source import Message, Noting, Sized, Source
 from bartizan_connector.stream.steps import Steps
+from bartizan_connector.stream.unsealed import Unsealed
 from bartizan_connector.stream.watch import Watch
 
 log = logging.getLogger(__name__)
@@ -33,6 +34,8 @@ _IDLE_SECONDS = 0.5
 """How long to wait for messages, or for a step to end, before looking at the rest again."""
 _LEAVE_SECONDS = 3.0
 """How long the group waits for a partition to be left at the store, which only spares its next owner a wait."""
+_SEAL_SECONDS = 10.0
+"""The same for what was written of it to be sealed, without which the next owner writes it once more."""
 _DRY_SECONDS = 0.05
 """The same where the source had nothing, but batches are in flight."""
 
@@ -46,6 +49,7 @@ class Pipeline:
         steps: Steps,
         waiting: Waiting,
         halt: Event,
+        stop: Event,
         on_batch: Callable[[Report], None] | None,
         on_ids: Callable[[Sequence[str]], None] | None,
         watch: Watch,
@@ -56,6 +60,11 @@ class Pipeline:
         self._steps = steps
         self._waiting = waiting
         self._halt = halt
+        self._stop = stop
+        self._unsealed: Unsealed | None = None
+        """What is committed later than it is written; None: nothing."""
+        if steps.needs_seal and isinstance(source, Noting):
+            self._unsealed = Unsealed(source, steps.seal, waiting, stop)
         self._on_batch = on_batch
         self._on_ids = on_ids
         self._watch = watch
@@ -81,19 +90,23 @@ class Pipeline:
         self._looked = time.monotonic()
         """When it was last asked whether what is in flight is still ours."""
 
-    def run(self, stop: Event) -> Report:
-        """Until the source has ended, or until `stop` is set, and nothing is in flight."""
+    def run(self) -> Report:
+        """Until the source has ended, or until it shall stop, and nothing is in flight."""
         self._renewing.begin()
         try:
             while True:
                 self._renewing.require()
                 self._tell_turn()
-                reads = self._failure is None and not stop.is_set() and self._has_room()
+                self._see_to_seals()
+                reads = self._failure is None and not self._stop.is_set() and self._has_room()
                 if reads and not self._source.ended:
                     came = self._read(0.0 if self._flights else _IDLE_SECONDS)
                     self._react(0.0 if came or not self._flights else _DRY_SECONDS)
                 elif self._flights:
                     self._react(_IDLE_SECONDS)
+                elif self._unsealed:
+                    self._see_to_seals(ends=True)
+                    self._unsealed.wait(_IDLE_SECONDS)
                 else:
                     break
         except Halted:  # while something was waited for in this thread, a step failed for good
@@ -121,6 +134,11 @@ class Pipeline:
                     self._go_on(*ended)
                 except Exception as error:  # noqa: BLE001  raised by `run`, not into the source's own call
                     self._give_up_from(ended[1], error)
+        if self._unsealed:
+            try:
+                self._unsealed.settle(partition, _SEAL_SECONDS, self._partition_written)
+            except BartizanError as error:  # raised by `run`, not into the source's own call
+                self._failure = self._failure or error
         leaving = self._writing.submit(self._steps.leave_part, partition)
         with suppress(BartizanError, TimeoutError):
             leaving.result(_LEAVE_SECONDS)
@@ -131,7 +149,18 @@ class Pipeline:
         self._halt.set()
         for steps in (self._looking, self._preparing):
             steps.shutdown(wait=True, cancel_futures=True)
+        if self._unsealed is not None:
+            self._unsealed.end()
         self._renewing.end()
+
+    def _see_to_seals(self, *, ends: bool = False) -> None:
+        if self._unsealed is not None:
+            self._unsealed.see(rests=not self._flights, ends=ends, writes=self._partition_written)
+
+    @property
+    def _partition_written(self) -> str:
+        """Of what is being written."""
+        return self._written.batch.partition if self._written is not None else ""
 
     def _has_room(self) -> bool:
         """Whether another batch may be read."""
@@ -211,23 +240,34 @@ class Pipeline:
     def _write_next(self) -> None:
         while self._prepared and self._written is None:
             flight = self._prepared.popleft()
-            if self._is_owned(flight):
+            if self._is_owned(flight) and self._is_noted(flight):
                 self._written, flight.step = flight, "write"
                 self._begin(self._writing, self._write, flight)
             else:
                 self._leave(flight)
+
+    def _is_noted(self, flight: Flight) -> bool:
+        """Whether it may be written, once the source knows that it will be."""
+        if self._unsealed is None:
+            return True
+        with flight.timed("commit"):
+            self._unsealed.note(flight.batch)
+        return self._is_owned(flight)
 
     def _write(self, flight: Flight) -> None:
         self._renewing.require()
         self._steps.write(flight)
 
     def _commit(self, flight: Flight) -> None:
-        """Step 6."""
+        """Step 6, where the store does not seal; else the batch is left to that."""
         if self._is_owned(flight):
             with flight.timed("commit"):
                 for message, reason in flight.dead:
                     self._set_aside(message, reason)
-                self._waiting(lambda: self._source.commit(flight.batch))
+                if self._unsealed is not None:
+                    self._unsealed.add(flight.batch)
+                else:
+                    self._waiting(lambda: self._source.commit(flight.batch))
         self._leave(flight)
 
     def _set_aside(self, message: Message, reason: str) -> None:

@@ -30,6 +30,9 @@ class Message:
     """When it was written, seconds since 1970, where the source knows; for measuring freshness."""
     late: bool = False
     """Whether it was set aside and comes after its turn: that it arrives now is no sign that it is newer."""
+    doubtful: bool = False
+    """Whether it was given before, and what was written of it then may be forgotten: it is written again, even where
+    the store says that it is there."""
     fault: str | None = None
     """Why the source itself cannot deliver the change (a line too long to read); `value` is its beginning then."""
 
@@ -86,6 +89,21 @@ class Source(Protocol):
 
     def close(self) -> None:
         """Let go; what was not committed comes again. Closing twice is fine."""
+        ...
+
+
+@runtime_checkable
+class Noting(Protocol):
+    """What a source has besides when it remembers what was given to a store that may yet forget it. Then `commit` comes
+    later than the write, and speaks for all batches of the partition up to that one."""
+
+    def note(self, batch: Batch) -> None:
+        """The batch is about to be written. Whoever is given it again, here or elsewhere, is told that it is doubtful,
+        until it is committed. May find that the partition is not ours any more."""
+        ...
+
+    def give_again(self, partition: str) -> None:
+        """What was noted of it and not committed shall be given again, under a new assignment."""
         ...
 
 

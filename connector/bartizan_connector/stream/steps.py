@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from bartizan_connector.base.errors import Displaced, Reject
-from bartizan_connector.store.backend import Parted, Renewed, Store, Whole, Writes
+from bartizan_connector.store.backend import Parted, Renewed, Sealed, Store, Whole, Writes
 from bartizan_connector.store.collection import Collection, Head, Row
 from bartizan_connector.stream.fence import Plan, is_torn, opened, plan
 from bartizan_connector.stream.flight import Expected, Flight
@@ -92,6 +92,16 @@ class Steps:
         """Be heard of as the one who writes, and say after how many seconds to be heard of again."""
         return self._store.renew() if isinstance(self._store, Renewed) else math.inf
 
+    @property
+    def needs_seal(self) -> bool:
+        """Whether what was written is durable only once it is sealed."""
+        return isinstance(self._store, Sealed) and self._store.needs_seal
+
+    def seal(self) -> None:
+        """Make all durable that was written before."""
+        assert isinstance(self._store, Sealed)
+        self._store.seal()
+
     def leave_part(self, partition: str) -> None:
         """The partition goes to another reader, and nothing of it is being written."""
         if isinstance(self._store, Parted) and partition:
@@ -152,7 +162,7 @@ class Steps:
         while True:
             with flight.timed("fence"):
                 left = [change for change in changes if not any(change is each for each in refused)]
-                todo = plan(left, heads, now=latest(self._clock()))
+                todo = plan(left, heads, now=latest(self._clock()), doubtful=flight.doubtful)
             puts = [put for put, _ in todo.write]
             with flight.timed("encode"):
                 self._towers.encode(puts, flight.encoded, flight.refused)

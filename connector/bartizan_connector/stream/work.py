@@ -28,6 +28,11 @@ and did not get done, the next run brings up from the store before anything else
 and it is compared by its own hashes, so whatever else it lacks is filled in when the change comes again, as in the next
 full run when it was added to a collection that is already there.
 
+A store may keep what it acknowledged in memory and forget it when it is killed (`Sealed`). Then 6 waits: the source is
+told before 5 that the batch will be written (`Noting`), and what is written is sealed every few seconds; only what a
+seal covers is committed. Whoever reads on from there, or this run where the server was away, gets the rest again as
+doubtful, and writes it again whatever its heads say: a head may stand while its rows are forgotten.
+
 A batch whose partition went to another reader is dropped, whether before it is written or before it is committed, with
 all that were read after it under the same assignment; the new owner reads them again.
 
@@ -141,10 +146,10 @@ def fill(
     steps = Steps(store, words, Towers(encoders, store.collection, waiting, cutter), waiting, clock=clock)
     if isinstance(source, Sized):
         pace = pace or Pace(source.batch_size, batch_seconds)
-    pipeline = Pipeline(source, steps, waiting, halt, on_batch, on_ids, watch, pace, in_flight)
+    pipeline = Pipeline(source, steps, waiting, halt, stop, on_batch, on_ids, watch, pace, in_flight)
     if isinstance(source, Yielding):
         source.before_yielding(pipeline.settle)
     try:
-        return pipeline.run(stop)
+        return pipeline.run()
     finally:
         pipeline.end()

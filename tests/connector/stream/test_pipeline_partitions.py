@@ -94,13 +94,15 @@ class Yields:
 def test_why_a_commit_failed_is_told_though_the_next_batch_is_being_written() -> None:
     source, halt = Yields(), Event()
     nothing = {name: lambda *_: None for name in ("look", "prepare", "leave_part", "forget")}
-    steps: Any = SimpleNamespace(collection=None, cut=None, write=source.write, renew=lambda: math.inf, **nothing)
+    steps: Any = SimpleNamespace(
+        collection=None, cut=None, needs_seal=False, write=source.write, renew=lambda: math.inf, **nothing
+    )
     whole: Any = source
-    pipeline = Pipeline(whole, steps, Waiting(Patience(), halt), halt, None, None, NOBODY, None, 4)
+    pipeline = Pipeline(whole, steps, Waiting(Patience(), halt), halt, Event(), None, None, NOBODY, None, 4)
     source.settle = pipeline.settle
     try:
         with pytest.raises(Stop, match="it cannot be committed"):
-            pipeline.run(Event())
+            pipeline.run()
     finally:
         pipeline.end()
 

@@ -68,6 +68,13 @@ def is_missing(error: BartizanError) -> bool:
     return isinstance(error.__cause__, MilvusException) and error.__cause__.code in _MISSING_CODES
 
 
+def is_away(error: BartizanError) -> bool:
+    """Whether the call failed since nothing answers there: the server may have been killed."""
+    cause = error.__cause__
+    call = _call_behind(cause) if isinstance(cause, MilvusException) else cause
+    return isinstance(call, grpc.Call) and call.code() == grpc.StatusCode.UNAVAILABLE
+
+
 def is_unloaded(error: BartizanError) -> bool:
     """Whether the call failed since the server has not loaded the collection."""
     cause = error.__cause__

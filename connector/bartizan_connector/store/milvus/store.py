@@ -77,6 +77,14 @@ class MilvusStore:
         with self._writing():
             return self._writer.renew()
 
+    @property
+    def needs_seal(self) -> bool:
+        return self._connection.file is None
+
+    def seal(self) -> None:
+        with self._pinned():
+            self._writer.sealing.seal()
+
     def part(self, name: str) -> "MilvusPart":
         with self._writing():
             self._writer.take(name)

@@ -146,6 +146,7 @@ class Writer:
     def purge(self, before: int, since: int) -> int:
         with self._leased():
             self._forget()
+            self.sealing.wrote()
             return self._ledger.forget(before, since)
 
     def flush(self, *, at_least: int | None = None) -> None:
@@ -191,10 +192,10 @@ class Writer:
             if not self.lease.is_held:
                 return
             try:
-                self.sealing.see(is_last=True)
                 with suppress(BartizanError):
                     if self.lease.leave():
                         self.lease.release(self._balance(count_rows))
+                self.sealing.see(is_last=True)
             finally:
                 self.lease.forget()
 
@@ -210,10 +211,13 @@ class Writer:
             try:
                 if self.lease.claim():
                     self._forget()
-                    self.sealing.doubt()
+                    self.sealing.begin()
                 with self.lease.by(part):
                     yield
                 self.sealing.see()
+            except Reject:  # of some; the others were written
+                self.sealing.see()
+                raise
             except Stop as error:
                 if is_missing(error) and (lost := self.lease.lost()):
                     self._forget()
@@ -316,6 +320,7 @@ class Writer:
 
     def _remove_rows(self, keys: Sequence[str]) -> None:
         """By an expression of our own: the one that pymilvus makes of `ids` quotes nothing that it must."""
+        self.sealing.wrote()
         for some in in_portions(keys, _ROWS_AT_ONCE):
             with calling(self._connection.place):
                 self._connection.client.delete(

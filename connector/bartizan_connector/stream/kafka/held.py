@@ -1,5 +1,6 @@
 """What a reader holds of its partitions: how far each is, what was read of it, and who waits for it."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +20,10 @@ class Assigned:
     """Whether everything before that end has been read."""
     done: int | None = None
     """Up to where it is committed; None: not known yet."""
+    noted: int | None = None
+    """Up to where records were given to a store that may yet forget them; None: not known yet, and none are given."""
+    epoch: int = -1
+    """Of the leader that wrote the record before `done`."""
     newest: int = 0
     """Where it ended when that was last asked."""
 
@@ -44,6 +49,20 @@ class Request:
     numbers: list[int] = field(default_factory=list)
     done: bool = False
     """Whether nobody waits any more: it is settled, or took too long."""
+
+
+def metadata_of(offset: int, noted: int) -> str:
+    """What is committed beside an offset where records beyond it were given to a store that may yet forget them."""
+    return f"written={noted}" if noted > offset else ""
+
+
+def noted_in(metadata: str) -> int:
+    """Up to where records were given already, of what was committed; 0: none. Who rewinds a group leaves nothing."""
+    found = _NOTED.fullmatch(metadata)
+    return int(found[1]) if found else 0
+
+
+_NOTED = re.compile(r"written=(\d{1,19})", re.ASCII)
 
 
 def fitting(records: Sequence[Any], most: int) -> int:

@@ -62,7 +62,13 @@ def _decoders() -> Mapping[str, EntryPoint]:
 
 
 def message_of(
-    record: Any, *, origin: str, decode: Decoder, version_header: str | None = None, stamped: int | None = None
+    record: Any,
+    *,
+    origin: str,
+    decode: Decoder,
+    version_header: str | None = None,
+    stamped: int | None = None,
+    doubtful: bool = False,
 ) -> KafkaMessage:
     """The record as a message. What is wrong with it is its fault, and told when its turn comes. `stamped`: the version
     that its place had when it was read before."""
@@ -79,6 +85,7 @@ def message_of(
         "offset": record.offset,
         "headers": headers,
         "timestamp": milliseconds / 1000 if record.timestamp >= 0 else None,
+        "doubtful": doubtful,
         "record": record,
     }
     try:

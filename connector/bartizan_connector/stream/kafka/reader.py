@@ -17,7 +17,7 @@ from threading import Condition, Thread
 from typing import Any
 
 from bartizan_connector.stream.kafka.client import GROUP_SECONDS, errors, kafka, partitions_of
-from bartizan_connector.stream.kafka.held import MOST_BYTES, Assigned, Read, Request, fitting
+from bartizan_connector.stream.kafka.held import MOST_BYTES, Assigned, Read, Request, fitting, metadata_of, noted_in
 
 log = logging.getLogger(__name__)
 _POLL_MS = 100
@@ -91,11 +91,31 @@ class Reader:
 
     def commit(self, number: int, offset: int, leader_epoch: int, timeout: float) -> None:
         """Move the group's place in a partition; may be called from another thread."""
-        place = kafka.structs.OffsetAndMetadata(offset, "", leader_epoch)
-        self._consumer.commit({kafka.TopicPartition(self._topic, number): place}, timeout_ms=int(timeout * 1000))
         with self.changed:
-            if number in self.assigned:
-                self.assigned[number].done = offset
+            assigned = self.assigned.get(number)
+        if assigned is None:
+            return
+        self._put(number, offset, metadata_of(offset, assigned.noted or 0), leader_epoch, timeout)
+        with self.changed:
+            assigned.done, assigned.epoch = offset, leader_epoch
+
+    def note(self, number: int, offset: int, timeout: float) -> None:
+        """Leave the group's place where it is, and say beside it up to where records are given to the store; may be
+        called from another thread."""
+        with self.changed:
+            assigned = self.assigned.get(number)
+            if assigned is None or assigned.done is None:
+                return
+            noted = max(offset, assigned.noted or 0)
+            done, epoch = assigned.done, assigned.epoch
+        if noted > (assigned.noted or 0):
+            self._put(number, done, metadata_of(done, noted), epoch, timeout)
+            with self.changed:
+                assigned.noted = noted
+
+    def _put(self, number: int, offset: int, metadata: str, leader_epoch: int, timeout: float) -> None:
+        place = kafka.structs.OffsetAndMetadata(offset, metadata, leader_epoch)
+        self._consumer.commit({kafka.TopicPartition(self._topic, number): place}, timeout_ms=int(timeout * 1000))
 
     def backlog(self) -> int | None:
         """Records between our places and the ends, those that are ready included; None before anything is ours."""
@@ -112,8 +132,11 @@ class Reader:
         """The next records of a partition that is still ours, at most so many (and so many bytes); to be called with
         `changed` held."""
         self._most = most
-        while self.ready:
+        for _ in range(len(self.ready)):
             read = self.ready.popleft()
+            if self.is_ours(read.number, read.generation) and self.assigned[read.number].noted is None:
+                self.ready.append(read)
+                continue
             count = fitting(read.records, most)
             if count < len(read.records):  # the other partitions come first
                 self.ready.append(replace(read, records=read.records[count:]))
@@ -148,6 +171,7 @@ class Reader:
             while not self._closing:
                 self._go_on_joining()
                 self._regain()
+                self._look_at_notes()
                 self._pace()
                 self._take_in(self._polled())
                 self._look_at_ends()
@@ -187,6 +211,19 @@ class Reader:
             else:
                 self._consumer.seek(place, committed)
         self.gain([place.partition for place in dropped])
+
+    def _look_at_notes(self) -> None:
+        """Up to where records of what is newly ours were given to a store already, by us or by a former owner."""
+        with self.changed:
+            unknown = {number: each for number, each in self.assigned.items() if each.noted is None}
+        with suppress(errors.KafkaTimeoutError):
+            for number, assigned in unknown.items():
+                place = kafka.TopicPartition(self._topic, number)
+                found = self._consumer.committed(place, metadata=True, timeout_ms=_ANSWER_MS)
+                with self.changed:
+                    assigned.noted = noted_in(found.metadata or "") if found is not None else 0
+                    assigned.epoch = found.leader_epoch if found is not None else -1
+                    self.changed.notify_all()
 
     def _pace(self) -> None:
         """Enough is ready: partitions rest, and polling goes on. All of them or none: what kafka-python 3.0.12 has

@@ -1,7 +1,9 @@
 """KafkaSource: one topic, shared with the other workers of its group.
 
-At least once: a batch is committed by hand once it is durable elsewhere, dead letters first. A partition that the group
-moves is settled before it goes; one that was lost meanwhile is told by `owns`. A member that fails is made anew.
+At least once: a batch is committed by hand once it is durable elsewhere, dead letters first. Where that comes later
+than the write, it is noted before the write, beside the group's place, up to where records are given to the store:
+whoever reads on from that place is told that those are doubtful. A partition that the group moves is settled before it
+goes; one that was lost meanwhile is told by `owns`. A member that fails is made anew.
 """
 
 import hashlib
@@ -116,7 +118,7 @@ class KafkaSource:
                     break
                 read = reader.take(self.batch_size)
                 if read is not None:
-                    return self._batch_of(read)
+                    return self._batch_of(read, reader.assigned[read.number].noted or 0)
                 left = deadline - time.monotonic()
                 if left <= 0 or self._closed:
                     return None
@@ -154,24 +156,35 @@ class KafkaSource:
         if reader is None or self._closed:
             return False
         with reader.changed:
-            return reader.is_ours(_number_of(batch), batch.generation)
+            return reader.is_ours(_number_in(batch.partition), batch.generation)
 
     def commit(self, batch: Batch) -> None:
         """Dead letters become durable, then the group's place moves behind the batch. A partition that is not ours any
         more keeps the place that its new owner goes by."""
         self._letters.settle()
+        number, offset, epoch = _end_of(batch)
+        self._put(number, lambda reader: reader.commit(number, offset, epoch, _COMMIT_SECONDS))
+
+    def note(self, batch: Batch) -> None:
+        """The group's place stays, and says up to where records are given to the store."""
+        number, offset, _ = _end_of(batch)
+        self._put(number, lambda reader: reader.note(number, offset, _COMMIT_SECONDS))
+
+    def give_again(self, partition: str) -> None:
+        """It is read anew from the group's place."""
+        if self._reader is not None:
+            self._reader.drop(_number_in(partition))
+
+    def _put(self, number: int, call: Callable[[Reader], None]) -> None:
+        """What the group is to remember of a partition, if that is ours."""
         reader = self._reader
         if reader is None:
             return
-        last = batch.messages[-1]
-        assert isinstance(last, KafkaMessage)
-        number, offset, epoch = last.record.partition, last.record.offset + 1, last.record.leader_epoch
         deadline = time.monotonic() + _COMMIT_SECONDS
         while True:
             try:
                 with translating(f"a commit of topic {self._settings.topic}", self._settings):
-                    reader.commit(number, offset, -1 if epoch is None else epoch, _COMMIT_SECONDS)
-                return
+                    return call(reader)
             except Retry as error:
                 if isinstance(error.__cause__, errors.CommitFailedError):
                     return reader.drop(number)
@@ -228,10 +241,16 @@ class KafkaSource:
             finally:
                 reader.settled(request)
 
-    def _batch_of(self, read: Read) -> Batch:
+    def _batch_of(self, read: Read, noted: int) -> Batch:
         origin = f"kafka:{self._sequence[0]}/{read.number}#{self._sequence[1]}"
         messages = [
-            message_of(record, origin=origin, decode=self._decode, version_header=self._settings.version_header)
+            message_of(
+                record,
+                origin=origin,
+                decode=self._decode,
+                version_header=self._settings.version_header,
+                doubtful=record.offset < noted,
+            )
             for record in read.records
         ]
         return Batch(messages=tuple(messages), partition=self._name(read.number), generation=read.generation)
@@ -240,8 +259,16 @@ class KafkaSource:
         return f"{self._settings.topic}[{number}]"
 
 
-def _number_of(batch: Batch) -> int:
-    return int(batch.partition.rpartition("[")[2].removesuffix("]"))
+def _number_in(partition: str) -> int:
+    return int(partition.rpartition("[")[2].removesuffix("]"))
+
+
+def _end_of(batch: Batch) -> tuple[int, int, int]:
+    """Its partition, the offset behind it, and the epoch of the leader that wrote its last record."""
+    last = batch.messages[-1]
+    assert isinstance(last, KafkaMessage)
+    epoch = last.record.leader_epoch
+    return last.record.partition, last.record.offset + 1, -1 if epoch is None else epoch
 
 
 def _sequence_of(member: Any, topic: str) -> tuple[str, str]:

@@ -5,7 +5,9 @@ from itertools import count
 from types import SimpleNamespace
 from typing import Any
 
-from bartizan_connector.stream.kafka.client import kafka
+import pytest
+
+from bartizan_connector.stream.kafka.client import errors, kafka
 from bartizan_connector.stream.kafka.reader import Reader
 
 
@@ -14,9 +16,20 @@ class Member:
 
     def __init__(self) -> None:
         self.resting: set[Any] = set()
+        self.committed_at: dict[int, Any] = {}
+        self.is_away = False
 
     def group_metadata(self) -> Any:
         return SimpleNamespace(state=kafka.structs.MemberState.STABLE)
+
+    def committed(self, place: Any, *, metadata: bool, timeout_ms: int) -> Any:
+        assert metadata
+        if self.is_away:
+            raise errors.KafkaTimeoutError
+        return self.committed_at.get(place.partition)
+
+    def commit(self, places: Any, timeout_ms: int) -> None:
+        self.committed_at |= {place.partition: put for place, put in places.items()}
 
     def assignment(self) -> set[Any]:
         return {place(0), place(1)}
@@ -42,6 +55,7 @@ def records(offsets: Sequence[int], size: int = 1) -> list[Any]:
 def reader_of(member: Member) -> Reader:
     reader = Reader(member, "docs", count(1), yields=False)
     reader.gain([0, 1])
+    reader._look_at_notes()
     return reader
 
 
@@ -72,6 +86,7 @@ def test_what_was_read_under_another_assignment_is_not_put_together_with_it() ->
     reader.lose([0])
     reader.gain([0])
     reader._take_in({place(0): records([1, 2])})
+    reader._look_at_notes()
     assert [taken(reader, 10) for _ in range(2)] == [(0, [1, 2]), None]
 
 
@@ -98,3 +113,42 @@ def test_all_rest_when_what_is_ready_is_large() -> None:
     reader._take_in({place(0): records(range(4), size=8 * 2**20)})
     reader._pace()
     assert member.resting == {place(0), place(1)}
+
+
+def test_nothing_is_given_before_it_is_known_what_was_given_of_it_to_a_store() -> None:
+    member = Member()
+    member.is_away = True
+    reader = reader_of(member)
+    reader._take_in({place(0): records([1])})
+    assert taken(reader, 10) is None
+    member.is_away = False
+    reader._look_at_notes()
+    assert taken(reader, 10) == (0, [1])
+
+
+def test_what_was_given_is_told_beside_the_place_until_the_place_is_behind_it() -> None:
+    member = Member()
+    member.committed_at[0] = kafka.structs.OffsetAndMetadata(1, "written=3", 7)
+    reader = reader_of(member)
+    assert [reader.assigned[number].noted for number in (0, 1)] == [3, 0]
+    reader._take_in({place(0): records([1, 2, 3, 4])})
+
+    def told() -> tuple[int, str]:
+        put = member.committed_at[0]
+        return put.offset, put.metadata
+
+    reader.note(0, 2, 1.0)
+    assert told() == (1, "written=3"), "it was given further already"
+    reader.note(0, 5, 1.0)
+    assert told() == (1, "written=5")
+    reader.commit(0, 3, 7, 1.0)
+    assert told() == (3, "written=5")
+    reader.commit(0, 5, 7, 1.0)
+    assert told() == (5, "")
+
+
+@pytest.mark.parametrize("metadata", ["", "by hand", "written=", "written=-1", "written=7 ", "written=٧"])
+def test_what_somebody_else_left_beside_the_place_says_nothing(metadata: str) -> None:
+    member = Member()
+    member.committed_at[0] = kafka.structs.OffsetAndMetadata(1, metadata, -1)
+    assert reader_of(member).assigned[0].noted == 0
