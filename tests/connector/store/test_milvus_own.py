@@ -52,7 +52,7 @@ def ledger() -> Ledger:
 def writer(ledger: Ledger) -> Writer:
     found = SimpleNamespace(physical="docs__1", contract=None)
     prepared: Any = SimpleNamespace(found=found, ledger=ledger)
-    client = SimpleNamespace(flush=lambda *_, **__: None)
+    client = SimpleNamespace(flush=lambda *_, **__: None, describe_replica=lambda *_, **__: [])
     connection = SimpleNamespace(file=None, place="here", timeout=1.0, client=client)
     writer = Writer(cast(Any, connection), prepared, "docs", 300.0)
     writer.lease = cast(Any, Lease())
