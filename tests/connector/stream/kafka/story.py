@@ -86,10 +86,9 @@ class Story:
         """To the end; an AssertionError where something was lost, doubled, brought back or out of order."""
         from kafka import KafkaProducer
 
-        with (
-            closing(KafkaProducer(bootstrap_servers=self._post.bootstrap, reconnect_backoff_max_ms=500)) as producer,
-            self._observed() as seen,
-        ):
+        with self._cast.turn:
+            producer = KafkaProducer(bootstrap_servers=self._post.bootstrap, reconnect_backoff_max_ms=500)
+        with closing(producer), self._observed() as seen:
             try:
                 self._begin()
                 for _ in range(STEPS):
