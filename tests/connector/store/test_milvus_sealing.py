@@ -181,7 +181,7 @@ def test_a_seal_is_waited_for_and_counts_as_the_order(server: Server, clock: Clo
     clock.now += 1
     sealing.seal()
     assert sorted(server.told()) == NAMES
-    assert server.asked == {"timeout": 9.0, "retry_on_rate_limit": False}
+    assert server.asked == {"timeout": 9.0, "retry_on_rate_limit": False, "_async": False}
     sealing.see()
     assert not server.told()
     clock.now += 20

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 _AGAIN = 20.0
 """Seconds after which a server that came back has let go of what it lets go of; some 16 were seen. Nothing is ordered
-within so long of the last order."""
+within so long of the last order, but when a writer leaves."""
 _QUIET = 60.0
 """Seconds without a write after which what was written is sealed."""
 _ORDER_SECONDS = 2.0
@@ -91,7 +91,7 @@ class Sealing:
         """Wait until all that was written before is sealed. Forgotten where the server was away since the last time."""
         begun = time.monotonic()
         with ThreadPoolExecutor(len(self._names), "bartizan-flush") as threads:
-            flushes = [threads.submit(self._flush, name) for name in self._names]
+            flushes = [threads.submit(self._flush, name, self._connection.timeout) for name in self._names]
         for flush in flushes:
             flush.result()
         life = self._lives()
@@ -117,9 +117,10 @@ class Sealing:
             if self._written is not None and self._written < begun:
                 self._written = None
 
-    def _flush(self, name: str) -> None:
+    def _flush(self, name: str, seconds: float, *, waits: bool = True) -> None:
+        """A server that wants fewer of them says so at once, and is not asked again by the library."""
         with calling(self._connection.place):
-            self._connection.client.flush(name, timeout=self._connection.timeout, retry_on_rate_limit=False)
+            self._connection.client.flush(name, timeout=seconds, retry_on_rate_limit=False, _async=not waits)
 
     def _lives(self) -> Life | None:
         """The server's present life. Where we may not ask, there is only what was met to go by."""
@@ -142,13 +143,7 @@ class Sealing:
         """Whether the server has taken the order; it is carried out while others write and search."""
         for name in self._names:
             try:
-                with calling(self._connection.place):
-                    self._connection.client.flush(
-                        name,
-                        timeout=min(self._connection.timeout, _ORDER_SECONDS),
-                        retry_on_rate_limit=False,
-                        _async=True,
-                    )
+                self._flush(name, min(self._connection.timeout, _ORDER_SECONDS), waits=False)
             except BartizanError as error:
                 log.info("%s could not be sealed now: %s", name, error)
                 return False

@@ -5,11 +5,13 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
+import pytest
+
 from bartizan_connector.base.errors import BartizanError, Reject
 from bartizan_connector.store.backend import Loading, Overseer
 from bartizan_connector.store.collection import Collection, Document, Head, new_physical_name
 from bartizan_connector.store.memory import MemoryBackend
-from tests.connector.stream.filling import collection_named
+from tests.connector.stream.filling import collection_named, filled
 
 COLLECTION = collection_named("docs")
 OURS = "\x01"
@@ -126,3 +128,10 @@ def everything(backend: MemoryBackend) -> tuple[Any, ...]:
         for document in store.scan(vectors=True)
     }
     return heads, rows
+
+
+def killed_at(step: str, backend: Loaded, folder: Path, corpus: Path) -> None:
+    """A run that dies there."""
+    backend.fails[step] = Killed()
+    with pytest.raises(Killed):
+        filled(backend, COLLECTION, folder, corpus)

@@ -19,7 +19,7 @@ from bartizan_connector.stream import renewing
 from bartizan_connector.stream.bulk import loading_of
 from bartizan_connector.stream.stage import Stage
 from bartizan_connector.stream.staged import Staged
-from tests.connector.stream.bulk.importing import COLLECTION, OURS, InMemory, Killed, Loaded, everything
+from tests.connector.stream.bulk.importing import COLLECTION, OURS, InMemory, Killed, Loaded, everything, killed_at
 from tests.connector.stream.filling import ENCODER, filled, ingested
 from tests.connector.stream.streams import ListSource, collection_for, message
 
@@ -58,9 +58,7 @@ def test_after_a_kill_at_any_step_the_next_run_ends_right(
 
 
 def test_what_was_made_for_it_and_has_a_name_by_now_is_not_dropped(backend: Loaded, corpus: Path, folder: Path) -> None:
-    backend.fails["named"] = Killed()
-    with pytest.raises(Killed):
-        filled(backend, COLLECTION, folder, corpus)
+    killed_at("named", backend, folder, corpus)
     former = backend.aliases()[COLLECTION.name]
     other = backend.open(COLLECTION, name="docs_new")
     backend.point("docs_former", former)
@@ -73,9 +71,7 @@ def test_what_was_made_for_it_and_has_a_name_by_now_is_not_dropped(backend: Load
 def test_a_fill_that_is_refused_drops_nothing_that_an_earlier_one_made(
     backend: Loaded, corpus: Path, folder: Path
 ) -> None:
-    backend.fails["named"] = Killed()
-    with pytest.raises(Killed):
-        filled(backend, COLLECTION, folder, corpus)
+    killed_at("named", backend, folder, corpus)
     former = backend.aliases()[COLLECTION.name]
     other = backend.open(COLLECTION, name="docs_new")
     backend.point(COLLECTION.name, other.physical_name)

@@ -19,7 +19,7 @@ from bartizan_connector.store.memory import MemoryBackend
 from bartizan_connector.stream.jsonl import JsonlSource
 from bartizan_connector.stream.source import Batch
 from bartizan_connector.stream.stage import Stage
-from tests.connector.stream.bulk.importing import COLLECTION, InMemory, Killed, Loaded, everything
+from tests.connector.stream.bulk.importing import COLLECTION, InMemory, Loaded, everything, killed_at
 from tests.connector.stream.filling import filled, ingested
 
 
@@ -42,9 +42,7 @@ def test_what_the_source_does_not_hold_any_more_is_not_loaded(backend: Loaded, f
         {"_id": "d7", "_deleted": True},
         {"_id": "older", "text": "former", "_version": 9},
     )
-    backend.fails["load"] = Killed()
-    with pytest.raises(Killed):
-        filled(backend, COLLECTION, folder, corpus)
+    killed_at("load", backend, folder, corpus)
     now = [*words(0, 2, 3, 7), {"_id": "d4", "year": "none"}, {"_id": "older", "text": "now", "_version": 3}]
     report = filled(backend, COLLECTION, folder, lines_in(corpus, *now))
     assert (report.unchanged, report.written, report.stale, report.dead) == (3, 2, 0, 1)
@@ -59,9 +57,7 @@ def test_a_run_that_is_killed_over_a_changed_source_counts_only_what_came_again(
     backend: Loaded, folder: Path, tmp_path: Path, times: int
 ) -> None:
     corpus = lines_in(tmp_path / "corpus.jsonl", *words(*range(250)))
-    backend.fails["load"] = Killed()
-    with pytest.raises(Killed):
-        filled(backend, COLLECTION, folder, corpus)
+    killed_at("load", backend, folder, corpus)
     lines_in(corpus, *words(*range(100, 300)))
     for _ in range(times):
         stop = Event()
@@ -75,9 +71,7 @@ def test_a_run_that_is_killed_over_a_changed_source_counts_only_what_came_again(
 def test_a_source_that_is_changed_while_a_run_goes_on_with_it_is_read_again(
     backend: Loaded, corpus: Path, folder: Path
 ) -> None:
-    backend.fails["load"] = Killed()
-    with pytest.raises(Killed):
-        filled(backend, COLLECTION, folder, corpus)
+    killed_at("load", backend, folder, corpus)
     with pytest.raises(Stop, match="was changed while it was read"):
         filled(backend, COLLECTION, folder, corpus, on_batch=lambda share: lines_in(corpus, *words(1)))
     assert dict(backend.collections()) == {}
@@ -121,9 +115,7 @@ def test_ctrl_c_while_it_loads_is_told_as_such(backend: Loaded, corpus: Path, fo
 def test_who_is_told_to_stop_while_it_waits_for_what_a_killed_run_left_ends_too(
     backend: Loaded, corpus: Path, folder: Path
 ) -> None:
-    backend.fails["load"] = Killed()
-    with pytest.raises(Killed):
-        filled(backend, COLLECTION, folder, corpus)
+    killed_at("load", backend, folder, corpus)
     backend.told_at = {"drop"}
     with pytest.raises(Stop, match="told to stop before all was encoded"):
         filled(backend, COLLECTION, folder, corpus, stop=backend.stop)
@@ -139,9 +131,8 @@ def test_a_source_of_which_nothing_can_be_stored_leaves_nothing(backend: Loaded,
 
 
 def test_a_source_that_was_spoilt_leaves_what_was_encoded_of_it(backend: Loaded, corpus: Path, folder: Path) -> None:
-    backend.fails["load"], before = Killed(), corpus.read_bytes()
-    with pytest.raises(Killed):
-        filled(backend, COLLECTION, folder, corpus)
+    before = corpus.read_bytes()
+    killed_at("load", backend, folder, corpus)
     with pytest.raises(Stop, match="every line of"):
         filled(backend, COLLECTION, folder, lines_in(corpus, {"no": "id"}))
     corpus.write_bytes(before)
@@ -257,9 +248,7 @@ DAMAGED = (
 def test_a_damaged_list_of_what_was_made_is_refused_and_nothing_is_dropped_by_it(
     backend: Loaded, corpus: Path, folder: Path
 ) -> None:
-    backend.fails["load"] = Killed()
-    with pytest.raises(Killed):
-        filled(backend, COLLECTION, folder, corpus)
+    killed_at("load", backend, folder, corpus)
     (stage,), before = folder.iterdir(), dict(backend.collections())
     listed = stage / "made.json"
     for damage in DAMAGED:
