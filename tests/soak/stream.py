@@ -36,6 +36,7 @@ def pieces(count: int, ends: float) -> Iterator[Piece]:
                 seed, store = on.pop(future)
                 story = future.result()
                 happened = {**story.happened, "milvus": story.milvus_kills, "late at the end": int(bool(story.late))}
+                happened["forgotten by a killed Milvus until given again"] = story.forgotten
                 counts = {"changes": story.changes, "observations": story.looks, **happened}
                 yield Piece(seed, 1, {f"on {store}": 1, **counts})
 

@@ -17,29 +17,51 @@ Place = tuple[int, int]
 """Partition and offset."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """What there was at one time."""
+
+    life: int
+    """Of the server, from 0."""
+    heads: Mapping[str, Head]
+    rows: Mapping[str, str]
+    """Texts, read after the heads."""
+
+
 @dataclass
 class Seen:
     """What an observer found, in the order of finding."""
 
     ids: Sequence[str]
-    heads: list[Mapping[str, Head]] = field(default_factory=list)
-    rows: list[Mapping[str, str]] = field(default_factory=list)
-    """Read after the heads of the same number."""
+    looks: list[Look] = field(default_factory=list)
+    floors: list[Mapping[int, int]] = field(default_factory=lambda: [{}])
+    """Of each life of the server: partition → up to where the group had ever committed before it."""
     blinks: int = 0
     """How often a look had to be taken again."""
+    _committed: dict[int, int] = field(default_factory=dict)
+
+    def committed(self, places: Mapping[int, int]) -> None:
+        """The group has got so far; that it is rewound takes nothing from it."""
+        self._committed |= {number: max(place, self._committed.get(number, 0)) for number, place in places.items()}
+
+    def lives_again(self) -> None:
+        """The server was killed, and is not back yet."""
+        self.floors.append(dict(self._committed))
 
     def look(self, store: Store) -> None:
         """Once more. A Milvus of 2.3 may, when it is read by several at once, show what was just replaced as it was or
-        as gone, for a moment (docs/decisions/029): what went back is looked at again, and counts if it stays so."""
-        known = self.heads[-1] if self.heads else {}
+        as gone, for a moment (docs/decisions/029): what went back is looked at again, and counts if it stays so. A look
+        that was begun in one life of the server and ended in another is none."""
+        life, known = len(self.floors) - 1, self.looks[-1].heads if self.looks else {}
         for _ in range(_LOOKS):
             heads = store.heads(self.ids)
             if not went_back(known, heads):
                 break
             self.blinks += 1
             time.sleep(0.1)
-        self.rows.append({id: _text(each) for id, each in store.get(self.ids).items()})
-        self.heads.append(heads)
+        rows = {id: _text(each) for id, each in store.get(self.ids).items()}
+        if life == len(self.floors) - 1:
+            self.looks.append(Look(life=life, heads=heads, rows=rows))
 
 
 class Model:
@@ -83,20 +105,38 @@ class Model:
                 if not np.allclose(there.rows[0].vectors["dense"].value, vector.value, atol=1e-6):
                     yield f"{id} has another's vector"
 
-    def judge_order(self, seen: Seen, *, by_rows: bool) -> None:
-        """Heads never go back; and once a change was complete, no row of an earlier one is seen again."""
+    def judge_order(self, seen: Seen, *, by_rows: bool) -> int:
+        """Heads never go back; and once a change was complete, no row of an earlier one is seen again. A server that
+        was killed may forget what was not sealed: so the first look after a kill may show older heads, but none older
+        than what had been committed. Says in how many lives of the server that happened."""
         places = {id: [place for place, _ in changes] for id, changes in self.changes.items()}
         numbers = {(id, text): i for id, changes in self.changes.items() for i, (_, text) in enumerate(changes)}
-        newest: Mapping[str, Head] = {}
-        for heads, rows in zip(seen.heads, seen.rows, strict=True):
-            assert not (back := went_back(newest, heads)), f"went back: {[(newest[id], heads.get(id)) for id in back]}"
-            newest = heads
-            for id, text in rows.items() if by_rows else ():
-                head = newest.get(id)
+        last, forgot = Look(life=0, heads={}, rows={}), 0
+        for look in seen.looks:
+            back = went_back(last.heads, look.heads)
+            assert not back or look.life > last.life, (
+                f"went back: {[(last.heads[id], look.heads.get(id)) for id in back]}"
+            )
+            lost = self._behind(seen.floors[look.life], look.heads)
+            assert not lost, f"was committed, and forgotten: {lost}"
+            forgot += bool(back)
+            last = look
+            for id, text in look.rows.items() if by_rows else ():
+                head = look.heads.get(id)
                 if head is None or not text[-1].isdigit() or not (head.hash or head.deleted):
                     continue  # nothing of it was complete, or its text says not which change it is
                 complete = places[id].index((_partition(head), head.offset))
                 assert numbers[id, text] >= complete, f"{id}: {text!r} is older than {head}, which was complete"
+        return forgot
+
+    def _behind(self, floor: Mapping[int, int], heads: Mapping[str, Head]) -> list[str]:
+        """The heads that are older than the last change below the floor, or gone."""
+        return [
+            f"{id} at {heads.get(id)}, and not {max(due)}"
+            for id, changes in self.changes.items()
+            if (due := [offset for (partition, offset), _ in changes if offset < floor.get(partition, 0)])
+            and ((head := heads.get(id)) is None or head.offset < max(due))
+        ]
 
 
 def went_back(known: Mapping[str, Head], heads: Mapping[str, Head]) -> list[str]:

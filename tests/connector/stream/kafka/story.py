@@ -52,6 +52,20 @@ class Cast:
     """When the Milvus server had last been started again."""
     turn: threading.Lock = field(default_factory=threading.Lock)
     """Stories that go on at once kill the servers that they share one after the other."""
+    playing: dict[str, tuple["Post", Seen]] = field(default_factory=dict)
+    """Topic → who reads it, and what is seen of it, of every story that goes on."""
+
+    def kill_milvus(self) -> None:
+        """Kill it, tell every observer, and start it again."""
+        assert self.milvus is not None
+        observed = list(self.playing.values())
+        for post, seen in observed:
+            seen.committed(_committed(post))
+        self.milvus.kill()
+        for _, seen in observed:
+            seen.lives_again()
+        self.milvus.start()
+        self.rested_from = time.monotonic()
 
 
 class Story:
@@ -74,6 +88,8 @@ class Story:
         self.happened: dict[str, int] = {}
         """What → how often."""
         self.looks = self.milvus_kills = 0
+        self.forgotten = 0
+        """After how many kills of its server it showed less than before, until it was given again."""
         self.late = ""
         """What a server showed wrongly at the end, and rightly when it was asked again."""
 
@@ -103,7 +119,7 @@ class Story:
                     worker.signal(signal.SIGKILL)
         with self._cast.turn:
             self._judge(seen)
-        self.looks = len(seen.heads)
+        self.looks = len(seen.looks)
 
     def _records(self) -> Iterator[dict[str, Any]]:
         """Puts, updates and deletes of a few keys; of every second key the content returns to what it was."""
@@ -145,12 +161,9 @@ class Story:
                 time.sleep(dice.random() * 0.5)
                 self._cast.broker.start()
         elif deed == "milvus":
-            assert self._cast.milvus is not None
             with self._cast.turn:
                 if time.monotonic() - self._cast.rested_from > _REST:
-                    self._cast.milvus.kill()
-                    self._cast.milvus.start()
-                    self._cast.rested_from = time.monotonic()
+                    self._cast.kill_milvus()
                     self.milvus_kills += 1
 
     def _begin(self) -> None:
@@ -176,6 +189,8 @@ class Story:
         for worker in self._workers:
             worker.wait(_PATIENT)
         self._bury()
+        with self._cast.turn:
+            self._cast.playing[self._post.topic][1].committed(_committed(self._post))
         _rewind(self._post, self._dice)
 
     def _conclude(self) -> None:
@@ -208,12 +223,16 @@ class Story:
                         seen.look(store)
 
         observer = threading.Thread(target=look)
+        with self._cast.turn:
+            self._cast.playing[self._post.topic] = (self._post, seen)
         observer.start()
         try:
             yield seen
         finally:
             over.set()
             observer.join()
+            with self._cast.turn:
+                del self._cast.playing[self._post.topic]
 
     def _judge(self, seen: Seen) -> None:
         model = Model(self._cast.broker.read(self._post.topic))
@@ -225,7 +244,7 @@ class Story:
                 time.sleep(_HEALS)
                 wrong = model.unlike(store)
             assert not wrong, f"lost, doubled, brought back, or old: {wrong}; before: {self.late}"
-            model.judge_order(seen, by_rows=self._cast.milvus is None)
+            self.forgotten = model.judge_order(seen, by_rows=self._cast.milvus is None)
             store.close()
             if self._cast.milvus:
                 backend.drop(self._post.collection)
@@ -233,21 +252,27 @@ class Story:
 
 def _is_read(post: Post) -> bool:
     """Whether the group has committed all that is there."""
-    from kafka import KafkaConsumer, TopicPartition
-
-    settings = settings_of(post)
-    with closing(
-        KafkaConsumer(bootstrap_servers=settings.bootstrap, group_id=settings.group, enable_auto_commit=False)
-    ) as consumer:
-        ends = consumer.end_offsets([TopicPartition(post.topic, number) for number in range(PARTITIONS)])
+    with _consumer(post) as consumer:
+        ends = consumer.end_offsets(_places(post))
         return all((consumer.committed(place) or 0) >= end for place, end in ends.items())
 
 
-def _rewind(post: Post, dice: random.Random) -> None:
-    """The group goes on from earlier places; it must be empty by then."""
-    from kafka import KafkaConsumer, TopicPartition
-    from kafka.errors import KafkaError
-    from kafka.structs import OffsetAndMetadata
+def _committed(post: Post) -> dict[int, int]:
+    """Partition → the group's place."""
+    with _consumer(post) as consumer:
+        return {place.partition: consumer.committed(place) or 0 for place in _places(post)}
+
+
+def _places(post: Post) -> list[Any]:
+    from kafka import TopicPartition
+
+    return [TopicPartition(post.topic, number) for number in range(PARTITIONS)]
+
+
+@contextmanager
+def _consumer(post: Post) -> Iterator[Any]:
+    """Reads and sets the group's places without joining it."""
+    from kafka import KafkaConsumer
 
     settings = settings_of(post)
     with closing(
@@ -258,7 +283,16 @@ def _rewind(post: Post, dice: random.Random) -> None:
             reconnect_backoff_max_ms=500,
         )
     ) as consumer:
-        places = [TopicPartition(post.topic, number) for number in range(PARTITIONS)]
+        yield consumer
+
+
+def _rewind(post: Post, dice: random.Random) -> None:
+    """The group goes on from earlier places; it must be empty by then."""
+    from kafka.errors import KafkaError
+    from kafka.structs import OffsetAndMetadata
+
+    places = _places(post)
+    with _consumer(post) as consumer:
         consumer.assign(places)
 
         def moved() -> bool:
