@@ -1,9 +1,7 @@
-"""What the tests of the stream share: a look at the threads, and what the Kafka client leaves behind."""
+"""What the tests of the stream share: a look at the threads."""
 
-import gc
 import threading
 import time
-import warnings
 from collections.abc import Iterator
 
 import pytest
@@ -20,13 +18,3 @@ def no_thread_is_left() -> Iterator[None]:
     while set(threading.enumerate()) != before and time.monotonic() < deadline:
         time.sleep(0.05)
     assert set(threading.enumerate()) == before
-
-
-@pytest.fixture(autouse=True)
-def _dropped_sockets(request: pytest.FixtureRequest) -> Iterator[None]:
-    """The library drops a socket for each connection to a broker that was refused."""
-    yield
-    if request.node.get_closest_marker("server"):
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "unclosed <s", ResourceWarning)
-            gc.collect()

@@ -19,8 +19,7 @@ from tests.connector.stream.streams import collection_for
 from tests.servers.kafka import KafkaServer
 from tests.servers.milvus import MilvusServer
 
-pytestmark = [pytest.mark.server, pytest.mark.filterwarnings("ignore:unclosed <s:ResourceWarning")]
-"""The library drops a socket for each connection that was refused, and it may be collected at any time."""
+pytestmark = pytest.mark.server
 _GIVEN = os.environ.get("BARTIZAN_SEEDS", "")
 """Seeds to play instead, parted by commas."""
 SEEDS = [int(seed) for seed in _GIVEN.split(",")] if _GIVEN else [random.randrange(10**6) for _ in range(5)]

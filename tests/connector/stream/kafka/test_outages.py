@@ -21,8 +21,7 @@ from tests.connector.stream.kafka.media import letters_in, settings_for, wait_fo
 from tests.connector.stream.kafka.workers import Model, Worker, after, changes
 from tests.servers.kafka import KafkaServer
 
-pytestmark = [pytest.mark.server, pytest.mark.filterwarnings("ignore:unclosed <s:ResourceWarning")]
-"""The library drops a socket for each connection that was refused, and it may be collected at any time."""
+pytestmark = pytest.mark.server
 AWAY = 20.0
 """Seconds: longer than the session, and than any single call waits."""
 MANY = 10_000

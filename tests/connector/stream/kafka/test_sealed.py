@@ -21,7 +21,7 @@ from tests.connector.stream.streams import collection_for
 from tests.servers.kafka import KafkaServer
 from tests.servers.milvus import MilvusServer
 
-pytestmark = [pytest.mark.server, pytest.mark.filterwarnings("ignore:unclosed <s:ResourceWarning")]
+pytestmark = pytest.mark.server
 COUNT = 10
 
 
