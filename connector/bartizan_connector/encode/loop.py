@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from bartizan_connector.base.deadline import heed
 from bartizan_connector.base.errors import Retry, SpaceMismatch, Stop
 from bartizan_connector.encode.batches import by_length, padded
 from bartizan_connector.encode.engine import Engine, Identity, Ran
@@ -21,7 +22,6 @@ from bartizan_connector.space.vectors import Floats, SparseVector, Vectors, spar
 
 _SPARSE_TEXTS = 32
 """Most texts of a batch whose rows are as long as a vocabulary."""
-TOO_LATE = "encoding took longer than its timeout"
 
 
 class EncodeLoop:
@@ -58,7 +58,7 @@ class EncodeLoop:
 
     def _encode(self, texts: Sequence[str], role: Role, deadline: float | None) -> Vectors:
         most = self._spec.role(role).max_tokens
-        tokenized = self._tokens.encode(texts, role)
+        tokenized = self._tokens.encode(texts, role, deadline=deadline)
         values, tower = (self._run if len(tokenized) == 1 else self._many)(tokenized, most, deadline)
         if tower is not self._tower and tower.space_id != self._tower.space_id:
             raise SpaceMismatch(
@@ -96,8 +96,7 @@ class EncodeLoop:
 
     def _run(self, batch: Sequence[Tokenized], most: int, deadline: float | None) -> Ran:
         """One batch; the answer is of the kind and size that the spec promises."""
-        if deadline is not None and time.monotonic() > deadline:
-            raise Retry(TOO_LATE)
+        heed(deadline)
         ids, mask = padded(batch, multiple=1 if len(batch) == 1 else self._pace.multiple, most=most)
         ran = self._engine.run(ids, mask, deadline=deadline)
         values = ran.values

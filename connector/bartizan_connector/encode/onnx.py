@@ -7,12 +7,13 @@ from contextlib import contextmanager
 from typing import Any, Self
 
 from bartizan_connector.base.cores import available_cores
+from bartizan_connector.base.deadline import TOO_LATE
 from bartizan_connector.base.errors import Retry, Stop, missing_extra
 from bartizan_connector.base.paths import AnyPath
 from bartizan_connector.encode.batches import Ids
 from bartizan_connector.encode.engine import Identity, Pace, Ran
 from bartizan_connector.encode.export import INPUTS, MODEL_FILE, OUTPUT, Export
-from bartizan_connector.encode.loop import TOO_LATE, EncodeLoop
+from bartizan_connector.encode.loop import EncodeLoop
 from bartizan_connector.space.spec import TowerSpec
 from bartizan_connector.space.tokens import Tokens
 

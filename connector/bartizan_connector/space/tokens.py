@@ -6,18 +6,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
 
+from bartizan_connector.base.deadline import heed
 from bartizan_connector.base.errors import NotAText, SpaceMismatch, Stop, WrongUse, missing_extra
 from bartizan_connector.space.canonical import digest_of
 from bartizan_connector.space.spec import Role, RoleSpec, TowerSpec
 
 try:
-    from tokenizers import Tokenizer
+    from tokenizers import Encoding, Tokenizer
 except ImportError as error:
     raise missing_extra("tokenizers", "local") from error
 
 TOKENIZER_FILE = "tokenizer.json"
 PADDING_ID = 0
 """Fills short rows. Every engine masks padding, so any id of the vocabulary would do."""
+_AT_ONCE = 1_000
+"""So many texts are read between two looks at the clock."""
 _HASH_DOMAIN = "bartizan.tokenizer/1"
 _SECTIONS_THAT_CHANGE_NO_TOKEN = frozenset({"truncation", "padding"})
 """Bartizan cuts and pads by the spec, whatever the file was saved with."""
@@ -112,8 +115,9 @@ class Tokens:
     def _around(self, role: Role) -> int:
         return self._special + len(self._tokenizer.encode(self.roles[role].prefix, add_special_tokens=False))
 
-    def encode(self, texts: Sequence[str], role: Role) -> list[Tokenized]:
-        """The ids of each text. A text without a single token becomes one padding token, so that it has a vector."""
+    def encode(self, texts: Sequence[str], role: Role, *, deadline: float | None = None) -> list[Tokenized]:
+        """The ids of each text. A text without a single token becomes one padding token, so that it has a vector.
+        Raises Retry when the deadline, a moment of `time.monotonic`, has passed."""
         spec = self.roles.get(role)
         if spec is None:
             raise WrongUse(f"this tower encodes {', '.join(sorted(self.roles))} only, but was asked for {role} tokens")
@@ -124,18 +128,24 @@ class Tokens:
                 raise NotAText(f"text {position} is of type {type(text).__name__}, expected str")
         room = spec.max_tokens - self._special
         prefixed = [spec.prefix + text for text in texts] if spec.prefix else list(texts)
-        try:
-            encodings = self._tokenizer.encode_batch_fast(prefixed, add_special_tokens=False)
-        except TypeError as error:
-            raise _blame(texts) from error
-        tokenized = []
-        for encoding in encodings:
-            length = len(encoding) + self._special
-            encoding.truncate(room)
-            if self._template:
-                encoding = self._tokenizer.post_process(encoding)
-            tokenized.append(Tokenized(encoding.ids or [PADDING_ID], length))
+        tokenized: list[Tokenized] = []
+        for start in range(0, len(prefixed), _AT_ONCE):
+            heed(deadline)
+            try:
+                encodings = self._tokenizer.encode_batch_fast(
+                    prefixed[start : start + _AT_ONCE], add_special_tokens=False
+                )
+            except TypeError as error:
+                raise _blame(texts) from error
+            tokenized += [self._cut(encoding, room) for encoding in encodings]
         return tokenized
+
+    def _cut(self, encoding: Encoding, room: int) -> Tokenized:
+        length = len(encoding) + self._special
+        encoding.truncate(room)
+        if self._template:
+            encoding = self._tokenizer.post_process(encoding)
+        return Tokenized(encoding.ids or [PADDING_ID], length)
 
 
 def tokenizer_hash(text: str) -> str:

@@ -2,6 +2,8 @@
 
 import copy
 import json
+import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from bartizan_connector.base.errors import SpaceMismatch, Stop, WrongUse
+from bartizan_connector.base.errors import NotAText, Retry, SpaceMismatch, Stop, WrongUse
 from bartizan_connector.space.spec import Role, RoleSpec, TowerSpec
 from bartizan_connector.space.tokens import TOKENIZER_FILE, Tokens, tokenizer_hash
 from tests.encoders.tiny import bytes_tokenizer, words_tokenizer
@@ -55,6 +57,25 @@ def test_a_cut_text_keeps_its_start_and_both_special_tokens(text: str) -> None:
 def test_a_text_is_read_the_same_in_every_batch(texts: list[str]) -> None:
     tokens = Tokens(WORDS, roles=ROLES)
     assert tokens.encode(texts, "query") == [tokens.encode([text], "query")[0] for text in texts]
+
+
+def test_a_deadline_ends_the_reading_of_many_texts() -> None:
+    tokens, texts = Tokens(WORDS, roles=ROLES), ["one two three"] * 5_000
+    (one,) = tokens.encode(["one two three"], "document")
+
+    def seconds(many: int, timeout: float) -> float:
+        begun = time.monotonic()
+        with nullcontext() if timeout > 60 else pytest.raises(Retry):
+            assert tokens.encode(texts * many, "document", deadline=begun + timeout) == [one] * len(texts) * many
+        return time.monotonic() - begun
+
+    whole = min(seconds(1, 600.0) for _ in range(3))
+    assert min(seconds(4, whole / 2) for _ in range(5)) < 3 * whole, "all were read before it looked at the clock"
+
+
+def test_a_text_that_is_none_is_named_by_its_place_among_all() -> None:
+    with pytest.raises(NotAText, match="text 2500 is not valid Unicode"):
+        Tokens(WORDS, roles=ROLES).encode([*["one"] * 2_500, "\ud800"], "document")
 
 
 def test_without_special_tokens_there_are_bare_pieces_and_an_empty_text_is_one_padding_token() -> None:

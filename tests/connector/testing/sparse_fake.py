@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bartizan_connector.base.errors import Retry, WrongUse
+from bartizan_connector.base.deadline import heed
+from bartizan_connector.base.errors import WrongUse
 from bartizan_connector.space.spec import Role, RoleSpec, TowerSpec
 from bartizan_connector.space.vectors import SparseVector, Vectors
 
@@ -35,15 +36,14 @@ class WordEncoder:
     def encode(self, texts: Sequence[str], role: Role, *, timeout: float | None = None) -> Vectors:
         """One sparse vector a text; a text without words gives an empty one."""
         self.spec.role(role)
-        begun = time.monotonic()
+        deadline = None if timeout is None else time.monotonic() + timeout
         for position, text in enumerate(texts):
             if not text.isascii() and text.encode(errors="ignore") != text.encode(errors="surrogatepass"):
                 raise WrongUse(f"text {position} is not valid Unicode")
         words = [text.lower().split() for text in texts]
         values = []
         for each in words:
-            if timeout is not None and time.monotonic() - begun > timeout:
-                raise Retry("encoding took longer than its timeout")
+            heed(deadline)
             values.append(self._vector(each[: self._max_tokens]))
         return Vectors(
             space_id=self.spec.space_id,

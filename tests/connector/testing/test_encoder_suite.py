@@ -87,7 +87,7 @@ class LooksAtTheClockAfterwards(Sound):
     def encode(self, texts: Sequence[str], role: Role, *, timeout: float | None = None) -> Vectors:
         begun = time.monotonic()
         vectors = super().encode(texts, role)
-        time.sleep(len(texts) / 500)
+        time.sleep(len(texts) / 2_000)
         if timeout is not None and time.monotonic() - begun > timeout:
             raise Retry("too late")
         return vectors

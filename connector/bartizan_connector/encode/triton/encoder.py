@@ -3,14 +3,16 @@
 import asyncio
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
 
+from bartizan_connector.base.deadline import heed
 from bartizan_connector.base.errors import Retry
 from bartizan_connector.encode.batches import by_length, padded
 from bartizan_connector.encode.engine import Identity, Ran
-from bartizan_connector.encode.loop import TOO_LATE, EncodeLoop
+from bartizan_connector.encode.loop import EncodeLoop
 from bartizan_connector.encode.triton.calls import Access, Server
 from bartizan_connector.encode.triton.contract import model_name
 from bartizan_connector.encode.triton.engine import TritonEngine
@@ -97,9 +99,8 @@ class TritonEncoder(EncodeLoop):
         deadline = self._deadline(timeout)
         self._spec.role(role)
         few = len(texts) <= _FEW or isinstance(texts, str)
-        tokenized = (
-            self._tokens.encode(texts, role) if few else await asyncio.to_thread(self._tokens.encode, texts, role)
-        )
+        tokenize = partial(self._tokens.encode, texts, role, deadline=deadline)
+        tokenized = tokenize() if few else await asyncio.to_thread(tokenize)
         if len(tokenized) == 1:
             row, tower = await self._joiner.row(tokenized[0], deadline)
             return self._vectors([row], tokenized, tower)
@@ -130,8 +131,7 @@ class TritonEncoder(EncodeLoop):
                 task.cancel()
 
     async def _run_batch(self, batch: Sequence[Tokenized], deadline: float) -> Ran:
-        if time.monotonic() > deadline:
-            raise Retry(TOO_LATE)
+        heed(deadline)
         multiple = 1 if len(batch) == 1 else self._pace.multiple
         ids, mask = padded(batch, multiple=multiple, most=self._longest)
         return await self._engine.arun(ids, mask, deadline=deadline)

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from weakref import WeakKeyDictionary
 
+from bartizan_connector.base.deadline import TOO_LATE
 from bartizan_connector.base.errors import Retry
 from bartizan_connector.encode.engine import Identity, Ran
-from bartizan_connector.encode.loop import TOO_LATE
 from bartizan_connector.space.tokens import Tokenized
 from bartizan_connector.space.vectors import Floats, SparseVector
 
