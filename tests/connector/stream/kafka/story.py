@@ -253,20 +253,22 @@ class Story:
 def _is_read(post: Post) -> bool:
     """Whether the group has committed all that is there."""
     with _consumer(post) as consumer:
-        ends = consumer.end_offsets(_places(post))
-        return all((consumer.committed(place) or 0) >= end for place, end in ends.items())
+        committed = _offsets(consumer, post)
+        ends = consumer.end_offsets(list(committed))
+        return all(committed[place] >= end for place, end in ends.items())
 
 
 def _committed(post: Post) -> dict[int, int]:
     """Partition → the group's place."""
     with _consumer(post) as consumer:
-        return {place.partition: consumer.committed(place) or 0 for place in _places(post)}
+        return {place.partition: offset for place, offset in _offsets(consumer, post).items()}
 
 
-def _places(post: Post) -> list[Any]:
+def _offsets(consumer: Any, post: Post) -> dict[Any, int]:
     from kafka import TopicPartition
 
-    return [TopicPartition(post.topic, number) for number in range(PARTITIONS)]
+    places = [TopicPartition(post.topic, number) for number in range(PARTITIONS)]
+    return {place: consumer.committed(place) or 0 for place in places}
 
 
 @contextmanager
@@ -291,16 +293,15 @@ def _rewind(post: Post, dice: random.Random) -> None:
     from kafka.errors import KafkaError
     from kafka.structs import OffsetAndMetadata
 
-    places = _places(post)
     with _consumer(post) as consumer:
-        consumer.assign(places)
 
         def moved() -> bool:
             with suppress(KafkaError):
-                committed = {place: consumer.committed(place) or 0 for place in places}
                 earlier = {
-                    place: OffsetAndMetadata(dice.randrange(offset + 1), "", -1) for place, offset in committed.items()
+                    place: OffsetAndMetadata(dice.randrange(offset + 1), "", -1)
+                    for place, offset in _offsets(consumer, post).items()
                 }
+                consumer.assign(list(earlier))
                 consumer.commit(earlier, timeout_ms=2000)
                 return True
             return False
