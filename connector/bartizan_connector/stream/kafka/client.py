@@ -1,7 +1,7 @@
 """How brokers are reached, and what their refusals mean for the pipeline."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,10 +13,11 @@ try:
     from kafka import errors
     from kafka.admin import KafkaAdminClient
     from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+    from kafka.net.compat import KafkaNetClient
 except ImportError as error:
     raise missing_extra("kafka-python", "stream") from error
 
-__all__ = ["KafkaAdminClient", "connection", "consumer", "errors", "kafka", "partitions_of", "producer", "translating"]
+__all__ = ["KafkaAdminClient", "consumer", "errors", "kafka", "opened", "partitions_of", "producer", "translating"]
 
 logging.getLogger("kafka").addHandler(logging.NullHandler())
 """An outage is told once, by the pipeline; the library's own words are there for whoever sets up logging."""
@@ -28,7 +29,7 @@ _LARGEST_BYTES = 64 * 2**20
 _REACHED = "is a broker listening there, does it speak TLS where tls is set, and are user, password and ca right?"
 
 
-def connection(settings: KafkaSettings) -> dict[str, Any]:
+def _connection(settings: KafkaSettings) -> dict[str, Any]:
     """What every client of these brokers is told."""
     kind = "SSL" if settings.tls else "PLAINTEXT"
     told: dict[str, Any] = {
@@ -52,11 +53,29 @@ def connection(settings: KafkaSettings) -> dict[str, Any]:
     return told
 
 
+def opened(kind: Callable[..., Any], settings: KafkaSettings, **told: Any) -> Any:
+    """A client of the library. One that no broker answered is ended: the library lets its thread run on, and keeps its
+    descriptors, so that the attempts of a long outage would use up what a process may open."""
+    begun: list[Any] = []
+
+    def net(**told: Any) -> Any:
+        begun.append(KafkaNetClient(**told))
+        return begun[-1]
+
+    try:
+        return kind(**_connection(settings), **told, kafka_client=net)
+    except BaseException:
+        for each in begun:
+            each.close()
+        raise
+
+
 def consumer(settings: KafkaSettings) -> Any:
     """A member-to-be of the group. Offsets are committed by hand, and a place that is gone is never skipped over."""
     session = int(settings.session_timeout * 1000)
-    return kafka.KafkaConsumer(
-        **connection(settings),
+    return opened(
+        kafka.KafkaConsumer,
+        settings,
         group_id=settings.group,
         enable_auto_commit=False,
         auto_offset_reset="none",
@@ -72,8 +91,9 @@ def consumer(settings: KafkaSettings) -> Any:
 
 def producer(settings: KafkaSettings) -> Any:
     """For dead letters: idempotent, acknowledged by all replicas, large enough for whatever was read."""
-    return kafka.KafkaProducer(
-        **connection(settings),
+    return opened(
+        kafka.KafkaProducer,
+        settings,
         max_request_size=_LARGEST_BYTES,
         max_block_ms=int(settings.connect_timeout * 1000),
         delivery_timeout_ms=40_000,

@@ -13,7 +13,7 @@ from typing import Any
 from bartizan_connector.base.errors import Retry, Stop
 from bartizan_connector.config.kafka import KafkaSettings
 from bartizan_connector.stream.again import SIZE, Again
-from bartizan_connector.stream.kafka.client import connection, kafka, translating
+from bartizan_connector.stream.kafka.client import kafka, opened, translating
 from bartizan_connector.stream.kafka.letters import ORIGIN, PREFIX, SETTLED, VERSION, Letters, own_headers
 from bartizan_connector.stream.kafka.messages import KafkaMessage, decoder, message_of
 from bartizan_connector.stream.kafka.source import KafkaSource
@@ -94,8 +94,9 @@ class TopicLetters:
         self._writer.settle()
 
     def _reader(self) -> Any:
-        return kafka.KafkaConsumer(
-            **connection(self._settings),
+        return opened(
+            kafka.KafkaConsumer,
+            self._settings,
             group_id=None,
             enable_auto_commit=False,
             auto_offset_reset="earliest",

@@ -10,8 +10,8 @@ from typing import Any
 from bartizan_connector.config.kafka import KafkaSettings
 from bartizan_connector.stream.kafka.client import (
     KafkaAdminClient,
-    connection,
     errors,
+    opened,
     producer,
     translated,
     translating,
@@ -93,7 +93,7 @@ class Letters:
 
     def _make_topic(self) -> None:
         """With the brokers' own number of partitions and replicas."""
-        admin = KafkaAdminClient(**connection(self._settings))
+        admin = opened(KafkaAdminClient, self._settings)
         try:
             if self._settings.letters not in admin.list_topics():
                 admin.create_topics([self._settings.letters], wait_for_metadata=True)

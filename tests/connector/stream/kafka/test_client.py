@@ -1,0 +1,48 @@
+"""Clients of brokers that are away leave nothing behind, however often they are tried."""
+
+import gc
+import logging
+import os
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from bartizan_connector.base.errors import Retry
+from bartizan_connector.config.kafka import KafkaSettings
+from bartizan_connector.stream.kafka.client import KafkaAdminClient, consumer, kafka, opened, translating
+
+CLIENTS: dict[str, Callable[[KafkaSettings], Any]] = {
+    "of the group": consumer,
+    "of the letters": lambda settings: opened(kafka.KafkaConsumer, settings, group_id=None),
+    "of topics": lambda settings: opened(KafkaAdminClient, settings),
+}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="where a system tells of open files")
+@pytest.mark.parametrize("client", CLIENTS.values(), ids=list(CLIENTS))
+@pytest.mark.parametrize("listens", [False, True], ids=["refused", "never answered"])
+def test_an_attempt_that_fails_keeps_no_thread_and_no_descriptor(
+    client: Callable[[KafkaSettings], Any], listens: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.CRITICAL, "kafka")  # its records would hold what they speak of
+    with socket.socket() as port:
+        port.bind(("127.0.0.1", 0))
+        if listens:
+            port.listen()
+        place = f"127.0.0.1:{port.getsockname()[1]}"
+        settings = KafkaSettings(kind="kafka", bootstrap=place, topic="t", group="g", connect_timeout=0.2)
+        before = _held()
+        for _ in range(3):
+            told = pytest.raises(Retry, match=f"no broker answered at {place} within 0.2 s")
+            with told, translating("the first call", settings):
+                client(settings)
+        assert _held() == before
+
+
+def _held() -> tuple[int, int]:
+    gc.collect()
+    return threading.active_count(), len(os.listdir("/proc/self/fd"))
