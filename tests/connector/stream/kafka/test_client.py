@@ -37,10 +37,14 @@ def test_an_attempt_that_fails_keeps_no_thread_and_no_descriptor(
         settings = KafkaSettings(kind="kafka", bootstrap=place, topic="t", group="g", connect_timeout=0.2)
         before = _held()
         for _ in range(3):
-            told = pytest.raises(Retry, match=f"no broker answered at {place} within 0.2 s")
-            with told, translating("the first call", settings):
-                client(settings)
+            _fails(client, settings)
         assert _held() == before
+
+
+def _fails(client: Callable[[KafkaSettings], Any], settings: KafkaSettings) -> None:
+    told = pytest.raises(Retry, match=f"no broker answered at {settings.bootstrap} within 0.2 s")
+    with told, translating("the first call", settings):
+        client(settings)
 
 
 def _held() -> tuple[int, int]:
