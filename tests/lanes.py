@@ -57,10 +57,15 @@ def _marked(name: str, *options: str) -> tuple[tuple[str, ...], ...]:
     return _pytest(name, *options, *(str(path.relative_to(ROOT)) for path in files))
 
 
-TWO_AT_A_TIME = ("-n", "2", "--dist", "loadfile", "--no-loadscope-reorder")
-"""Each file in one process, so that what its tests share is made once and none of them meets another; files in their
-own order, since by the number of tests the few long ones would come last."""
 
+def _at_a_time(processes: int) -> tuple[str, ...]:
+    """Each file in one process, so that what its tests share is made once and none of them meets another; files in
+    their own order, since by the number of tests the few long ones would come last."""
+    return ("-n", str(processes), "--dist", "loadfile", "--no-loadscope-reorder")
+
+
+BUSY, WAITING = _at_a_time(2), _at_a_time(4)
+"""For two processors: tests that compute, and tests that mostly wait for what servers do."""
 
 LANES = (
     Lane(
@@ -72,10 +77,10 @@ LANES = (
             (str(BIN / "lint-imports"), "--no-cache"),
         ),
     ),
-    Lane("default", _pytest(" and ".join(f"not {name}" for name in NOT_DEFAULT), *TWO_AT_A_TIME)),
-    Lane("server", _marked("server", *TWO_AT_A_TIME), _no_milvus),
-    Lane("data", _marked("data", *TWO_AT_A_TIME), _no_data),
-    Lane("packaging", _marked("packaging")),
+    Lane("default", _pytest(" and ".join(f"not {name}" for name in NOT_DEFAULT), *BUSY)),
+    Lane("server", _marked("server", *WAITING), _no_milvus),
+    Lane("data", _marked("data", *BUSY), _no_data),
+    Lane("packaging", _marked("packaging", *BUSY)),
     Lane("gpu", _marked("gpu"), _no_gpu),
 )
 
