@@ -57,7 +57,6 @@ def _marked(name: str, *options: str) -> tuple[tuple[str, ...], ...]:
     return _pytest(name, *options, *(str(path.relative_to(ROOT)) for path in files))
 
 
-
 def _at_a_time(processes: int) -> tuple[str, ...]:
     """Each file in one process, so that what its tests share is made once and none of them meets another; files in
     their own order, since by the number of tests the few long ones would come last."""
