@@ -50,7 +50,8 @@ def test_a_store_that_need_not_be_sealed_is_committed_to_with_each_write() -> No
     assert topic.effects == ["commit 1", "commit 2"]
 
 
-def test_what_is_written_while_a_seal_goes_on_waits_for_the_next() -> None:
+def test_what_is_written_while_a_seal_goes_on_waits_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unsealed, "_LONGEST_SECONDS", 1.0)
     topic, backend, stop = topic_of("one"), Forgetful(), Event()
 
     def in_between() -> None:
