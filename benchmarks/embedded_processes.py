@@ -1,5 +1,6 @@
 """An embedded store and several processes: a reader beside one that writes, and one that opens it anew."""
 
+import itertools
 import json
 import os
 import subprocess
@@ -14,23 +15,28 @@ from bartizan_connector.store.embedded import EmbeddedBackend
 from benchmarks.embedded_rows import SPEC, drawn, query, rows
 
 _K = 10
+_TURNS, _SECONDS = 3, 2.0
+"""So often, and for so long each time, is the reader looked at, quiet and beside the writer."""
 
 
 def beside_a_writer(path: Path, asked: Floats) -> dict[str, float]:
-    """The p99 of a reader, quiet and while another process replaces rows, in turns."""
+    """The p99 of a reader that asks on and on, quiet and while another process replaces rows, in turns."""
     backend = EmbeddedBackend(path)
     store = backend.open(SPEC, create=False)
     times: dict[str, list[float]] = {"quiet": [], "ingesting": []}
 
     def look(kind: str) -> None:
-        for vector in asked:
+        end = time.perf_counter() + _SECONDS
+        for vector in itertools.cycle(asked):
             begun = time.perf_counter()
+            if begun > end:
+                return
             store.search("dense", query(vector), _K)
             times[kind].append(time.perf_counter() - begun)
 
     look("quiet")
     times["quiet"].clear()
-    for _ in range(3):
+    for _ in range(_TURNS):
         look("quiet")
         command = [sys.executable, "-m", "benchmarks.embedded_processes", "write", str(path)]
         with subprocess.Popen(

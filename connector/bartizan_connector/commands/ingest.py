@@ -30,7 +30,7 @@ COUNTS = {
     "deleted": "removed, and remembered as removed",
     "stale": "older than what is stored",
     "dead": "cannot be stored, set aside with the reason",
-    "dropped": "went to another reader, which reads them again",
+    "dropped": "read again, here or by another reader",
 }
 _WAY_ON = (
     "what was committed is stored. Run the same command again: it completes what was begun, and what is stored is not "
@@ -270,7 +270,7 @@ def _pruned(config: Config, report: "Report", held: Collection[str], *, force: b
     if report.dead:
         doubt = f"{report.dead:,} lines could not be stored, so what the source holds is not known"
     elif report.dropped:
-        doubt = f"{report.dropped:,} lines went to another reader, so what the source holds is not known"
+        doubt = f"{report.dropped:,} lines were to be read again, so what the source holds is not known"
     elif not held:
         doubt = "the source holds no document, so all would go"
     if doubt and not force:

@@ -10,13 +10,15 @@ two lines with the same id the later one counts, and a file that was edited is n
 even when it got an older modification time (a backup that was restored): what the file says now is what is stored.
 Against other files and topics the modification time decides. One that lies in the future counts as the moment at which
 the file got it, which is the same at every reading; so a replay of such a file is no news either.
+
+What a store has forgotten that was killed during the run is read again from where it had made durable what it got; that
+place is known to this run only.
 """
 
 import hashlib
 import os
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
@@ -33,6 +35,25 @@ MAX_BATCH_BYTES = 16 * 2**20
 """A batch ends here even when it has few lines: what is held in memory is bounded by bytes, not by luck."""
 _SKIM_BYTES = 2**20
 _BEGINNING_BYTES = 1024
+
+
+@dataclass(slots=True)
+class _Reading:
+    """How far one file is read, by the numbers of its lines."""
+
+    given: int = 0
+    """The last one that was given; what was given again is still to come."""
+    farthest: int = 0
+    """The last one that was ever given."""
+    committed: int = 0
+    generation: int = 0
+    """How often it was given again."""
+    messages: int = 0
+    dead: int = 0
+    why: str = ""
+    """The first of the dead ones is."""
+    aside: set[int] = field(default_factory=set)
+    """The dead ones that are not committed: one that is given again is set aside once."""
 
 
 class JsonlSource:
@@ -54,17 +75,16 @@ class JsonlSource:
         self._letters = LetterFile(aside)
         self.batch_size = batch_size
         self._max_line_bytes = max_line_bytes
+        self._readings = {self._name_of(file): _Reading() for file in self._files}
+        """Of each file, by its name in positions."""
+        self._left = list(self._files)
+        """Files with lines to be given, the one that is being read first."""
         self._batches: Iterator[Batch] | None = None
+        self._begun = False
         self._ended = False
         self._lines: int | None = None
-        self._seen = 0
-        """Lines that were read, blank ones too."""
-        self._read_of: Counter[str] = Counter()
-        self._dead_of: Counter[str] = Counter()
-        self._first_reason: dict[str, str] = {}
-        """Of each file, by its name in positions: messages, dead ones, and why the first of these is."""
         self._told: dict[Path, str] = {}
-        """What `state` was told of; no other file is read after that."""
+        """What `state` was told of, and what was read; no other file is read after that."""
 
     @property
     def dead_letters(self) -> str:
@@ -88,7 +108,7 @@ class JsonlSource:
             origins = {file: _origin_of(file, file.stat()) for file in self._files}
         except OSError as error:
             raise WrongUse(f"cannot read {error.filename}: {error.strerror}") from error
-        self._told = self._told or origins
+        self._told = origins | self._told
         return _digest(repr((self._max_line_bytes, list(origins.values()))).encode())
 
     def backlog(self) -> int | None:
@@ -97,43 +117,62 @@ class JsonlSource:
             return None
         if self._lines is None:
             self._lines = sum(_lines_in(file) for file in self._files)
-        return 0 if self._ended else max(0, self._lines - self._seen)
+        return 0 if self._ended else max(0, self._lines - sum(each.farthest for each in self._readings.values()))
 
     def poll(self, timeout: float) -> Batch | None:
         """The next lines of a file, the first ones first; the dead letters of an earlier run are replaced by this
         run's."""
-        if self._batches is None:
+        if not self._begun:
             self._letters.begin()
-            self._batches = self._read()
+            self._begun = True
+        self._batches = self._batches or self._read()
         batch = next(self._batches, None)
         self._ended = batch is None
         return batch
 
     def owns(self, batch: Batch) -> bool:
-        """Always: files are given to nobody else."""
-        return True
+        """Files are given to nobody else; not what was given again since."""
+        return batch.generation == self._readings[batch.partition].generation
+
+    def note(self, batch: Batch) -> None:
+        """It is known what was given."""
+
+    def give_again(self, partition: str) -> None:
+        """All that was given and not committed, of other files too: an id may stand in several."""
+        again = {name for name, each in self._readings.items() if name == partition or each.given > each.committed}
+        for reading in map(self._readings.__getitem__, again):
+            reading.given = reading.committed
+            reading.generation += 1
+        self._left = [file for file in self._files if file in self._left or self._name_of(file) in again]
+        self._batches, self._ended = None, False
 
     def commit(self, batch: Batch) -> None:
         """Make the dead letters durable; what was written needs no mark of ours (see above)."""
         self._letters.sync()
+        reading = self._readings[batch.partition]
+        reading.committed = batch.messages[-1].offset
+        reading.aside = {line for line in reading.aside if line > reading.committed}
 
     def dead_letter(self, message: Message, reason: str) -> None:
         """Append the message and its reason to the dead-letter file."""
-        name = message.position.rpartition(":")[0]
-        self._dead_of[name] += 1
-        self._first_reason.setdefault(name, reason)
+        reading = self._readings[message.position.rpartition(":")[0]]
+        if message.offset in reading.aside:
+            return
+        reading.aside.add(message.offset)
+        reading.dead += 1
+        reading.why = reading.why or reason
         self._letters.add(message, reason)
 
     def verdict(self) -> str | None:
         """The files of which every single line was refused, and what each seems to be."""
         told = []
         for file in self._files:
-            name = self._name_of(file)
-            if self._read_of[name] and self._dead_of[name] == self._read_of[name]:
+            reading = self._readings[self._name_of(file)]
+            if reading.messages and reading.dead == reading.messages:
                 seems = seeming(file, beginning_of(file))
                 told.append(
-                    f"every line of {file} was refused ({self._read_of[name]:,}), the first because: "
-                    f"{self._first_reason[name]}{'. The file seems to be ' if seems else ''}{seems}"
+                    f"every line of {file} was refused ({reading.messages:,}), the first because: "
+                    f"{reading.why}{'. The file seems to be ' if seems else ''}{seems}"
                 )
         return "; ".join(told) or None
 
@@ -142,22 +181,25 @@ class JsonlSource:
         self._letters.close()
 
     def _read(self) -> Iterator[Batch]:
-        for file in self._files:
+        while self._left:
+            file = self._left[0]
             try:
                 with unpacked(file) as stream:
                     yield from self._batches_of(stream, file)
             except DAMAGED as error:
                 why = (isinstance(error, OSError) and error.strerror) or str(error)
                 raise Stop(f"cannot read {file}: {why}; what was read before it is stored") from error
+            self._left.remove(file)
 
     def _batches_of(self, stream: BinaryIO, file: Path) -> Iterator[Batch]:
-        """One file's lines; a batch never reaches into the next file."""
-        name, before = self._name_of(file), self._seen
+        """What one file has still to give; a batch never reaches into the next file."""
+        name = self._name_of(file)
+        reading = self._readings[name]
         state = os.fstat(stream.fileno())
         origin = _origin_of(file, state)
-        if self._told.get(file, origin) != origin:
-            raise Stop(f"{file} is not what it was when this run began; nothing of it was read. Run again")
-        first = stamp(min(state.st_mtime_ns, state.st_ctime_ns) // 1_000_000)
+        if self._told.setdefault(file, origin) != origin:
+            raise Stop(f"{file} is not what it was when this run began; nothing of it as it is was read. Run again")
+        first, after = stamp(min(state.st_mtime_ns, state.st_ctime_ns) // 1_000_000), reading.given
         messages = (
             Message(
                 position=f"{name}:{line.number}",
@@ -166,14 +208,17 @@ class JsonlSource:
                 origin=origin,
                 offset=line.number,
                 timestamp=state.st_mtime,
+                doubtful=line.number <= reading.farthest,
                 fault=line.fault,
             )
             for line in lines_of(stream, self._max_line_bytes)
+            if line.number > after
         )
         for batch in cut(messages, lambda: self.batch_size):
-            self._seen = before + batch[-1].offset
-            self._read_of[name] += len(batch)
-            yield Batch(messages=batch, partition=name)
+            reading.given = batch[-1].offset
+            reading.messages += sum(message.offset > reading.farthest for message in batch)
+            reading.farthest = max(reading.farthest, reading.given)
+            yield Batch(messages=batch, partition=name, generation=reading.generation)
 
     def _name_of(self, file: Path) -> str:
         return str(file.relative_to(self._root))

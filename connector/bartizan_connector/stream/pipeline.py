@@ -280,7 +280,9 @@ class Pipeline:
             for other in self._flights:
                 if other.batch.partition == batch.partition and other.batch.generation <= batch.generation:
                     self._lose(other)
-            log.warning("partition %s went to another reader; its batches are dropped here", batch.partition or "?")
+            log.warning(
+                "partition %s is read again, here or elsewhere; its batches are dropped", batch.partition or "?"
+            )
         return not flight.lost
 
     def _lose(self, flight: Flight) -> None:

@@ -27,7 +27,8 @@ class Report:
     dead: int = 0
     """Set aside as dead letters, each with its reason."""
     dropped: int = 0
-    """In batches whose partition went to another reader before they were committed; that one reads them again."""
+    """In batches that were given up before they were committed: they are read again, here or by the reader that their
+    partition went to."""
     truncated: int = 0
     """Among the written: longer than a tower reads, so only the beginning was encoded."""
     undeclared: Mapping[str, int] = field(default_factory=dict)

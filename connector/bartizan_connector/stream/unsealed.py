@@ -123,7 +123,7 @@ class Unsealed:
     def _give_again(self, partitions: set[str], why: Forgotten) -> None:
         self._kept.clear()
         if self._stop.is_set():
-            log.warning("%s: in the next run", why)
+            log.warning("%s: in the next run of a topic's worker; after files, look with `bartizan verify`", why)
             return
         log.warning("%s: %s is read again", why, ", ".join(sorted(partitions)))
         for partition in partitions:
