@@ -52,8 +52,9 @@ LIMITS: dict[Kind, dict[Precision, Limits]] = {
     "sparse": {
         # A weight that rounding lifts over zero or pushes under it is itself of the size of rounding. A calibrated head
         # takes what is usual off logits of about 20 and leaves their rounding, which counts in a nearly empty vector:
-        # of SmolLM2, 3e-5 in a weight and 6e-5 in a score; torch itself in fp32 and fp64 differ there by 2e-5.
-        "fp32": Limits(difference=1e-4, cosine=0.99999, drift=1e-5, terms=1e-4, scores=1e-4),
+        # of SmolLM2, 3e-5 in a weight and 6e-5 in a score on one processor, 8e-5 and 1.6e-4 on another; torch itself in
+        # fp32 and fp64 differ there by 2e-5.
+        "fp32": Limits(difference=5e-4, cosine=0.99999, drift=1e-5, terms=1e-4, scores=5e-4),
         # A term may come or go where its weight is small beside the text's largest; a score, being a sum of many
         # products, moves less than its two vectors do, which by their cosine may differ by a fifth of their length.
         "int8": Limits(difference=None, cosine=0.98, drift=1e-3, terms=0.2, scores=0.1),

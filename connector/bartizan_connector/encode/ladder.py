@@ -9,7 +9,9 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from threading import Thread
 
 from bartizan_connector.base.errors import BartizanError, Retry, SpaceMismatch, WrongUse
 from bartizan_connector.encode.encoder import Encoder
@@ -22,6 +24,7 @@ _SHARE = 0.5
 _FAILURES, _REST = 3, 5.0
 _USUAL_SECONDS = 30.0
 _LEAST = 1e-4
+_LOOK_SECONDS = 0.01
 
 
 class Breaker:
@@ -70,10 +73,38 @@ class Rung:
         """What the last failure was."""
 
     def opened(self, space_id: str, seconds: float) -> Encoder:
-        """The encoder; refused when it is of another space."""
-        with self._opening:
+        """The encoder; refused when it is of another space. While another call opens it, it is waited for."""
+        end = time.monotonic() + seconds
+        if not self._opening.acquire(timeout=seconds):
+            raise self._late()
+        return self._opened(space_id, end)
+
+    async def aopened(self, space_id: str, seconds: float) -> Encoder:
+        """The same. Those who wait take no thread: of the loop's few they would leave none for other work."""
+        end = time.monotonic() + seconds
+        while not self._opening.acquire(blocking=False):
+            if time.monotonic() > end:
+                raise self._late()
+            await asyncio.sleep(_LOOK_SECONDS)
+        opening: Future[Encoder] = Future()
+        opening.set_running_or_notify_cancel()  # whoever gives up meanwhile, it goes on, and lets the others in
+        Thread(target=self._open_for, args=(opening, space_id, end), name="bartizan-open", daemon=True).start()
+        return await asyncio.wrap_future(opening)
+
+    def _open_for(self, opening: "Future[Encoder]", space_id: str, end: float) -> None:
+        try:
+            opening.set_result(self._opened(space_id, end))
+        except BaseException as error:  # noqa: BLE001  raised where it is waited for
+            opening.set_exception(error)
+
+    def _late(self) -> Retry:
+        return Retry(f"{self.name} was still being opened")
+
+    def _opened(self, space_id: str, end: float) -> Encoder:
+        """Called by the one who holds the lock, which it gives back."""
+        try:
             if self.encoder is None:
-                encoder = self._open(seconds)
+                encoder = self._open(max(end - time.monotonic(), _LEAST))
                 try:
                     require_same_space(
                         f"{self.name} cannot stand in for the tower above it",
@@ -86,6 +117,8 @@ class Rung:
                     raise
                 self.encoder = encoder
             return self.encoder
+        finally:
+            self._opening.release()
 
     def has_failed(self, error: BartizanError) -> None:
         """Remembered, and told while the rung is left alone."""
@@ -156,7 +189,7 @@ class Ladder:
                 try:
                     encoder = step.rung.encoder
                     if encoder is None:
-                        encoder = await asyncio.to_thread(step.rung.opened, self._spec.space_id, step.left())
+                        encoder = await step.rung.aopened(self._spec.space_id, step.left())
                     came: Vectors | BartizanError = await encoder.aencode(texts, role, timeout=step.left())
                 except BartizanError as error:
                     came = error

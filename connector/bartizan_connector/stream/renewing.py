@@ -47,7 +47,9 @@ class Renewing:
         while seconds < math.inf and not self._ended.wait(max(seconds, _LEAST_SECONDS)):
             try:
                 seconds = self._writing.submit(self._renewed).result()
-            except (CancelledError, RuntimeError):  # the run has ended
+            except (CancelledError, RuntimeError) as error:
+                if not self._ended.is_set():  # else that is why
+                    self._failure = error
                 return
 
     def _renewed(self) -> float:

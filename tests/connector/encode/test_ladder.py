@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -177,6 +178,74 @@ def test_a_top_that_cannot_be_opened_keeps_nobody_from_starting() -> None:
     ladder.close()
     ladder.close()
     assert below.closed == 2
+
+
+def _away(seconds: float) -> Encoder:
+    time.sleep(seconds)
+    raise Retry("away")
+
+
+def _never_reached(top: Encoder, below: Encoder) -> Ladder:
+    ladder = Ladder(top.spec, [Rung("the server", _away), Rung("this process", lambda _: below)])
+    ladder._rungs[1].opened(top.spec.space_id, 1.0)
+    return ladder
+
+
+def test_many_queries_at_once_are_answered_below_while_the_top_is_being_opened_in_vain() -> None:
+    ladder = _never_reached(Stubborn(), Stubborn(small=True))
+
+    async def asked() -> list[Vectors]:
+        return await asyncio.gather(*(ladder.aencode(["a"], "query", timeout=2.0) for _ in range(40)))
+
+    begun = time.monotonic()
+    answers = asyncio.run(asked())
+    assert time.monotonic() - begun < 2.0
+    assert {each.degraded for each in answers} <= {
+        "not by the server: away",
+        "not by the server: the server was still being opened",
+    }
+    anew = _never_reached(Stubborn(), Stubborn(small=True))
+    begun = time.monotonic()
+    with ThreadPoolExecutor(20) as threads:
+        found = list(threads.map(lambda _: by_thread(anew, "a", timeout=2.0), range(20)))
+    assert time.monotonic() - begun < 2.0
+    assert all(each.degraded for each in found)
+
+
+def test_many_queries_at_once_wait_for_a_top_that_opens() -> None:
+    top, opened = Stubborn(), []
+
+    def open(seconds: float) -> Encoder:
+        opened.append(seconds)
+        time.sleep(0.2)
+        return top
+
+    ladder = Ladder(top.spec, [Rung("the server", open), Rung("this process", lambda _: Stubborn(small=True))])
+
+    async def asked() -> list[Vectors]:
+        return await asyncio.gather(*(ladder.aencode(["a"], "query", timeout=5.0) for _ in range(40)))
+
+    assert {each.degraded for each in asyncio.run(asked())} == {None}
+    assert len(opened) == 1
+
+
+def test_a_query_that_is_given_up_while_it_opens_a_rung_leaves_it_to_the_next() -> None:
+    top = Stubborn()
+
+    def open(seconds: float) -> Encoder:
+        time.sleep(0.2)
+        return top
+
+    ladder = Ladder(top.spec, [Rung("the server", open), Rung("this process", lambda _: Stubborn(small=True))])
+
+    async def given_up() -> None:
+        async with asyncio.timeout(0.05):
+            await ladder.aencode(["a"], "query", timeout=5.0)
+
+    with pytest.raises(TimeoutError):
+        asyncio.run(given_up())
+    assert by_loop(ladder, "a").degraded is None
+    assert by_thread(ladder, "a").degraded is None
 
 
 def test_of_many_calls_one_tries_a_rung_that_has_rested() -> None:

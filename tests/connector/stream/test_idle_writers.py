@@ -3,8 +3,10 @@
 import json
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from threading import Event, Thread
+from typing import Any
 
 import pytest
 
@@ -15,6 +17,7 @@ from bartizan_connector.store.embedded.store import EmbeddedStore
 from bartizan_connector.store.milvus import MilvusBackend
 from bartizan_connector.store.milvus.lease import Record
 from bartizan_connector.store.milvus.store import MilvusStore
+from bartizan_connector.stream.renewing import Renewing
 from bartizan_connector.stream.source import Batch
 from bartizan_connector.stream.work import run
 from bartizan_connector.testing.encoder_fake import HashEncoder
@@ -129,3 +132,19 @@ def test_an_idle_worker_that_was_succeeded_ends_though_nothing_comes(opened: Ope
     assert "written by" in worker.failure
     worker.end()
     backend.close()
+
+
+class _Full(ThreadPoolExecutor):
+    def submit(self, *_: object, **__: object) -> Future[Any]:  # type: ignore[override]
+        raise RuntimeError("can't start new thread")
+
+
+def test_that_nobody_can_hear_of_the_writer_any_more_ends_the_run() -> None:
+    renewing = Renewing(lambda: 1.0, _Full(1))
+    renewing.begin()
+    deadline = time.monotonic() + SOON
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        while time.monotonic() < deadline:
+            renewing.require()
+            time.sleep(0.01)
+    renewing.end()

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from bartizan_connector.base.errors import BartizanError, Retry, Stop, WrongUse, missing_extra
@@ -17,7 +17,17 @@ try:
 except ImportError as error:
     raise missing_extra("kafka-python", "stream") from error
 
-__all__ = ["KafkaAdminClient", "consumer", "errors", "kafka", "opened", "partitions_of", "producer", "translating"]
+__all__ = [
+    "KafkaAdminClient",
+    "consumer",
+    "errors",
+    "kafka",
+    "leave",
+    "opened",
+    "partitions_of",
+    "producer",
+    "translating",
+]
 
 logging.getLogger("kafka").addHandler(logging.NullHandler())
 """An outage is told once, by the pipeline; the library's own words are there for whoever sets up logging."""
@@ -96,9 +106,18 @@ def producer(settings: KafkaSettings) -> Any:
         settings,
         max_request_size=_LARGEST_BYTES,
         max_block_ms=int(settings.connect_timeout * 1000),
-        delivery_timeout_ms=40_000,
+        request_timeout_ms=10_000,
+        delivery_timeout_ms=15_000,
         allow_auto_create_topics=False,
     )
+
+
+def leave(member: Any, seconds: float) -> None:
+    """Leave the group, if the brokers hear of it in time, and let go of everything; the library keeps its thread where
+    leaving fails."""
+    with suppress(errors.KafkaError):
+        member.close(autocommit=False, timeout_ms=int(seconds * 1000))
+    member._client.close()
 
 
 def partitions_of(member: Any, topic: str, seconds: float) -> set[int]:

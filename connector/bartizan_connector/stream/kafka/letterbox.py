@@ -13,7 +13,7 @@ from typing import Any
 from bartizan_connector.base.errors import Retry, Stop
 from bartizan_connector.config.kafka import KafkaSettings
 from bartizan_connector.stream.again import SIZE, Again
-from bartizan_connector.stream.kafka.client import kafka, opened, translating
+from bartizan_connector.stream.kafka.client import kafka, opened, partitions_of, translating
 from bartizan_connector.stream.kafka.letters import ORIGIN, PREFIX, SETTLED, VERSION, Letters, own_headers
 from bartizan_connector.stream.kafka.messages import KafkaMessage, decoder, message_of
 from bartizan_connector.stream.kafka.source import KafkaSource
@@ -60,12 +60,12 @@ class TopicLetters:
     def letters(self) -> Generator[Letter, None, None]:
         """Those without a receipt. The topic is read twice: receipts come after their letters."""
         with translating(f"reading topic {self._settings.letters}", self._settings), closing(self._reader()) as reader:
-            numbers = reader.partitions_for_topic(self._settings.letters)
+            numbers = partitions_of(reader, self._settings.letters, self._settings.connect_timeout)
             if not numbers:
                 return
             places = [kafka.TopicPartition(self._settings.letters, number) for number in sorted(numbers)]
             reader.assign(places)
-            ends = reader.end_offsets(places)
+            ends = reader.end_offsets(places, int(_SILENT_SECONDS * 1000))
             done = {_settled(record) for record in self._records(reader, ends)}
             for record in self._records(reader, ends):
                 if _settled(record) is None and _place(record) not in done:
@@ -114,7 +114,7 @@ class TopicLetters:
             for place, records in came.items():
                 yield from (record for record in records if record.offset < ends[place])
             before = len(left)
-            left = {place for place in left if reader.position(place) < ends[place]}
+            left = {place for place in left if reader.position(place, int(_SILENT_SECONDS * 1000)) < ends[place]}
             if came or len(left) < before:
                 heard = time.monotonic()
             elif time.monotonic() - heard > _SILENT_SECONDS:

@@ -4,16 +4,18 @@ Two headers of ours keep the place that the record was read at. A letter that wa
 receipt after it says that it is done (docs/decisions/025).
 """
 
+import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from bartizan_connector.base.errors import BartizanError
 from bartizan_connector.config.kafka import KafkaSettings
 from bartizan_connector.stream.kafka.client import (
     KafkaAdminClient,
     errors,
     opened,
     producer,
-    translated,
     translating,
 )
 from bartizan_connector.stream.kafka.messages import KafkaMessage
@@ -21,7 +23,9 @@ from bartizan_connector.stream.kafka.messages import KafkaMessage
 PREFIX = "__connect.errors."
 VERSION, ORIGIN, SETTLED = "bartizan.letter.version", "bartizan.letter.origin", "bartizan.letter.settled"
 _OURS = (VERSION, ORIGIN, SETTLED)
-_SECONDS = 45.0
+_SECONDS = 20.0
+"""So long all that was handed over may take to be acknowledged; the producer gives one letter up after 15."""
+_END_SECONDS = 2.0
 
 Headers = list[tuple[str, bytes]]
 
@@ -62,29 +66,35 @@ class Letters:
         """All that was handed over is acknowledged by the brokers; where one is not, it is sent again next time."""
         if not self._waiting:
             return
-        what = f"dead letters for topic {self._settings.letters}"
-        with translating(what, self._settings):
-            if self._producer is None:
-                self._make_topic()
-                self._producer = producer(self._settings)
-            for waiting in self._waiting:
-                if waiting.sent is None:
-                    waiting.sent = self._send(waiting)
-        failure = None
-        for waiting in list(self._waiting):
-            try:
-                waiting.sent.get(timeout=_SECONDS)
-                self._waiting.remove(waiting)
-            except errors.KafkaError as error:
-                waiting.sent, failure = None, error
-        if failure is not None:
-            raise translated(failure, what, self._settings) from failure
+        try:
+            with translating(f"dead letters for topic {self._settings.letters}", self._settings):
+                self._hand_over()
+        except BartizanError:
+            self.close()
+            raise
 
     def close(self) -> None:
-        """Let go; what was not settled comes again with its batch."""
-        if self._producer is not None:
-            self._producer.close(timeout=1.0)
-            self._producer = None
+        """Let go; what was not settled is sent anew, or comes again with its batch. A producer whose letter was not
+        acknowledged in time may never send again, nor end by itself."""
+        producer, self._producer = self._producer, None
+        self._waiting = [each for each in self._waiting if each.sent is None or not each.sent.succeeded()]
+        for waiting in self._waiting:
+            waiting.sent = None
+        if producer is not None:
+            producer._sender.force_close()
+            with suppress(errors.KafkaError):
+                producer.close(timeout=_END_SECONDS)
+
+    def _hand_over(self) -> None:
+        if self._producer is None:
+            self._make_topic()
+            self._producer = producer(self._settings)
+        for waiting in self._waiting:
+            waiting.sent = waiting.sent or self._send(waiting)
+        end = time.monotonic() + _SECONDS
+        for waiting in self._waiting:
+            waiting.sent.get(timeout=max(0.0, end - time.monotonic()))
+        self._waiting.clear()
 
     def _send(self, waiting: _Waiting) -> Any:
         return self._producer.send(

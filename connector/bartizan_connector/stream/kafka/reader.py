@@ -16,7 +16,7 @@ from dataclasses import replace
 from threading import Condition, Thread
 from typing import Any
 
-from bartizan_connector.stream.kafka.client import GROUP_SECONDS, errors, kafka, partitions_of
+from bartizan_connector.stream.kafka.client import GROUP_SECONDS, errors, kafka, leave, partitions_of
 from bartizan_connector.stream.kafka.held import MOST_BYTES, Assigned, Read, Request, fitting, metadata_of, noted_in
 
 log = logging.getLogger(__name__)
@@ -86,8 +86,7 @@ class Reader:
             self._thread.join(_END_SECONDS)
             if self._thread.is_alive():
                 log.warning("the thread that reads topic %s does not end; it is left", self._topic)
-        with suppress(errors.KafkaError):
-            self._consumer.close(autocommit=False, timeout_ms=2000)
+        leave(self._consumer, 2.0)
 
     def commit(self, number: int, offset: int, leader_epoch: int, timeout: float) -> None:
         """Move the group's place in a partition; may be called from another thread."""

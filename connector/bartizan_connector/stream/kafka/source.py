@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from bartizan_connector.base.errors import Retry, WrongUse
 from bartizan_connector.config.kafka import KafkaSettings
-from bartizan_connector.stream.kafka.client import consumer, errors, partitions_of, translated, translating
+from bartizan_connector.stream.kafka.client import consumer, errors, leave, partitions_of, translated, translating
 from bartizan_connector.stream.kafka.held import Read
 from bartizan_connector.stream.kafka.letters import Letters
 from bartizan_connector.stream.kafka.messages import Decoder, KafkaMessage, decoder, message_of
@@ -61,7 +61,7 @@ class KafkaSource:
                     )
             return cls(settings, decode, member, follow=follow)
         except BaseException:
-            member.close(autocommit=False, timeout_ms=1000)
+            leave(member, 1.0)
             raise
 
     @property
@@ -205,7 +205,7 @@ class KafkaSource:
         if reader is not None:
             reader.close()
         if first is not None:
-            first.close(autocommit=False, timeout_ms=1000)
+            leave(first, 1.0)
         self._letters.close()
 
     def _running(self) -> Reader:

@@ -8,8 +8,8 @@ well, under a group of its own and from its beginning: then what is new is there
 
 import logging
 import time
-from collections.abc import Callable, Mapping
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from threading import Event
 
@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 
 _PASSES = 50
 """Of a run that ends: under steady writes each pass is shorter than the one before, and there is always something."""
+_AWAY_SECONDS = 5.0
+"""Until a topic that failed is opened anew."""
 _SHARE = 9
 """Between two looks a follower waits so many times as long as a look takes that finds nothing."""
 
@@ -80,18 +82,28 @@ class Follower:
             while not self.stop.is_set():
                 self.stop.wait(self._timed_pass(every))
             return
-        with closing(open_topic()) as topic:
-            pace = Pace(topic.batch_size) if isinstance(topic, Sized) else None
-            while not self.stop.is_set():
-                self._fill(topic, _Until(self.stop, time.monotonic() + self._timed_pass(every)), pace)
+        first: Source | None = open_topic()  # what is away at the start is told at once
+        while not self.stop.is_set():
+            with self._forgiving(), closing(first or open_topic()) as topic:
+                first = None
+                pace = Pace(topic.batch_size) if isinstance(topic, Sized) else None
+                while not self.stop.is_set():
+                    self._fill(topic, _Until(self.stop, time.monotonic() + self._timed_pass(every)), pace)
+            self.stop.wait(_AWAY_SECONDS)  # then it is opened anew, from what was committed
 
     def _timed_pass(self, every: float) -> float:
         """Catch up, and say for how long to do something else: a share of what it takes to look and find nothing."""
-        try:
+        with self._forgiving():
             self.catch_up()
-        except Retry as error:  # somebody else writes, or something is away: this one has all the time
-            log.warning("%s", error)
         return max(every, _SHARE * self._looking)
+
+    @contextmanager
+    def _forgiving(self) -> Iterator[None]:
+        """Somebody else writes, or something is away: who follows has all the time."""
+        try:
+            yield
+        except Retry as error:
+            log.warning("%s", error)
 
     def _fill(self, source: Source, stop: Event, pace: Pace | None = None) -> None:
         self.report += fill(

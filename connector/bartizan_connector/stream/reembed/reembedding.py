@@ -133,7 +133,7 @@ class Reembedding:
                 follower.follow((lambda: topic(True)) if topic is not None else None, every=every)
             elif topic is not None and back_fill:
                 follower.catch_up()
-            difference = compare(old, new)
+            difference = None if follower.stop.is_set() else compare(old, new)  # of millions it takes minutes
         return Outcome(place=self.look(), report=follower.report, reasons=follower.reasons, difference=difference)
 
     def difference(self, *, settle: float = 0.0) -> Difference | None:

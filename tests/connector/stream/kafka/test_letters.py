@@ -1,15 +1,18 @@
 """Dead letters of a real topic, given again beside real workers: whatever came meanwhile stays."""
 
 import json
+import threading
 import time
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bartizan_connector.base.errors import Stop
+from bartizan_connector.base.errors import Retry, Stop
 from bartizan_connector.store.memory import MemoryBackend
 from bartizan_connector.stream.kafka.letterbox import TopicLetters
+from bartizan_connector.stream.kafka.letters import Letters
 from bartizan_connector.stream.letters import chooser
 from bartizan_connector.stream.replay import foreseen, replay
 from bartizan_connector.stream.report import Report
@@ -112,3 +115,52 @@ def test_a_worker_that_holds_the_partition_is_not_overtaken(kafka_server: KafkaS
         worker.end()
     assert given_again(kafka_server, topic, backend).stale == 1
     assert stored(backend) == {"a": "apple"}
+
+
+def test_letters_are_written_when_brokers_come_back_that_were_longer_away_than_a_letter_lives(tmp_path: Path) -> None:
+    server = KafkaServer(tmp_path / "kafka")
+    server.start()
+    try:
+        topic = server.topic()
+        writer = Letters(settings_for(server, topic))
+
+        def settled(place: str) -> bool:
+            writer.receipt(place)
+            try:
+                writer.settle()
+            except Retry:
+                return False
+            return True
+
+        assert settled("one")
+        before = threading.active_count()
+        server.kill()
+        assert not settled("two")  # its producer would not send again, whoever is back
+        assert threading.active_count() < before
+        server.start()
+        wait_for(lambda: settled("three"), 60)
+        writer.close()
+        keys = [record.key for record in server.read(f"{topic}.DLQ")]
+        assert keys[0] == b"receipt one"
+        assert {b"receipt two", b"receipt three"} <= set(keys)
+    finally:
+        server.stop()
+
+
+def test_an_end_with_letters_that_nobody_takes_leaves_no_thread(tmp_path: Path) -> None:
+    server = KafkaServer(tmp_path / "kafka")
+    server.start()
+    try:
+        writer = Letters(settings_for(server, server.topic()))
+        before = threading.active_count()
+        writer.receipt("one")
+        writer.settle()
+        server.kill()
+        assert writer._producer is not None
+        writer.receipt("two")
+        for waiting in writer._waiting:
+            waiting.sent = writer._send(waiting)
+        writer.close()
+        assert threading.active_count() == before
+    finally:
+        server.stop()
