@@ -21,6 +21,7 @@ from bartizan_connector.stream.renewing import Renewing
 from bartizan_connector.stream.source import Batch
 from bartizan_connector.stream.work import run
 from bartizan_connector.testing.encoder_fake import HashEncoder
+from tests.connector.stream.kafka.media import wait_for
 from tests.connector.stream.streams import ListSource, collection_for
 from tests.servers.milvus import MilvusServer
 
@@ -142,9 +143,7 @@ class _Full(ThreadPoolExecutor):
 def test_that_nobody_can_hear_of_the_writer_any_more_ends_the_run() -> None:
     renewing = Renewing(lambda: 1.0, _Full(1))
     renewing.begin()
-    deadline = time.monotonic() + SOON
+    wait_for(lambda: renewing._failure is not None, SOON)
     with pytest.raises(RuntimeError, match="can't start new thread"):
-        while time.monotonic() < deadline:
-            renewing.require()
-            time.sleep(0.01)
+        renewing.require()
     renewing.end()
