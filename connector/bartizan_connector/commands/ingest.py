@@ -98,7 +98,7 @@ def ingest(
     with interruptible(_WAY_ON), told_to_stop() as stop:
         on_ids = held.update if prune else None
         report = ingest_all(settings, source, reindex=reindex, on_ids=on_ids, stop=stop, endless=endless, bulk=bulk)
-    pruned, failure = _pruned(settings, report, held, force=force) if prune else (None, None)
+    pruned, failure = _pruned(settings, source, report, held, force=force) if prune else (None, None)
     if json:
         _tell_json(report, source, settings, {"pruned": pruned} if prune else {})
     else:
@@ -262,15 +262,17 @@ def _in_bulk(
     )
 
 
-def _pruned(config: Config, report: "Report", held: Collection[str], *, force: bool) -> tuple[int | None, Stop | None]:
+def _pruned(
+    config: Config, source: "Source", report: "Report", held: Collection[str], *, force: bool
+) -> tuple[int | None, Stop | None]:
     """How many documents went because the source does not hold them; or why none did."""
     from bartizan_connector.documents.documents import Documents
 
+    if not source.ended:
+        return None, Stop("nothing was pruned: told to stop before all was read. Run the same command again")
     doubt = None
     if report.dead:
         doubt = f"{report.dead:,} lines could not be stored, so what the source holds is not known"
-    elif report.dropped:
-        doubt = f"{report.dropped:,} lines were to be read again, so what the source holds is not known"
     elif not held:
         doubt = "the source holds no document, so all would go"
     if doubt and not force:

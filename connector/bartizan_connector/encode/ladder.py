@@ -68,6 +68,7 @@ class Rung:
         self._open = open
         self.breaker = breaker or Breaker()
         self._opening = threading.Lock()
+        self._is_closed = False
         self.encoder: Encoder | None = None
         self.why = ""
         """What the last failure was."""
@@ -88,7 +89,11 @@ class Rung:
             await asyncio.sleep(_LOOK_SECONDS)
         opening: Future[Encoder] = Future()
         opening.set_running_or_notify_cancel()  # whoever gives up meanwhile, it goes on, and lets the others in
-        Thread(target=self._open_for, args=(opening, space_id, end), name="bartizan-open", daemon=True).start()
+        try:
+            Thread(target=self._open_for, args=(opening, space_id, end), name="bartizan-open", daemon=True).start()
+        except RuntimeError as error:  # there is no room for one more
+            self._opening.release()
+            raise Retry(f"{self.name} could not be opened: {error}") from error
         return await asyncio.wrap_future(opening)
 
     def _open_for(self, opening: "Future[Encoder]", space_id: str, end: float) -> None:
@@ -116,6 +121,8 @@ class Rung:
                     encoder.close()
                     raise
                 self.encoder = encoder
+            if self._is_closed:  # meanwhile
+                self.encoder.close()
             return self.encoder
         finally:
             self._opening.release()
@@ -127,6 +134,7 @@ class Rung:
 
     def close(self) -> None:
         """Closing twice is fine."""
+        self._is_closed = True
         if self.encoder is not None:
             self.encoder.close()
 

@@ -65,7 +65,10 @@ class Again:
     def commit(self, batch: Batch) -> None:
         """The box is told what became of each."""
         places = [message.position for message in batch.messages]
-        self._settle([(self._given.pop(place), self._refused.pop(place, None)) for place in places])
+        self._settle([(self._given[place], self._refused.get(place)) for place in places])
+        for place in places:  # only now: what fails is done again
+            del self._given[place]
+            self._refused.pop(place, None)
 
     def dead_letter(self, message: Message, reason: str) -> None:
         self._refused[message.position] = reason

@@ -147,7 +147,7 @@ class JsonlSource:
         self._batches, self._ended = None, False
 
     def commit(self, batch: Batch) -> None:
-        """Make the dead letters durable; what was written needs no mark of ours (see above)."""
+        """Make the dead letters durable. From here on it would be given again; the next run needs no mark of that."""
         self._letters.sync()
         reading = self._readings[batch.partition]
         reading.committed = batch.messages[-1].offset
@@ -188,7 +188,9 @@ class JsonlSource:
                     yield from self._batches_of(stream, file)
             except DAMAGED as error:
                 why = (isinstance(error, OSError) and error.strerror) or str(error)
-                raise Stop(f"cannot read {file}: {why}; what was read before it is stored") from error
+                raise Stop(
+                    f"cannot read {file}: {why}; what was read before it is stored{self._doubt(file)}"
+                ) from error
             self._left.remove(file)
 
     def _batches_of(self, stream: BinaryIO, file: Path) -> Iterator[Batch]:
@@ -198,7 +200,10 @@ class JsonlSource:
         state = os.fstat(stream.fileno())
         origin = _origin_of(file, state)
         if self._told.setdefault(file, origin) != origin:
-            raise Stop(f"{file} is not what it was when this run began; nothing of it as it is was read. Run again")
+            raise Stop(
+                f"{file} is not what it was when this run began; nothing of it as it is was read. Run again"
+                f"{self._doubt(file)}"
+            )
         first, after = stamp(min(state.st_mtime_ns, state.st_ctime_ns) // 1_000_000), reading.given
         messages = (
             Message(
@@ -219,6 +224,11 @@ class JsonlSource:
             reading.messages += sum(message.offset > reading.farthest for message in batch)
             reading.farthest = max(reading.farthest, reading.given)
             yield Batch(messages=batch, partition=name, generation=reading.generation)
+
+    def _doubt(self, file: Path) -> str:
+        """What to do where it was to be read again."""
+        again = self._readings[self._name_of(file)].generation
+        return ". The server may have forgotten some of it: look with `bartizan verify`" if again else ""
 
     def _name_of(self, file: Path) -> str:
         return str(file.relative_to(self._root))

@@ -64,7 +64,7 @@ class Pipeline:
         self._unsealed: Unsealed | None = None
         """What is committed later than it is written; None: nothing."""
         if steps.needs_seal and isinstance(source, Noting):
-            self._unsealed = Unsealed(source, steps.seal, waiting, stop)
+            self._unsealed = Unsealed(source, steps.seal, waiting, stop, self._reads)
         self._on_batch = on_batch
         self._on_ids = on_ids
         self._watch = watch
@@ -98,8 +98,7 @@ class Pipeline:
                 self._renewing.require()
                 self._tell_turn()
                 self._see_to_seals()
-                reads = self._failure is None and not self._stop.is_set() and self._has_room()
-                if reads and not self._source.ended:
+                if self._reads() and self._has_room() and not self._source.ended:
                     came = self._read(0.0 if self._flights else _IDLE_SECONDS)
                     self._react(0.0 if came or not self._flights else _DRY_SECONDS)
                 elif self._flights:
@@ -161,6 +160,10 @@ class Pipeline:
     def _partition_written(self) -> str:
         """Of what is being written."""
         return self._written.batch.partition if self._written is not None else ""
+
+    def _reads(self) -> bool:
+        """Whether this run takes in any more."""
+        return self._failure is None and not self._stop.is_set()
 
     def _has_room(self) -> bool:
         """Whether another batch may be read."""

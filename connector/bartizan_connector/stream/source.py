@@ -53,8 +53,8 @@ class Source(Protocol):
 
     @property
     def ended(self) -> bool:
-        """Whether no further batch will come, known at the latest when `poll` gives None; false for a source that is
-        followed."""
+        """Whether no further batch will come, unless something is given again; known at the latest when `poll` gives
+        None; false for a source that is followed."""
         ...
 
     @property

@@ -26,6 +26,7 @@ _RESTS_SECONDS = 1.0
 """The same where nothing is in flight, and the last seal was longer ago than that: each one makes the server one small
 segment more, and newer ones refuse more than one in ten seconds."""
 _LOOK_SECONDS = 0.2
+_LATER = "a topic's worker reads it again in the next run; after files, look with `bartizan verify`"
 Kept = dict[tuple[str, int], Batch]
 """Partition and assignment → the newest batch of it."""
 
@@ -33,13 +34,17 @@ Kept = dict[tuple[str, int], Batch]
 class Unsealed:
     """Between the write and the commit."""
 
-    def __init__(self, source: Source, seal: Callable[[], None], waiting: Waiting, stop: Event) -> None:
+    def __init__(
+        self, source: Source, seal: Callable[[], None], waiting: Waiting, stop: Event, goes_on: Callable[[], bool]
+    ) -> None:
+        """`goes_on`: whether what is given again will still be read by this run."""
         assert isinstance(source, Noting)
         self._source: Source = source
         self._noting: Noting = source
         self._seal = seal
         self._waiting = waiting
         self._stop = stop
+        self._goes_on = goes_on
         self._thread = ThreadPoolExecutor(1, "bartizan-seal")
         self._kept: Kept = {}
         self._since = 0.0
@@ -95,6 +100,8 @@ class Unsealed:
     def end(self) -> None:
         """Let the seal that is going on end, whatever comes of it."""
         self._thread.shutdown(wait=True, cancel_futures=True)
+        if self:  # the run has failed
+            log.warning("what was written last is not known to be sealed: %s", _LATER)
 
     def _sealed(self) -> Forgotten | None:
         try:
@@ -110,7 +117,7 @@ class Unsealed:
         except Retry as error:
             if not self._stop.is_set():
                 raise
-            log.warning("what was written last could not be sealed, and comes again in the next run: %s", error)
+            log.warning("what was written last could not be sealed (%s): %s", error, _LATER)
             self._kept.clear()
             return
         if forgotten is not None:
@@ -122,8 +129,8 @@ class Unsealed:
 
     def _give_again(self, partitions: set[str], why: Forgotten) -> None:
         self._kept.clear()
-        if self._stop.is_set():
-            log.warning("%s: in the next run of a topic's worker; after files, look with `bartizan verify`", why)
+        if not self._goes_on():
+            log.warning("%s: %s", why, _LATER)
             return
         log.warning("%s: %s is read again", why, ", ".join(sorted(partitions)))
         for partition in partitions:

@@ -4,12 +4,17 @@ import io
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
 
 from bartizan_connector.__main__ import main
+from bartizan_connector.commands import ingest
+from bartizan_connector.stream.jsonl import JsonlSource
+from bartizan_connector.stream.source import Batch
 from tests.exports import export_folder
 
 ONE, TWO = {"_id": "a", "title": "", "text": "one tower"}, {"_id": "b", "title": "", "text": "two towers"}
@@ -154,6 +159,28 @@ def test_prune_removes_what_the_source_no_longer_holds(bartizan: Project) -> Non
     assert bartizan.ids() == ["a", "b", "c", "d"]
     assert bartizan.json("ingest", "--prune", "--force")["pruned"] == 4
     assert bartizan.ids() == []
+
+
+def test_who_is_told_to_stop_before_all_was_read_prunes_nothing(
+    bartizan: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [{"_id": f"d{number}", "text": "some words"} for number in range(600)]
+    bartizan.corpus.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    assert bartizan.json("ingest")["written"] == 600
+    stop, poll = Event(), JsonlSource.poll
+
+    def told(source: JsonlSource, timeout: float) -> Batch | None:
+        batch = poll(source, timeout)
+        stop.set()
+        return batch
+
+    monkeypatch.setattr(JsonlSource, "poll", told)
+    monkeypatch.setattr(ingest, "told_to_stop", lambda: nullcontext(stop))
+    code, out, err = bartizan("ingest", "--prune", "--force")
+    assert code == 1
+    assert "nothing was pruned: told to stop before all was read" in err
+    assert "256  unchanged" in out
+    assert bartizan.json("collection", "count") == {"count": 600}
 
 
 @pytest.mark.parametrize(

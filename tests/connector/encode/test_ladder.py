@@ -1,6 +1,7 @@
 """The ladder: who answers, in whose time, what is said of it, and that a rung comes back by itself."""
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -246,6 +247,36 @@ def test_a_query_that_is_given_up_while_it_opens_a_rung_leaves_it_to_the_next() 
         asyncio.run(given_up())
     assert by_loop(ladder, "a").degraded is None
     assert by_thread(ladder, "a").degraded is None
+
+
+def test_a_rung_for_which_no_thread_can_be_started_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    top = Stubborn()
+    rung = Rung("the server", lambda _: top)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", _no_more)
+        with pytest.raises(Retry, match="could not be opened: can't start new thread"):
+            asyncio.run(rung.aopened(top.spec.space_id, 1.0))
+    assert asyncio.run(rung.aopened(top.spec.space_id, 1.0)) is top
+
+
+def _no_more(thread: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+def test_a_tower_that_is_opened_after_the_end_is_closed() -> None:
+    top, gate = Stubborn(), threading.Event()
+
+    def open(seconds: float) -> Encoder:
+        gate.wait(10)
+        return top
+
+    rung = Rung("the server", open)
+    with ThreadPoolExecutor(1) as threads:
+        opening = threads.submit(rung.opened, top.spec.space_id, 10.0)
+        rung.close()
+        gate.set()
+        opening.result(10)
+    assert top.closed == 1
 
 
 def test_of_many_calls_one_tries_a_rung_that_has_rested() -> None:

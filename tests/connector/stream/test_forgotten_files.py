@@ -13,6 +13,8 @@ from threading import Event
 import pytest
 
 from bartizan_connector.base.errors import Stop
+from bartizan_connector.space.spec import Role
+from bartizan_connector.space.vectors import Vectors
 from bartizan_connector.store.backend import Backend as AnyBackend
 from bartizan_connector.store.memory import MemoryBackend
 from bartizan_connector.store.milvus import MilvusBackend
@@ -101,6 +103,26 @@ def test_a_file_that_changed_meanwhile_is_not_gone_on_with(tmp_path: Path) -> No
         ingest(path, backend)
     ingest(path, backend)
     assert len(stored(backend)) == len(LINES)
+
+
+def test_a_run_that_fails_says_what_a_server_may_have_forgotten(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, backend = tmp_path / "docs.jsonl", Forgetful()
+    path.write_text("\n".join(LINES))
+
+    class Broken(Encoder):
+        def encode(self, texts: Sequence[str], role: Role, *, timeout: float | None = None) -> Vectors:
+            if "text 7" in texts[0]:
+                wait_for(lambda: backend.writes > 2)
+                backend.restart()
+                raise Stop("the tower is broken")
+            return super().encode(texts, role, timeout=timeout)
+
+    with closing(JsonlSource(path, batch_size=1)) as source, pytest.raises(Stop, match="the tower is broken"):
+        run_dense(source, Broken(), backend, COLLECTION)
+    assert "it was started again: a topic's worker reads it again in the next run; after files, look" in caplog.text
+    assert "is read again" not in caplog.text
 
 
 def test_lines_that_are_set_aside_are_set_aside_once_and_a_file_of_nothing_else_is_told(tmp_path: Path) -> None:

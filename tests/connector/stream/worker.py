@@ -77,6 +77,7 @@ class LogSource:
 
     def __init__(self, log: Path, batch_size: int) -> None:
         self._inner = JsonlSource(log, batch_size=1)
+        self._name = log.name
         self._batch_size = batch_size
         self._cursor = cursor_of(log)
 
@@ -101,7 +102,7 @@ class LogSource:
         return True
 
     def commit(self, batch: Batch) -> None:
-        self._inner.commit(batch)
+        self._inner.commit(replace(batch, partition=self._name))
         aside = self._cursor.with_suffix(".aside")
         aside.write_text(batch.messages[-1].position.rpartition(":")[2])
         aside.replace(self._cursor)

@@ -51,6 +51,9 @@ class TopicLetters:
         self._settings = settings
         self._decode = decoder(settings.decoder)
         self._writer = Letters(settings)
+        self._added: set[str] = set()
+        self._received: set[str] = set()
+        """Places of which the writer has the new letter, and the receipt, should settling them be tried again."""
 
     @property
     def place(self) -> str:
@@ -85,13 +88,17 @@ class TopicLetters:
         known = [(letter, reason) for letter, reason in outcomes if _is_placed(letter)]
         done = [(letter, reason) for letter, reason in known if reason != letter.reason]
         for letter, reason in done:
-            if reason is not None:
+            if reason is not None and letter.place not in self._added:
                 assert isinstance(letter.message, KafkaMessage)
                 self._writer.add(letter.message, reason)
+                self._added.add(letter.place)
         self._writer.settle()
         for letter, _ in done:
-            self._writer.receipt(letter.place)
+            if letter.place not in self._received:
+                self._writer.receipt(letter.place)
+                self._received.add(letter.place)
         self._writer.settle()
+        self._added, self._received = set(), set()
 
     def _reader(self) -> Any:
         return opened(
@@ -114,7 +121,7 @@ class TopicLetters:
             for place, records in came.items():
                 yield from (record for record in records if record.offset < ends[place])
             before = len(left)
-            left = {place for place in left if reader.position(place, int(_SILENT_SECONDS * 1000)) < ends[place]}
+            left = {place for place in left if (reader.position(place, _POLL_MS) or 0) < ends[place]}
             if came or len(left) < before:
                 heard = time.monotonic()
             elif time.monotonic() - heard > _SILENT_SECONDS:
