@@ -35,10 +35,12 @@ def test_an_attempt_that_fails_keeps_no_thread_and_no_descriptor(
             port.listen()
         place = f"127.0.0.1:{port.getsockname()[1]}"
         settings = KafkaSettings(kind="kafka", bootstrap=place, topic="t", group="g", connect_timeout=0.2)
-        before = _held()
+        threads, descriptors = _held()
         for _ in range(3):
             _fails(client, settings)
-        assert _held() == before
+        now = _held()
+        assert now[0] <= threads
+        assert now[1] <= descriptors
 
 
 def _fails(client: Callable[[KafkaSettings], Any], settings: KafkaSettings) -> None:

@@ -161,6 +161,6 @@ def test_an_end_with_letters_that_nobody_takes_leaves_no_thread(tmp_path: Path) 
         for waiting in writer._waiting:
             waiting.sent = writer._send(waiting)
         writer.close()
-        assert threading.active_count() == before
+        assert threading.active_count() <= before
     finally:
         server.stop()
