@@ -269,7 +269,7 @@ def _pruned(
     from bartizan_connector.documents.documents import Documents
 
     if not source.ended:
-        return None, Stop("nothing was pruned: told to stop before all was read. Run the same command again")
+        return None, Stop("nothing was pruned: the source was not read to its end. Run the same command again")
     doubt = None
     if report.dead:
         doubt = f"{report.dead:,} lines could not be stored, so what the source holds is not known"

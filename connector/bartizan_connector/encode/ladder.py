@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from threading import Thread
 
 from bartizan_connector.base.errors import BartizanError, Retry, SpaceMismatch, WrongUse
 from bartizan_connector.encode.encoder import Encoder
@@ -90,7 +89,8 @@ class Rung:
         opening: Future[Encoder] = Future()
         opening.set_running_or_notify_cancel()  # whoever gives up meanwhile, it goes on, and lets the others in
         try:
-            Thread(target=self._open_for, args=(opening, space_id, end), name="bartizan-open", daemon=True).start()
+            about = (opening, space_id, end)
+            threading.Thread(target=self._open_for, args=about, name="bartizan-open", daemon=True).start()
         except RuntimeError as error:  # there is no room for one more
             self._opening.release()
             raise Retry(f"{self.name} could not be opened: {error}") from error

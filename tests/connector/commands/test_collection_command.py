@@ -178,7 +178,7 @@ def test_who_is_told_to_stop_before_all_was_read_prunes_nothing(
     monkeypatch.setattr(ingest, "told_to_stop", lambda: nullcontext(stop))
     code, out, err = bartizan("ingest", "--prune", "--force")
     assert code == 1
-    assert "nothing was pruned: told to stop before all was read" in err
+    assert "nothing was pruned: the source was not read to its end" in err
     assert "256  unchanged" in out
     assert bartizan.json("collection", "count") == {"count": 600}
 

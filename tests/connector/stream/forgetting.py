@@ -2,10 +2,14 @@
 
 import random
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
+from pymilvus import MilvusClient
+
 from bartizan_connector.base.errors import Forgotten, Stop
+from bartizan_connector.store.backend import Store
 from bartizan_connector.store.collection import Collection, Head, Row
 from bartizan_connector.stream.source import Batch
 from tests.connector.stream.faults import Backend, FaultyStore
@@ -150,3 +154,12 @@ class Killed(Stop):
 
 def killed() -> None:
     raise Killed("killed")
+
+
+def forget_rows(uri: str, store: Store, ids: Sequence[str]) -> None:
+    """On a real server rows go, and heads stand, as if it had forgotten the ones only."""
+    with closing(MilvusClient(uri, timeout=10)) as client:
+        names = ", ".join(f'"{id}"' for id in ids)
+        client.delete(store.physical_name, filter=f"id in [{names}]")
+    assert not store.get(ids)
+    assert len(store.heads(ids)) == len(ids)

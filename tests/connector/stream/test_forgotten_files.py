@@ -11,21 +11,22 @@ from pathlib import Path
 from threading import Event
 
 import pytest
+from pymilvus import MilvusException
 
-from bartizan_connector.base.errors import Stop
+from bartizan_connector.base.errors import BartizanError, Stop
 from bartizan_connector.space.spec import Role
 from bartizan_connector.space.vectors import Vectors
 from bartizan_connector.store.backend import Backend as AnyBackend
+from bartizan_connector.store.backend import Store
 from bartizan_connector.store.memory import MemoryBackend
 from bartizan_connector.store.milvus import MilvusBackend
-from bartizan_connector.store.milvus.store import MilvusStore
 from bartizan_connector.stream import unsealed
 from bartizan_connector.stream.jsonl import JsonlSource
 from bartizan_connector.stream.patience import ENDLESS
 from bartizan_connector.stream.report import Report
 from bartizan_connector.stream.source import Batch
 from tests.connector.stream.faults import COLLECTION, Encoder, run_dense, stored
-from tests.connector.stream.forgetting import Forgetful
+from tests.connector.stream.forgetting import Forgetful, forget_rows, killed
 from tests.connector.stream.kafka.media import wait_for
 from tests.servers.milvus import MilvusServer
 
@@ -99,7 +100,8 @@ def test_a_file_that_changed_meanwhile_is_not_gone_on_with(tmp_path: Path) -> No
         backend.restart()
 
     backend.at_write = {2: meanwhile}
-    with pytest.raises(Stop, match=r"docs\.jsonl is not what it was when this run began"):
+    told = r"docs\.jsonl is not what it was when this run began; .* Run again\. The server may have forgotten some"
+    with pytest.raises(Stop, match=told):
         ingest(path, backend)
     ingest(path, backend)
     assert len(stored(backend)) == len(LINES)
@@ -123,6 +125,15 @@ def test_a_run_that_fails_says_what_a_server_may_have_forgotten(
         run_dense(source, Broken(), backend, COLLECTION)
     assert "it was started again: a topic's worker reads it again in the next run; after files, look" in caplog.text
     assert "is read again" not in caplog.text
+
+
+def test_a_run_that_breaks_off_says_what_is_not_sealed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path, backend = tmp_path / "docs.jsonl", Forgetful()
+    path.write_text("\n".join(LINES))
+    backend.at_write = {3: killed}
+    with closing(JsonlSource(path, batch_size=1)) as source, pytest.raises(Stop, match="killed"):
+        run_dense(source, Encoder(), backend, COLLECTION)
+    assert "what was written last is not known to be sealed: a topic's worker reads it again" in caplog.text
 
 
 def test_lines_that_are_set_aside_are_set_aside_once_and_a_file_of_nothing_else_is_told(tmp_path: Path) -> None:
@@ -193,7 +204,9 @@ def test_whatever_is_forgotten_all_that_the_files_say_is_there(tmp_path: Path, m
 class _Gated(JsonlSource):
     """Gives the first four lines, and the rest when it may."""
 
-    gate = Event()
+    def __init__(self, path: Path, *, batch_size: int) -> None:
+        super().__init__(path, batch_size=batch_size)
+        self.gate = Event()
 
     def poll(self, timeout: float) -> Batch | None:
         if self._readings["docs.jsonl"].farthest == 4 and not self.gate.is_set():
@@ -220,11 +233,10 @@ def test_rows_that_a_killed_server_forgot_are_written_again_though_their_heads_s
             running = thread.submit(run_dense, source, Encoder(), backend, collection, patience=ENDLESS)
             wait_for(lambda: collection.name in backend.aliases(), 60)
             store = backend.open(collection, create=False)
-            assert isinstance(store, MilvusStore)
             wait_for(lambda: len(store.get(ids)) == 4, 60)
             milvus.kill()
             milvus.start()
-            wait_for(lambda: _forgets(store, ids[:4]), 60)
+            wait_for(lambda: _has_forgotten(milvus.uri, store, ids[:4]), 60)
         finally:
             source.gate.set()
         report = running.result(120)
@@ -234,11 +246,9 @@ def test_rows_that_a_killed_server_forgot_are_written_again_though_their_heads_s
         backend.drop(collection.name)
 
 
-def _forgets(store: MilvusStore, ids: Sequence[str]) -> bool:
-    """Rows go, and heads stand, as if the server had forgotten the ones only; False while it does not answer."""
-    named = ", ".join(f'"{id}"' for id in ids)
+def _has_forgotten(uri: str, store: Store, ids: Sequence[str]) -> bool:
     try:
-        store._connection.client.delete(store.physical_name, filter=f"id in [{named}]", timeout=10)
-        return not store.get(ids) and len(store.heads(ids)) == len(ids)
-    except Exception:  # noqa: BLE001  it is on its way up
+        forget_rows(uri, store, ids)
+    except (BartizanError, MilvusException, AssertionError):  # it is on its way up
         return False
+    return True

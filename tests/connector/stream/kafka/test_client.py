@@ -13,7 +13,9 @@ import pytest
 
 from bartizan_connector.base.errors import Retry
 from bartizan_connector.config.kafka import KafkaSettings
-from bartizan_connector.stream.kafka.client import KafkaAdminClient, consumer, kafka, opened, translating
+from bartizan_connector.stream.kafka.client import KafkaAdminClient, consumer, errors, kafka, leave, opened, translating
+from tests.connector.stream.kafka.media import settings_for
+from tests.servers.kafka import KafkaServer
 
 CLIENTS: dict[str, Callable[[KafkaSettings], Any]] = {
     "of the group": consumer,
@@ -41,6 +43,19 @@ def test_an_attempt_that_fails_keeps_no_thread_and_no_descriptor(
         now = _held()
         assert now[0] <= threads
         assert now[1] <= descriptors
+
+
+@pytest.mark.server
+def test_a_member_that_cannot_leave_is_let_go_of(kafka_server: KafkaServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(**_: object) -> None:
+        raise errors.UnknownBrokerIdError("nobody coordinates")
+
+    threads = threading.active_count()
+    member = consumer(settings_for(kafka_server, kafka_server.topic()))
+    assert threading.active_count() > threads
+    monkeypatch.setattr(member._coordinator, "close", fails)
+    leave(member, 1.0)
+    assert threading.active_count() <= threads
 
 
 def _fails(client: Callable[[KafkaSettings], Any], settings: KafkaSettings) -> None:

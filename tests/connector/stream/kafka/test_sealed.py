@@ -15,6 +15,7 @@ from kafka.structs import OffsetAndMetadata
 from pymilvus import MilvusClient
 
 from bartizan_connector.store.backend import Store
+from tests.connector.stream.forgetting import forget_rows
 from tests.connector.stream.kafka.media import wait_for
 from tests.connector.stream.kafka.mortals import ENCODER, Nursery, Post, opened, settings_of
 from tests.connector.stream.streams import collection_for
@@ -92,14 +93,6 @@ class World:
         settings = settings_of(self.post)
         return KafkaConsumer(bootstrap_servers=settings.bootstrap, group_id=settings.group, enable_auto_commit=False)
 
-    def forget(self, ids: Sequence[str]) -> None:
-        """Rows go, and heads stand, as if the server had forgotten the ones only."""
-        with closing(MilvusClient(self.milvus.uri, timeout=10)) as client:
-            names = ", ".join(f'"{id}"' for id in ids)
-            client.delete(self.store.physical_name, filter=f"id in [{names}]")
-        assert not self.store.get(ids)
-        assert len(self.store.heads(ids)) == len(ids)
-
 
 @pytest.fixture
 def world(kafka_server: KafkaServer, milvus: MilvusServer, nursery: Nursery, tmp_path: Path) -> Iterator[World]:
@@ -145,7 +138,7 @@ def test_what_a_killed_worker_had_not_sealed_is_written_again_though_its_heads_s
     doomed.signal(signal.SIGKILL)
     doomed.wait(10)
     assert world.group() == (0, f"written={COUNT}")
-    world.forget(ids)
+    forget_rows(world.milvus.uri, world.store, ids)
     world.catch_up("next")
     assert world.is_there(ids)
     assert world.group() == (COUNT, "")
@@ -157,7 +150,7 @@ def test_a_worker_that_finds_its_server_started_again_writes_what_was_not_sealed
     wait_for(lambda: world.is_there(ids) and world.group() == (COUNT, ""), 60)
     more = world.produce(COUNT)
     wait_for(lambda: world.is_there(more), 60)
-    world.forget(more)
+    forget_rows(world.milvus.uri, world.store, more)
     world.milvus.kill()
     assert world.group() == (COUNT, f"written={2 * COUNT}")
     time.sleep(1.0)

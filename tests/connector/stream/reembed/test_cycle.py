@@ -129,6 +129,13 @@ def roll_forward(back: Pair) -> str:
         return place.next
 
 
+def test_a_run_that_is_told_to_stop_does_not_look_at_every_document_first(tmp_path: Path) -> None:
+    both, told = filled(tmp_path), threading.Event()
+    assert run(both).difference is not None  # type: ignore[attr-defined]
+    told.set()
+    assert run(both, stop=told).difference is None  # type: ignore[attr-defined]
+
+
 def test_a_rollback_names_who_writes_the_former_collection_and_follows_when_that_has_ended(tmp_path: Path) -> None:
     both = filled(tmp_path, 6, backend=BackendSettings(uri=str(tmp_path / "index.bartizan")))
     run(both)
