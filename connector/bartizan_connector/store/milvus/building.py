@@ -77,12 +77,15 @@ class Building:
                 if outcome.kind == KINDS[FALL_BACK[leg.kind].kind].name:
                     raise
                 return replace(outcome, note=f"the server could not load it ({error})")
-            if recall.recall >= self._indexes.choices.goal:
-                return outcome
-            why = (
-                f"it finds {recall.recall:.0%} of the nearest {recall.k} rows at its broadest, and "
-                f"{self._indexes.choices.goal:.0%} are asked for"
-            )
+            if recall.recall < self._indexes.choices.goal:
+                why = (
+                    f"it finds {recall.recall:.0%} of the nearest {recall.k} rows at its broadest, and "
+                    f"{self._indexes.choices.goal:.0%} are asked for"
+                )
+            else:
+                why = waited(self._indexes, leg, on_rows)  # rows that the server has put together meanwhile
+                if why is None:
+                    return outcome
         return replace(outcome, note="; ".join(told for told in (outcome.note, why) if told))
 
     def _broadened(self, leg: Leg, outcome: Outcome) -> tuple[Outcome, Recall]:
