@@ -15,7 +15,6 @@ import pytest
 
 from bartizan_connector.__main__ import main
 from bartizan_connector.base.errors import Stop
-from bartizan_connector.base.stopping import told_to_stop
 from bartizan_connector.commands.ingest import _conclude, ingest_all
 from bartizan_connector.config import Config
 from bartizan_connector.config.towers import collection_of
@@ -379,12 +378,3 @@ def test_files_are_always_read_until_caught_up(project: Project) -> None:
     project.write(documents(2))
     assert run(project, "--until-caught-up") == 0
     assert project.stored(["d0", "d1"]) == {"d0", "d1"}
-
-
-def test_sigterm_ends_a_run_in_good_order() -> None:
-    before = signal.getsignal(signal.SIGTERM)
-    with told_to_stop() as stop:
-        assert not stop.is_set()
-        signal.raise_signal(signal.SIGTERM)
-        assert stop.is_set()
-    assert signal.getsignal(signal.SIGTERM) is before

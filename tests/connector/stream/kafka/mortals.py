@@ -22,6 +22,7 @@ import kafka
 import pymilvus
 
 from bartizan_connector.base.errors import Retry
+from bartizan_connector.base.stopping import told_to_stop
 from bartizan_connector.config.kafka import KafkaSettings
 from bartizan_connector.store.backend import Backend
 from bartizan_connector.store.embedded import EmbeddedBackend
@@ -60,6 +61,11 @@ class Post:
     @property
     def collection(self) -> str:
         return self.topic.replace("-", "_")
+
+    @property
+    def is_served(self) -> bool:
+        """By a Milvus server."""
+        return "://" in self.uri
 
 
 def opened(uri: str) -> Backend:
@@ -135,31 +141,33 @@ class Nursery:
 
 def work(post: Post) -> None:
     """Follow the topic, or catch up; begin anew, as a supervisor would, where something cannot be reached."""
-    stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
     faulthandler.register(signal.SIGUSR1, all_threads=True)
     Bombed.left = post.kill_after
-    is_milvus = "://" in post.uri
-    for name in _MILVUS if is_milvus else ():
+    for name in _MILVUS if post.is_served else ():
         setattr(pymilvus.MilvusClient, name, Bombed.counting(getattr(pymilvus.MilvusClient, name)))
-    while not stop.is_set():
-        try:
-            with (
-                closing(opened(post.uri)) as backend,
-                closing(KafkaSource.open(settings_of(post), follow=post.follow)) as source,
-            ):
-                run(
-                    source,
-                    {"dense": ENCODER},
-                    backend if is_milvus else Bombed(backend),
-                    collection_for(ENCODER.spec, name=post.collection),
-                    patience=PATIENCE,
-                    stop=stop,
-                )
-            return
-        except Retry as error:
-            print(f"again: {error}", file=sys.stderr, flush=True)
-            stop.wait(_AGAIN)
+    with told_to_stop() as stop:
+        while not stop.is_set():
+            try:
+                _worked(post, stop)
+                return
+            except Retry as error:
+                print(f"again: {error}", file=sys.stderr, flush=True)
+                stop.wait(_AGAIN)
+
+
+def _worked(post: Post, stop: threading.Event) -> None:
+    with (
+        closing(opened(post.uri)) as backend,
+        closing(KafkaSource.open(settings_of(post), follow=post.follow)) as source,
+    ):
+        run(
+            source,
+            {"dense": ENCODER},
+            backend if post.is_served else Bombed(backend),
+            collection_for(ENCODER.spec, name=post.collection),
+            patience=PATIENCE,
+            stop=stop,
+        )
 
 
 def _born(post: Post) -> None:
