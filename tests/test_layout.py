@@ -59,6 +59,7 @@ def test_searching_pulls_in_no_training_framework_and_no_pandas_of_ours() -> Non
     assert not set(printed) & {"torch", "transformers", "accelerate", "faiss", "pandas"}
 
 
+@pytest.mark.packaging
 @pytest.mark.parametrize("path", SOURCES, ids=named)
 def test_each_file_says_in_its_first_line_what_it_is_for_and_stays_small(path: Path) -> None:
     tree = ast.parse(path.read_text(encoding="utf-8"))

@@ -162,6 +162,7 @@ MIXED = [
 COMMANDS = {"search": ("search", "ask1 ask2", "--config"), "ingest": ("ingest",), "doctor": ("doctor", "--config")}
 
 
+@pytest.mark.packaging
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("leg", OWN)
 @pytest.mark.parametrize("mix", MIXED, ids=lambda mix: mix.__name__)

@@ -21,6 +21,7 @@ def started(*words: str, stdout: int) -> "subprocess.Popen[str]":
     return subprocess.Popen([*PROGRAM, *words], stdout=stdout, stderr=subprocess.PIPE, text=True)
 
 
+@pytest.mark.packaging
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no device that is always full")
 @pytest.mark.parametrize("words", [["doctor", "--json"], ["--version"], ["doctor"], ["--help"]], ids=" ".join)
 def test_an_output_that_is_full_is_told_and_is_no_fault_of_ours(words: list[str]) -> None:
@@ -30,6 +31,7 @@ def test_an_output_that_is_full_is_told_and_is_no_fault_of_ours(words: list[str]
     assert (process.returncode, told) == (1, "error: the output cannot be written: No space left on device\n")
 
 
+@pytest.mark.packaging
 @pytest.mark.parametrize("words", [["doctor"], ["train", "--help"]], ids=" ".join)
 def test_a_reader_that_has_enough_ends_the_program_quietly(words: list[str]) -> None:
     reader, writer = os.pipe()
@@ -40,6 +42,7 @@ def test_a_reader_that_has_enough_ends_the_program_quietly(words: list[str]) -> 
     assert process.returncode == 141
 
 
+@pytest.mark.packaging
 def test_stderr_that_cannot_be_written_costs_nothing(tmp_path: Path) -> None:
     with open("/dev/full", "w") as full:
         ended = subprocess.run(
@@ -57,6 +60,7 @@ def _usual_seconds() -> float:
     return time.monotonic() - begun
 
 
+@pytest.mark.packaging
 @pytest.mark.parametrize("share", [0.05, 0.1, 0.2, 0.4])
 def test_ctrl_c_while_the_program_begins_is_one_line(share: float) -> None:
     seconds = share * _usual_seconds()

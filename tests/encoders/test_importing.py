@@ -57,6 +57,7 @@ def _unit(vector: np.ndarray) -> np.ndarray:
     return unit
 
 
+@pytest.mark.packaging
 @pytest.mark.parametrize(("kind", "head"), [("bert", False), ("bert", True), ("roberta", False), ("distilbert", True)])
 def test_an_encoder_is_pooled_by_mean_and_compared_by_cosine(tmp_path: Path, kind: str, head: bool) -> None:
     folder = published.hugging_face(tmp_path, kind, head=head)
@@ -289,6 +290,7 @@ def test_a_damaged_header_is_named_and_a_tower_is_shown_without_torch(tmp_path: 
     assert isinstance(run.exception, Stop)
 
 
+@pytest.mark.packaging
 @pytest.mark.parametrize(
     "code",
     [

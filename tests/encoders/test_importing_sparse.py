@@ -46,6 +46,7 @@ def _encoded(tower: Tower, text: str) -> np.ndarray:
     return values[0]
 
 
+@pytest.mark.packaging
 @pytest.mark.parametrize("kind", tiny.LANGUAGE_MODELS)
 def test_a_language_model_becomes_a_sparse_tower(tmp_path: Path, kind: str) -> None:
     folder = published.hugging_face(tmp_path / "model", kind, head=True)

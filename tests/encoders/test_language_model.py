@@ -55,6 +55,7 @@ def test_logits_are_those_of_the_librarys_language_model(kind: str, tmp_path: Pa
     assert expected.std() > 0.05
 
 
+@pytest.mark.packaging
 @pytest.mark.parametrize("kind", tiny.LANGUAGE_MODELS)
 @pytest.mark.parametrize("tied", [True, False])
 def test_a_loaded_tower_gives_the_same_vectors_bit_by_bit(kind: str, tied: bool, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ def _saved(folder: Path, kind: str, *, sparse: bool) -> Tower:
     return tower
 
 
+@pytest.mark.packaging
 @pytest.mark.parametrize("sparse", [False, True])
 @pytest.mark.parametrize("kind", tiny.LANGUAGE_MODELS)
 def test_a_tower_in_bf16_is_another_one_in_the_same_space(kind: str, sparse: bool, tmp_path: Path) -> None:

@@ -89,6 +89,7 @@ def test_it_is_its_definition(
         np.testing.assert_allclose(value[row].numpy(), _oracle(hidden[row], length, head, pooling), atol=1e-12)
 
 
+@pytest.mark.packaging
 @pytest.mark.usefixtures("_chunks")
 @pytest.mark.parametrize("pooling", POOLINGS)
 @pytest.mark.parametrize("rise", [_same, _capped])

@@ -92,6 +92,7 @@ def test_layers_computed_anew_give_the_same_gradients(bench: Path) -> None:
         torch.testing.assert_close(found[1][name], gradient)
 
 
+@pytest.mark.packaging
 def test_what_is_frozen_is_left_out_of_checkpoints_and_not_missed(bench: Path, tmp_path: Path) -> None:
     path = toy.recipe(bench, with_keys(SPLADE, steps=6, checkpoint_every=3, freeze_embeddings=True))
     kept = tmp_path / "run/steps/1-splade/checkpoints/step-00000003"

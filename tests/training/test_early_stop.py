@@ -65,6 +65,7 @@ def test_the_pool_holds_every_judged_document_and_as_many_others_as_asked(bench:
     assert all(grades and max(grades) < len(dev.documents) for grades in dev.grades)
 
 
+@pytest.mark.packaging
 def test_training_ends_when_patience_does_and_takes_the_best_weights(bench: Path, tmp_path: Path) -> None:
     found = judged(bench / "whole")
     best = max(found, key=lambda step: (found[step], -step))

@@ -70,6 +70,7 @@ def furthest(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> float:
     return max((ours[name] - theirs[name]).abs().max().item() for name in ours) / greatest
 
 
+@pytest.mark.packaging
 @pytest.mark.parametrize("name", [*DENSE, *SPARSE])
 def test_gradients_are_those_of_the_whole_batch_in_one_piece(benches: dict[str, Path], name: str) -> None:
     bench = benches["sparse" if name in SPARSE else "dense"]

@@ -71,6 +71,7 @@ def test_a_run_killed_again_and_again_ends_as_if_it_had_never_been(bench: Path) 
     assert (out / "recipe.toml").read_text() == (bench / "whole/recipe.toml").read_text()
 
 
+@pytest.mark.packaging
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(bench: Path, tmp_path: Path) -> None:
     text = with_keys(CONTRASTIVE, steps=3, dropout=True)
     for name, seed in (("a", 7), ("b", 7), ("c", 8)):

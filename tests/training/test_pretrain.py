@@ -135,6 +135,7 @@ def test_two_processes_are_asked_what_one_is_asked(bench: Path, family: str) -> 
     assert sum(made(half).item() for half in halves) / 2 == pytest.approx(made(whole).item(), rel=1e-5)
 
 
+@pytest.mark.packaging
 def test_two_processes_train_what_one_trains(bench: Path, tmp_path: Path) -> None:
     """Real ones, over gloo: the losses and gradients of each step, and the weights that come out."""
     steps = [step(family, name=family, steps=3) for family in FAMILIES]
@@ -154,6 +155,7 @@ def test_a_new_t5_begins_near_chance(bench: Path) -> None:
     assert made(made.batch(0)).item() == pytest.approx(math.log(made._pieces.size), abs=1.5)
 
 
+@pytest.mark.packaging
 @pytest.mark.parametrize("family", FAMILIES)
 def test_it_learns_and_gives_a_tower_that_later_steps_take(bench: Path, tmp_path: Path, family: str) -> None:
     contrast = with_keys(CONTRASTIVE, steps=2)
@@ -204,6 +206,7 @@ def test_a_causal_model_gives_a_sparse_tower_too(bench: Path, tmp_path: Path) ->
     assert (spec.kind, spec.head, spec.pooling) == ("sparse", "lm", "max")
 
 
+@pytest.mark.packaging
 @pytest.mark.parametrize("optimizer", ["adamw", "adafactor"])
 def test_a_run_that_broke_off_anywhere_ends_with_the_same_weights(
     bench: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str

@@ -61,6 +61,7 @@ def test_another_tower_at_the_same_path_is_refused_before_a_step_is_made(cut_off
     assert steps_made(cut_off / "run") == made
 
 
+@pytest.mark.packaging
 def test_another_student_is_refused_only_once_its_step_has_begun(cut_off: Path) -> None:
     path = toy.recipe(cut_off, FIRST, STUDENT)
     train(Recipe.load(path), cut_off / "whole")
@@ -181,6 +182,7 @@ def test_a_kill_between_the_towers_and_the_note_costs_nothing(bench: Path) -> No
     assert Tower.load(bench / "run/towers/query").spec == TowerSpec.read(whole / "query")
 
 
+@pytest.mark.packaging
 @pytest.mark.parametrize("fills_at", [1, 2, 9, 14])
 def test_a_run_that_found_the_disk_full_goes_on(bench: Path, monkeypatch: pytest.MonkeyPatch, fills_at: int) -> None:
     """Whatever was being flushed: the recipe, a checkpoint, the towers."""
@@ -252,6 +254,7 @@ def test_data_that_is_edited_while_a_run_goes_on_is_refused_before_the_next_step
     train(recipe, bench / "run", resume=True)
 
 
+@pytest.mark.packaging
 def test_data_of_steps_that_are_done_or_have_not_begun_may_change_or_go(bench: Path) -> None:
     shutil.copytree(bench / "data", bench / "first")
     first = with_keys(FIRST, steps=2).replace('path = "data"', 'path = "first"')

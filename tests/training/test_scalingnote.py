@@ -68,6 +68,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.packaging
 def test_the_student_of_another_make_joins_the_documents_space(bench: Path) -> None:
     document, query = (TowerSpec.read(bench / "run/towers" / role) for role in ("document", "query"))
     assert query.space_id == document.space_id == document.tower_id

@@ -34,6 +34,7 @@ def history(run: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.packaging
 def test_two_processes_that_share_the_weights_and_are_killed_train_what_one_trains(bench: Path) -> None:
     cached = with_keys(SPLADE, name="cached", steps=2, grad_cache=3, document="start.document", query="start.query")
     path = toy.recipe(bench, SPLADE + LORA, cached)

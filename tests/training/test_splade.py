@@ -60,6 +60,7 @@ def found_first(data: Path, towers: Path) -> float:
     return float(np.mean([qrels[query].get(ids[n], 0) for query, n in zip(qrels, best, strict=True)]))
 
 
+@pytest.mark.packaging
 def test_the_trained_towers_are_sparse_and_find_held_out_queries(bench: Path) -> None:
     spec = TowerSpec.read(bench / "run/towers/document")
     assert (spec.kind, spec.special_tokens, spec.tower_id) == ("sparse", "none", spec.space_id)
@@ -168,6 +169,7 @@ def test_untied_towers_share_the_document_towers_space(bench: Path, tmp_path: Pa
     assert query.space_id == document.tower_id != query.tower_id
 
 
+@pytest.mark.packaging
 def test_a_killed_run_ends_with_the_same_weights(bench: Path, tmp_path: Path) -> None:
     steps = with_keys(ADAPT, steps=12, checkpoint_every=5), with_keys(SPLADE, steps=12, checkpoint_every=5)
     path = toy.recipe(bench, *steps)

@@ -37,6 +37,7 @@ def losses(run: Path, stage: int) -> list[float]:
     return [record["loss"] for record in records if record["stage"] == stage]
 
 
+@pytest.mark.packaging
 def test_contrastive_training_lowers_the_loss_and_finds_held_out_queries(bench: Path) -> None:
     towers = toy.towers_of(bench / "run", "contrastive")
     before = toy.found_first(bench / "data", bench / "tower", bench / "tower")
@@ -161,6 +162,7 @@ def test_token_by_token_the_teacher_gets_no_gradient_and_is_no_part_of_a_checkpo
     assert not {id(p) for p in stage.parameters()} & {id(p) for p in towers.query.parameters()}
 
 
+@pytest.mark.packaging
 def test_token_by_token_a_student_comes_nearer_to_its_teacher(bench: Path, tmp_path: Path) -> None:
     towers = toy.towers_of(bench / "run", "contrastive")
     teacher = TorchEncoder.open(towers / "query")

@@ -49,6 +49,7 @@ def losses(run: Path, kind: str) -> list[float]:
     return [record["loss"] for record in records if record["kind"] == kind]
 
 
+@pytest.mark.packaging
 def test_the_tower_learns_from_its_teachers_alone_and_finds_held_out_queries(bench: Path) -> None:
     before = toy.found_first(bench / "data", bench / "tower", bench / "tower")
     after = toy.found_first(bench / "data", bench / "run/towers/document", bench / "run/towers/query")
@@ -159,9 +160,16 @@ def history(run: Path) -> list[dict[str, float]]:
     return [{key: value for key, value in record.items() if key != "tokens_per_second"} for record in records]
 
 
-def test_a_run_killed_in_each_of_its_steps_ends_as_if_it_had_never_been(bench: Path) -> None:
+@pytest.fixture(scope="module")
+def whole(bench: Path) -> Path:
+    """A run of all steps that nothing has interrupted."""
+    train(Recipe.load(toy.recipe(bench, *STEPS)), bench / "whole")
+    return bench / "whole"
+
+
+@pytest.mark.packaging
+def test_a_run_killed_in_each_of_its_steps_ends_as_if_it_had_never_been(bench: Path, whole: Path) -> None:
     path = toy.recipe(bench, *STEPS)
-    train(Recipe.load(path), bench / "whole")
     out = bench / "killed"
     for moment in (
         "steps/1-cross_encoder/checkpoints/step-00000002",
@@ -172,12 +180,13 @@ def test_a_run_killed_in_each_of_its_steps_ends_as_if_it_had_never_been(bench: P
         toy.train_and_kill(path, out, at=out / moment)
     train(Recipe.load(path), out, resume=True)
     for role in ("document", "query"):
-        assert TowerSpec.read(out / "towers" / role) == TowerSpec.read(bench / "whole/towers" / role)
-    assert history(out) == history(bench / "whole")
-    made = [{p.name for p in run.glob("artefacts/*/*") if p.name[0] != "."} for run in (out, bench / "whole")]
+        assert TowerSpec.read(out / "towers" / role) == TowerSpec.read(whole / "towers" / role)
+    assert history(out) == history(whole)
+    made = [{p.name for p in run.glob("artefacts/*/*") if p.name[0] != "."} for run in (out, whole)]
     assert made[0] == made[1]
 
 
+@pytest.mark.packaging
 def test_two_processes_train_what_one_trains(bench: Path) -> None:
     text = with_keys(TAS, steps=3, log_every=1)
     late = with_keys(LATE, steps=3, log_every=1)
@@ -190,8 +199,9 @@ def test_two_processes_train_what_one_trains(bench: Path) -> None:
         assert ours["gradient_norm"] == pytest.approx(theirs["gradient_norm"], rel=1e-2)
 
 
-def test_the_scores_of_a_step_are_the_teachers_of_every_pair(bench: Path) -> None:
-    (folder,) = (bench / "whole/artefacts").glob("score-scores/*")
+@pytest.mark.packaging
+def test_the_scores_of_a_step_are_the_teachers_of_every_pair(bench: Path, whole: Path) -> None:
+    (folder,) = (whole / "artefacts").glob("score-scores/*")
     assert {path.name for path in folder.iterdir()} == {"pairs.npy", "scores.npy", "made_from.json"}
     table = Recipe.load(toy.recipe(bench, *STEPS)).steps[1]
     triples = read_triples(table.data)  # type: ignore[union-attr]

@@ -54,6 +54,7 @@ def test_the_keys_that_are_said_once_are_those_of_each_kind() -> None:
     assert issubclass(TripleLines, HeldOutTable)
 
 
+@pytest.mark.packaging
 def test_the_small_recipe_goes_from_one_tower_to_two_evaluated_ones(tmp_path: Path) -> None:
     """Every step of the shipped file, with lengths that a toy tower has positions for and few steps."""
     toy.bench(tmp_path)

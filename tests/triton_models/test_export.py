@@ -47,6 +47,7 @@ def _session(tower: Tower) -> OnnxEncoder:
     return OnnxEncoder(session, tower.tokens, tower.spec, threads=1)
 
 
+@pytest.mark.packaging
 @pytest.mark.parametrize(
     ("kind", "dim"),
     [("distilbert", None), ("t5", 8), ("roberta", None), ("gpt2", 8), ("modernbert", None)],

@@ -35,6 +35,7 @@ def _dense(rows: object, size: int) -> np.ndarray:
     return made
 
 
+@pytest.mark.packaging
 @pytest.mark.parametrize(
     "facts",
     [{"echo": True}, {"attention": "bidirectional"}, {"special_tokens": "none"}, {"top_terms": 12, "echo": True}],

@@ -92,6 +92,7 @@ def test_doctor_says_what_a_server_serves_and_what_will_stall(server: TritonServ
     assert run.exit_code == 1
 
 
+@pytest.mark.packaging
 def test_doctor_says_that_nobody_is_there() -> None:
     (port,) = free_ports(1)
     run = invoked("doctor", "--server", f"grpc://127.0.0.1:{port}", "--json")

@@ -52,6 +52,7 @@ class TestTorch(EncoderSuite):
         return TorchEncoder.open(tower_folder("sparse-bert"), threads=1)
 
 
+@pytest.mark.packaging
 @pytest.mark.parametrize(
     ("kind", "precision"),
     [("sparse-bert", "fp32"), ("sparse-bert", "int8"), ("sparse-llama", "fp32"), ("sparse-gpt2", "int8")],
@@ -86,6 +87,7 @@ def test_the_export_says_that_it_is_sparse_and_how_close_it_is() -> None:
     assert all(isinstance(value, SparseVector) for each in Export.read(folder).golden() for value in each.values)
 
 
+@pytest.mark.packaging
 def test_a_tower_in_bf16_is_exported_in_fp32_as_another_tower_of_its_space(tmp_path: Path) -> None:
     tower = tiny.tower(dim=8)
     tower.backbone.to(torch.bfloat16)

@@ -60,6 +60,7 @@ def bartizan(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: py
     return Project(tmp_path, capsys, monkeypatch)
 
 
+@pytest.mark.packaging
 @pytest.mark.parametrize(("uri", "lexical"), [("index.bartizan", "true"), ("index.db", '"words"')])
 def test_a_collection_from_its_making_to_its_end(bartizan: Project, uri: str, lexical: str) -> None:
     bartizan.configure(uri, lexical)

@@ -125,6 +125,7 @@ def start(project: Project, before: str = "") -> "subprocess.Popen[str]":
     )
 
 
+@pytest.mark.packaging
 def test_a_run_stands_back_for_others_as_far_as_it_is_told(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     backs: list[int] = []
     monkeypatch.setattr(os, "nice", backs.append)
@@ -207,6 +208,7 @@ Writer.upsert = last
 """In the middle of a batch: its vectors are stored, its words are not, and nothing of it is committed."""
 
 
+@pytest.mark.packaging
 def test_a_killed_run_goes_on_where_it_stopped(project: Project) -> None:
     count, before_death = 200, 8 * 16 - 1
     lines: list[dict[str, Any] | str] = [*documents(count)]
@@ -258,6 +260,7 @@ def test_any_source_can_be_ingested_from_python(project: Project) -> None:
 INTERRUPTED_IN_ITS_THIRD_WRITE = DIES_AFTER_ITS_EIGHTH_WRITE.replace("== 8", "== 3").replace("SIGKILL", "SIGINT")
 
 
+@pytest.mark.packaging
 def test_an_interrupted_run_says_how_to_go_on_and_goes_on(project: Project) -> None:
     project.write(documents(200))
     process = start(project, INTERRUPTED_IN_ITS_THIRD_WRITE)
@@ -277,6 +280,7 @@ def test_an_interrupted_run_says_how_to_go_on_and_goes_on(project: Project) -> N
 FULL = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))"
 
 
+@pytest.mark.packaging
 def test_a_full_disk_is_told_and_nothing_is_lost(project: Project) -> None:
     count = 200
     project.write(documents(count))

@@ -75,6 +75,7 @@ def bartizan(
     return project
 
 
+@pytest.mark.packaging
 def test_long_documents_are_cut_anew_and_read_back_whole(bartizan: Project) -> None:
     long = " ".join(f"the {word} tower stands." for word in WORDS * 3)
     for name, tokens in (("bartizan.toml", 12), ("new.toml", 20)):

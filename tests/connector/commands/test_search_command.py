@@ -258,6 +258,7 @@ class Silent(ThreadingTCPServer):
         super().__init__(("127.0.0.1", 0), self.Listening)
 
 
+@pytest.mark.packaging
 def test_a_hung_server_is_waited_for_to_the_deadline_and_no_longer(project: Project) -> None:
     """As a process of its own, from its start to its end."""
     server = Silent()

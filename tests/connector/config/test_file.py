@@ -292,6 +292,7 @@ def test_a_missing_token_file_is_named(tmp_path: Path) -> None:
         config.backend.secret()
 
 
+@pytest.mark.packaging
 @given(st.dictionaries(st.from_regex(r"BARTIZAN__[A-Z_]{1,20}", fullmatch=True), st.text(max_size=10), max_size=4))
 def test_no_environment_can_do_more_than_be_refused(
     tmp_path_factory: pytest.TempPathFactory, names: dict[str, str]

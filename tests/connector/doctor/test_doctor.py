@@ -179,6 +179,7 @@ PROBLEMS: list[tuple[Callable[[Project], None], str, int]] = [
 ]
 
 
+@pytest.mark.packaging
 @pytest.mark.parametrize(("spoil", "area", "exit_code"), PROBLEMS, ids=[each[0].__name__ for each in PROBLEMS])
 def test_every_problem_comes_with_what_to_do_and_without_a_secret(
     project: Project, spoil: Callable[[Project], None], area: str, exit_code: int

@@ -37,6 +37,7 @@ def _recorded(folder: Path, content: str) -> None:
     (folder / PARITY_FILE).write_text(json.dumps(parity))
 
 
+@pytest.mark.packaging
 @pytest.mark.parametrize("name", [MODEL_FILE, PARITY_FILE, GOLDEN_FILE])
 def test_a_flipped_bit_anywhere_is_told_and_never_loaded(folder: Path, name: str) -> None:
     whole = (folder / name).read_bytes()

@@ -192,6 +192,7 @@ def _never_reached(top: Encoder, below: Encoder) -> Ladder:
     return ladder
 
 
+@pytest.mark.packaging
 def test_many_queries_at_once_are_answered_below_while_the_top_is_being_opened_in_vain() -> None:
     ladder = _never_reached(Stubborn(), Stubborn(small=True))
 

@@ -104,6 +104,7 @@ def test_closing_after_a_failed_opening_leaves_nothing_open(tmp_path: Path) -> N
     assert log.still_open() == []
 
 
+@pytest.mark.packaging
 @pytest.mark.parametrize("what", ["dense", "backend"])
 def test_opening_counts_into_the_deadline(tmp_path: Path, what: str) -> None:
     log = Log(seconds={what: 3.0})

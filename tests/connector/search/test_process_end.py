@@ -36,6 +36,7 @@ print("done", time.time(), flush=True)
 """
 
 
+@pytest.mark.packaging
 @pytest.mark.parametrize("closes", ["closes", "exits"])
 @pytest.mark.parametrize("leg", ["dense", "lexical"])
 @pytest.mark.parametrize("how", ["sync", "async"])

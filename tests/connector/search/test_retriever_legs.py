@@ -58,6 +58,7 @@ def hanging() -> Iterator[HangingLexical]:
     words.released.set()
 
 
+@pytest.mark.packaging
 def test_a_leg_that_hangs_in_more_calls_than_it_has_threads_costs_the_other_nothing(hanging: HangingLexical) -> None:
     with retriever(words=hanging) as opened:
         answers = [opened.search("copy a file", timeout=0.25) for _ in range(MORE_THAN_THREADS)]
@@ -86,6 +87,7 @@ async def test_the_same_holds_for_the_async_search(hanging: HangingLexical) -> N
         hanging.released.set()
 
 
+@pytest.mark.packaging
 def test_a_tower_that_hangs_costs_the_words_nothing() -> None:
     encoder = HangingEncoder()
     with retriever(encoder, HostLexical()) as opened:

@@ -29,6 +29,7 @@ from tests.connector.store.congruence import IDS, assert_congruent, random_docum
 LEGS = Collection(name="congruence", legs=(DENSE, TERMS, NARROW), fields=FIELDS)
 
 
+@pytest.mark.packaging
 class TestMilvusLite(BackendSuite):
     @pytest.fixture(autouse=True)
     def _in_a_folder(self, tmp_path: Path) -> None:
@@ -43,6 +44,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "index.db"
 
 
+@pytest.mark.packaging
 @pytest.mark.parametrize("seed", range(3))
 def test_it_answers_as_the_oracle_does_after_any_writes(path: Path, seed: int) -> None:
     backend = MilvusBackend(str(path))
@@ -63,6 +65,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Store, Stor
     backend.close()
 
 
+@pytest.mark.packaging
 @given(dice=st.randoms(use_true_random=False))
 @settings(max_examples=60, deadline=None)
 def test_a_rendered_filter_passes_exactly_what_matches_passes(pair: tuple[Store, Store], dice: random.Random) -> None:
@@ -136,6 +139,7 @@ def test_two_back_ends_of_one_process_share_a_file_and_the_last_one_frees_it(pat
     assert _is_free(path)
 
 
+@pytest.mark.packaging
 def test_a_file_in_use_by_another_process_is_a_retry_that_says_what_to_do(path: Path) -> None:
     backend = MilvusBackend(str(path))
     backend.open(COLLECTION)

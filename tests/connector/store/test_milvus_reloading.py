@@ -46,6 +46,7 @@ def _again(call: Callable[[], T], seconds: float) -> T:
             time.sleep(0.05)
 
 
+@pytest.mark.packaging
 @pytest.mark.parametrize(
     "call",
     [

@@ -136,6 +136,7 @@ def test_the_embedded_store_shows_what_it_has_derived(tmp_path: Path) -> None:
     backend.close()
 
 
+@pytest.mark.packaging
 def test_milvus_lite_builds_what_it_has_and_refuses_what_it_would_only_pretend(tmp_path: Path) -> None:
     backend = MilvusBackend(str(tmp_path / "index.db"))
     store = filled(backend)

@@ -127,6 +127,7 @@ words = st.sampled_from(
 texts = st.lists(words, max_size=60).map(" ".join) | st.lists(words, max_size=60).map("".join) | st.text(max_size=80)
 
 
+@pytest.mark.packaging
 @given(
     text=texts,
     title=st.lists(words, max_size=8).map(" ".join),

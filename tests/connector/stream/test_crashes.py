@@ -211,6 +211,7 @@ class OverLite(Stream):
         return {"milvus": str(self.place / "lite.db"), "collection": "docs"}
 
 
+@pytest.mark.packaging
 def test_memory_survives_the_death_of_its_writers(nursery: Nursery, memory: Path, tmp_path: Path) -> None:
     class OverMemory(Stream):
         def where(self, number: int) -> dict[str, str]:
@@ -219,6 +220,7 @@ def test_memory_survives_the_death_of_its_writers(nursery: Nursery, memory: Path
     drive(OverMemory, nursery, tmp_path, examples=5, steps=12)
 
 
+@pytest.mark.packaging
 def test_a_lite_file_survives_the_death_of_its_writers(nursery: Nursery, tmp_path: Path) -> None:
     drive(OverLite, nursery, tmp_path, examples=2, steps=6)
 
@@ -289,11 +291,13 @@ def die_after_each_effect(nursery: Nursery, folder: Path, store: Callable[[Path]
     raise AssertionError
 
 
+@pytest.mark.packaging
 def test_memory_is_whole_after_a_death_at_any_effect(nursery: Nursery, memory: Path, tmp_path: Path) -> None:
     effects = die_after_each_effect(nursery, tmp_path, lambda place: {"memory": str(memory), "collection": "docs"})
     assert effects == 10, "open, announce, touch, upsert, delete, two of the words, settle, commit, close"
 
 
+@pytest.mark.packaging
 def test_the_embedded_store_is_whole_after_a_death_at_any_effect(nursery: Nursery, tmp_path: Path) -> None:
     effects = die_after_each_effect(
         nursery, tmp_path, lambda place: {"embedded": str(place / "i"), "collection": "docs"}

@@ -191,6 +191,7 @@ def _seals(backend: Forgetful, dice: random.Random) -> list[Callable[[], None]]:
     return [dice.choice(deeds) for _ in range(dice.randrange(4))]
 
 
+@pytest.mark.packaging
 def test_whatever_is_forgotten_all_that_the_files_say_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(unsealed, "_LONGEST_SECONDS", 0.0)
     for seed in random.sample(range(10**6), 25):

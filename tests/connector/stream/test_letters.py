@@ -103,6 +103,7 @@ steps = st.lists(
 )
 
 
+@pytest.mark.packaging
 @settings(max_examples=60, deadline=None)
 @given(steps=steps)
 def test_however_late_it_is_given_again_the_end_is_what_the_log_says(

@@ -91,6 +91,7 @@ class Yields:
             assert self.b_ends.wait(20)
 
 
+@pytest.mark.packaging
 def test_why_a_commit_failed_is_told_though_the_next_batch_is_being_written() -> None:
     source, halt = Yields(), Event()
     nothing = {name: lambda *_: None for name in ("look", "prepare", "leave_part", "forget")}

@@ -43,6 +43,7 @@ def test_starts_rise_and_lie_inside_whatever_the_text(text: str) -> None:
     assert all(0 < start < len(text) for start in starts)
 
 
+@pytest.mark.packaging
 @pytest.mark.parametrize("piece", [" ", ".", "\n", ".)", "。」", ". ", "a.", "\u0301", "🇩"])
 def test_a_long_run_of_anything_takes_no_time(piece: str) -> None:
     begun = time.process_time()

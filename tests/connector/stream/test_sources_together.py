@@ -148,6 +148,7 @@ def test_a_worker_whose_clock_was_ahead_does_not_make_later_news_old(project: Pr
     assert project.stored == {"a": "news of another partition"}
 
 
+@pytest.mark.packaging
 @settings(max_examples=60, deadline=None)
 @given(
     steps=st.lists(

@@ -351,6 +351,7 @@ def test_memory_equals_the_dictionary_with_long_documents() -> None:
     drive(MemoryBackend, examples=30, steps=12, world=LongWorld)
 
 
+@pytest.mark.packaging
 def test_an_embedded_store_equals_the_dictionary_with_long_documents(tmp_path: Path) -> None:
     backend = EmbeddedBackend(tmp_path / "index.bartizan")
     drive(lambda: backend, examples=6, steps=10, world=LongWorld)

@@ -50,6 +50,7 @@ def test_a_store_that_need_not_be_sealed_is_committed_to_with_each_write() -> No
     assert topic.effects == ["commit 1", "commit 2"]
 
 
+@pytest.mark.packaging
 def test_what_is_written_while_a_seal_goes_on_waits_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(unsealed, "_LONGEST_SECONDS", 1.0)
     topic, backend, stop = topic_of("one"), Forgetful(), Event()
@@ -303,6 +304,7 @@ def _work(topic: NotingTopic, backend: Forgetful, dice: random.Random) -> None:
         backend.restart(dice)
 
 
+@pytest.mark.packaging
 def test_whatever_is_forgotten_and_whoever_is_killed_all_that_was_said_is_there(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

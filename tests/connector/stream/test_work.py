@@ -184,6 +184,7 @@ def test_made_up_keys_do_not_fill_the_memory() -> None:
 BROKEN = st.sampled_from([b"{", b"[]", b'{"_id": "a"}', b"\xff", b'{"_id": "a", "text": "x", "_version": 1.5}'])
 
 
+@pytest.mark.packaging
 @settings(max_examples=200, deadline=None)
 @given(
     log=st.lists(changes() | BROKEN, max_size=25),

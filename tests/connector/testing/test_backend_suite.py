@@ -251,11 +251,13 @@ def test_a_back_end_that_is_whole_passes() -> None:
     assert first_failure(lambda: Broken(lambda store: None)) is None
 
 
+@pytest.mark.packaging
 @pytest.mark.parametrize("spoil", STORES.values(), ids=STORES)
 def test_a_store_with_one_broken_verb_fails(spoil: Break) -> None:
     assert first_failure(lambda: Broken(spoil)) is not None
 
 
+@pytest.mark.packaging
 @pytest.mark.parametrize("spoil", BACKENDS.values(), ids=BACKENDS)
 def test_a_back_end_with_one_broken_verb_fails(spoil: Break) -> None:
     assert first_failure(lambda: broken_backend(spoil)) is not None

@@ -182,6 +182,7 @@ def _judge(encoder: Sound, name: str) -> None:
     test(encoder, "query") if wants_a_role else test(encoder)
 
 
+@pytest.mark.packaging
 @pytest.mark.parametrize(("broken", "name"), BROKEN, ids=lambda value: getattr(value, "__name__", value))
 def test_an_encoder_that_breaks_a_promise_fails(broken: type[Sound], name: str) -> None:
     sound = Sound()

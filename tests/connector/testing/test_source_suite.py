@@ -149,6 +149,7 @@ BROKEN: dict[str, tuple[dict[str, Callable[..., Any]], str]] = {
 """What is wrong with one verb, and a test that must tell."""
 
 
+@pytest.mark.packaging
 @pytest.mark.parametrize(("verbs", "told"), BROKEN.values(), ids=list(BROKEN))
 def test_a_source_that_breaks_one_verb_fails(verbs: dict[str, Callable[..., Any]], told: str, tmp_path: Path) -> None:
     class BrokenMedium(TopicMedium):

@@ -131,6 +131,7 @@ def test_kept_vectors_spare_the_documents_and_change_no_answer(
     assert (result.per_query, result.truncated) == (afresh.per_query, afresh.truncated)
 
 
+@pytest.mark.packaging
 @pytest.mark.parametrize("change", ["tower", "engine"])
 def test_kept_vectors_of_another_tower_or_engine_are_made_anew(
     run: Run, data: Path, towers: Path, tmp_path: Path, change: str

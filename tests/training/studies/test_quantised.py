@@ -33,6 +33,7 @@ def rows_of(bench: Path, tower: str, *names: str) -> dict[str, Row]:
     return {row.form: row for row in rows}
 
 
+@pytest.mark.packaging
 @pytest.mark.parametrize("kind", ["dense", "sparse"])
 def test_each_form_is_measured_against_fp32(bench: Path, kind: str) -> None:
     rows = rows_of(bench, kind, "bf16", "int8-weights", "int4-weights")

@@ -39,6 +39,7 @@ def studied(bench: Path, out: str, *more: str) -> str:
     return result.stdout
 
 
+@pytest.mark.packaging
 def test_each_size_is_trained_on_each_share_as_often_as_on_all(bench: Path) -> None:
     outcome = json.loads((bench / "study/study.json").read_text())
     cells = outcome["cells"]

@@ -99,6 +99,7 @@ index.upsert([Row(id=f"d{i}", fields={"text": "word"}, version=1, hash="new") fo
 """
 
 
+@pytest.mark.packaging
 def test_killed_during_a_commit_the_same_change_succeeds_when_it_comes_again(tmp_path: Path) -> None:
     """Killed as soon as the commit's file of deletions is seen, which mostly is before the commit is whole (three such
     deaths are enough; the state that they leave is also made by hand above)."""

@@ -32,6 +32,7 @@ KINDS = {
 }
 
 
+@pytest.mark.packaging
 @pytest.mark.parametrize("kind", KINDS)
 def test_any_vectors_are_found_as_by_the_oracle(tmp_path: Path, kind: str) -> None:
     """In two batches, with replaced and deleted ones between the searches."""

@@ -23,6 +23,7 @@ from tests.connector.store.embedded.drawing import (
 )
 
 
+@pytest.mark.packaging
 @pytest.mark.parametrize("seed", range(6))
 def test_random_writes_end_as_in_the_oracle(tmp_path: Path, seed: int) -> None:
     """A second back-end follows as another process would: it must see every write at its next call."""
@@ -40,6 +41,7 @@ def test_random_writes_end_as_in_the_oracle(tmp_path: Path, seed: int) -> None:
     again.close()
 
 
+@pytest.mark.packaging
 def test_ten_thousand_rows_with_every_leg_and_filter(tmp_path: Path) -> None:
     """Rows in batches with replacements and deletions between them; then queries with filters over all of them."""
     dice = random.Random(7)
@@ -100,6 +102,7 @@ def test_scores_beyond_what_float32_holds_are_ranked_as_in_the_oracle(tmp_path: 
     backend.close()
 
 
+@pytest.mark.packaging
 def test_a_graph_finds_what_is_near_and_scores_it_exactly(tmp_path: Path) -> None:
     """Many rows, half of them replaced or deleted since it was built; no filter and narrow and wide ones."""
     dice = np.random.default_rng(3)

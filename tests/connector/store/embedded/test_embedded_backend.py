@@ -17,6 +17,7 @@ class TestEmbeddedBackend(BackendSuite):
         return EmbeddedBackend(self._path)
 
 
+@pytest.mark.packaging
 class TestEmbeddedBackendWithGraphs(TestEmbeddedBackend):
     """The same where every index is as small as it may be."""
 

@@ -128,6 +128,7 @@ def test_a_file_that_was_taken_away_or_exchanged_is_noticed(path: Path) -> None:
     backend.close()
 
 
+@pytest.mark.packaging
 def test_of_several_processes_that_create_at_once_one_does(path: Path) -> None:
     processes: list[subprocess.Popen[str]] = [started(path, seed, 0, 0) for seed in range(4)]
     for process in processes:

@@ -52,6 +52,7 @@ def main(path: Path) -> None:
     print(json.dumps({"wrong": wrong[:10], "looks": looks}))
 
 
+@pytest.mark.packaging
 def test_four_readers_beside_one_writer(tmp_path: Path) -> None:
     path = tmp_path / "index.bartizan"
     writer, watcher = EmbeddedBackend(path), EmbeddedBackend(path)

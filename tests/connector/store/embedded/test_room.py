@@ -16,6 +16,7 @@ from bartizan_connector.testing.rows import COLLECTION, queries, row
 from tests.connector.store.embedded.test_kills import ROOT
 
 
+@pytest.mark.packaging
 @pytest.mark.parametrize("size", [1_000, 8_192, 30_000, 90_000, 150_000, 222_222, 350_000, 500_000, 777_777])
 def test_a_full_disk_at_any_write(tmp_path: Path, size: int) -> None:
     folders = [ROOT / name for name in ("connector", "encoders", "training", "triton_models")]

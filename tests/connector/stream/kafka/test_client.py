@@ -24,6 +24,7 @@ CLIENTS: dict[str, Callable[[KafkaSettings], Any]] = {
 }
 
 
+@pytest.mark.packaging
 @pytest.mark.skipif(sys.platform != "linux", reason="where a system tells of open files")
 @pytest.mark.parametrize("client", CLIENTS.values(), ids=list(CLIENTS))
 @pytest.mark.parametrize("listens", [False, True], ids=["refused", "never answered"])

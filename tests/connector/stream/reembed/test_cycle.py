@@ -46,6 +46,7 @@ def both_hold(both: Pair) -> dict[str, str]:
         return first[0]
 
 
+@pytest.mark.packaging
 def test_a_collection_changes_towers_and_back_under_writes_and_searches(tmp_path: Path) -> None:
     both = filled(tmp_path, backend=BackendSettings(uri=str(tmp_path / "index.bartizan")))
     readers = Readers(both)

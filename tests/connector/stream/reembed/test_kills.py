@@ -7,6 +7,8 @@ from collections import Counter
 from contextlib import closing
 from pathlib import Path
 
+import pytest
+
 from bartizan_connector.config.towers import collection_of
 from bartizan_connector.documents.documents import Documents
 from bartizan_connector.store.backend import Backend
@@ -17,6 +19,7 @@ from tests.connector.stream.reembed.project import text
 DOCUMENTS = 30
 
 
+@pytest.mark.packaging
 def test_a_run_and_a_swap_that_are_killed_again_and_again_end_well(tmp_path: Path) -> None:
     both = project(tmp_path, "first")
     with Documents(both.old) as documents:
