@@ -71,7 +71,8 @@ class Connection:
         try:
             with calling(self.place):
                 seconds = min(self.timeout, _CONNECT_SECONDS)
-                self._client = MilvusClient(uri, token=self._token or "", timeout=seconds)
+                alone = self.file is not None  # under another port each time: what is shared would be kept for each
+                self._client = MilvusClient(uri, token=self._token or "", timeout=seconds, dedicated=alone)
         except BaseException:
             self._leave_file()
             raise
