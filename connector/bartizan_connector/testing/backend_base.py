@@ -12,6 +12,9 @@ from bartizan_connector.testing.rows import COLLECTION, found, queries
 class OnBackend(ABC):
     """The fixtures of the suite."""
 
+    settles: float = 0.0
+    """Seconds after which a search of one thread sees what that thread wrote while others write, too."""
+
     @abstractmethod
     def make(self) -> Backend:
         """A back-end without any row of the suite's, and of its collections at most an empty `suite`."""

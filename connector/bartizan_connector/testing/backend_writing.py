@@ -1,5 +1,6 @@
 """BackendSuite's tests of writing: rows, heads, deletes, and what must be refused."""
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -132,12 +133,18 @@ class Writing(OnBackend):
         assert store.heads(["a"])["a"] == Head(id="a", version=20, deleted=True)
 
     def test_threads_can_write_and_search_at_the_same_time(self, store: Store) -> None:
+        def seen_by(thread: int) -> list[tuple[int, float]]:
+            (hits,) = store.search("dense", queries([1, 0, 0, 0]), 100, filters.parse(f"id == 't{thread}'"))
+            return [(hit.chunk, hit.score) for hit in hits]
+
         def work(thread: int) -> None:
             for version in range(1, 6):
                 store.upsert([row(f"t{thread}", [version, 0, 0, 0], chunk=c, version=version) for c in range(3)])
                 store.upsert([row(f"t{thread}", [version, 0, 0, 0], version=version)])
-                (hits,) = store.search("dense", queries([1, 0, 0, 0]), 100, filters.parse(f"id == 't{thread}'"))
-                assert [(hit.chunk, hit.score) for hit in hits] == [(0, version)]
+                deadline = time.monotonic() + self.settles
+                while (seen := seen_by(thread)) != [(0, version)] and time.monotonic() < deadline:
+                    time.sleep(0.05)
+                assert seen == [(0, version)]
 
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(work, range(4)))

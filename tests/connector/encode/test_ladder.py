@@ -103,8 +103,8 @@ def test_a_slow_top_leaves_time_for_the_rung_below(ask: Ask) -> None:
     top, below = Stubborn(), Stubborn(small=True)
     top.slow = 60.0
     begun = time.monotonic()
-    assert ask(made(top, below), "a", timeout=0.6).degraded == "not by the server: too slow"
-    assert time.monotonic() - begun < 0.6
+    assert ask(made(top, below), "a", timeout=2.0).degraded == "not by the server: too slow"
+    assert time.monotonic() - begun < 2.0
 
 
 @both_ways

@@ -112,11 +112,11 @@ def test_a_sparse_tower_never_has_more_rows_at_once_than_a_small_batch() -> None
 def test_the_deadline_is_looked_at_before_each_batch_and_given_to_the_engine() -> None:
     begun: list[float] = []
     pace = Pace(batch_tokens=3, least_tokens=3)
-    loop, _ = counting(pace=pace, sees=lambda ids: begun.append(time.monotonic()), seconds=0.02)
+    loop, _ = counting(pace=pace, sees=lambda ids: begun.append(time.monotonic()), seconds=0.1)
     start = time.monotonic()
     with pytest.raises(Retry):
-        loop.encode(["a"] * 100, "document", timeout=0.1)
-    assert time.monotonic() - start < 1
+        loop.encode(["a"] * 100, "document", timeout=0.5)
+    assert time.monotonic() - start < 9  # all of them take 10
     assert 1 <= len(begun) <= 6
     assert len(loop.encode(["a"] * 3, "document", timeout=600)) == 3
 

@@ -63,10 +63,14 @@ def test_a_running_batch_is_broken_off_at_its_deadline() -> None:
     begun = time.monotonic()
     engine.run(ids, np.ones_like(ids), deadline=None)
     whole = time.monotonic() - begun
-    begun = time.monotonic()
-    with pytest.raises(Retry, match="took longer than its timeout"):
-        engine.run(ids, np.ones_like(ids), deadline=begun + whole / 10)
-    assert time.monotonic() - begun < whole / 2
+
+    def broken_off() -> float:
+        begun = time.monotonic()
+        with pytest.raises(Retry, match="took longer than its timeout"):
+            engine.run(ids, np.ones_like(ids), deadline=begun + whole / 10)
+        return time.monotonic() - begun
+
+    assert any(broken_off() < whole / 2 for _ in range(5)), "each of five was held up"
     few = ids[:4]
     assert len(engine.run(few, np.ones_like(few), deadline=time.monotonic() + 600).values) == 4
 

@@ -48,4 +48,4 @@ def test_a_process_whose_leg_hangs_ends_at_once(how: str, leg: str, closes: str)
     assert ran.returncode == 0, ran.stderr
     word, said = ran.stdout.split()
     assert word == "done"
-    assert ended - float(said) < 1.0
+    assert ended - float(said) < 20.0  # the leg hangs for 60

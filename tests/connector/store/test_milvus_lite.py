@@ -335,7 +335,7 @@ def test_a_server_that_is_down_is_a_retry_that_names_it_at_once() -> None:
         Retry, match=r"http://127\.0\.0\.1:1 is unreachable: .*is \[backend\] uri its address"
     ) as raised:
         backend.open(COLLECTION)
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < 10
     assert raised.value.exit_code == 4
     assert "secret" not in str(raised.value)
 

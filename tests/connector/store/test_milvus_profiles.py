@@ -14,6 +14,7 @@ from bartizan_connector.__main__ import main
 from bartizan_connector.base.errors import Stop, WrongUse
 from bartizan_connector.space.vectors import Vectors
 from bartizan_connector.store import filters
+from bartizan_connector.store.backend import IndexFacts
 from bartizan_connector.store.collection import Collection, Hit, Leg
 from bartizan_connector.store.milvus import MilvusBackend
 from bartizan_connector.store.milvus.store import MilvusStore
@@ -25,7 +26,7 @@ from tests.servers.milvus import MilvusServer
 
 pytestmark = pytest.mark.server
 
-ROWS, DIM, NEVER = 3_000, 32, 2.0
+ROWS, DIM, NEVER = 3_000, 32, 15.0
 LEG = Leg(name="dense", kind="dense", dim=DIM, space_id=DENSE.space_id)
 COLLECTION = Collection(name="profiles", legs=(LEG,), fields=FIELDS)
 
@@ -64,6 +65,15 @@ def store(uri: str) -> Iterator[MilvusStore]:
     backend.close()
 
 
+def settled(store: MilvusStore) -> IndexFacts:
+    """What stands there once it is finished: a server may put rows together anew at any moment, and builds again."""
+    deadline = time.monotonic() + 60
+    while (facts := store.indexes()[0]).state != "finished":
+        assert time.monotonic() < deadline, facts
+        time.sleep(0.2)
+    return facts
+
+
 def assert_answers(store: MilvusStore) -> None:
     """What is nearest, and what passes a filter only."""
     oracle = MemoryBackend().open(COLLECTION)
@@ -80,8 +90,9 @@ def assert_answers(store: MilvusStore) -> None:
 def test_every_kind_that_needs_no_gpu_is_built_and_finds_what_is_near(store: MilvusStore, kind: str) -> None:
     heard: list[tuple[int, int]] = []
     facts = store.build("dense", profile_of(kind), on_rows=lambda *counts: heard.append(counts))
-    assert (facts.kind, facts.state, facts.note) == (kind, "finished", "")
-    assert (facts.rows, facts.indexed, heard[-1]) == (ROWS, ROWS, (ROWS, ROWS))
+    assert (facts.kind, facts.note, heard[-1]) == (kind, "", (ROWS, ROWS))
+    facts = settled(store)
+    assert (facts.rows, facts.indexed) == (ROWS, ROWS)
     assert facts.recall is not None
     assert facts.recall >= 0.9
     assert recall_of(store, "dense").recall >= 0.9
@@ -99,7 +110,7 @@ CODES = [
 def test_a_kind_that_keeps_no_vectors_is_refused_on_a_server_that_deletes_what_it_reads_under_it(uri: str) -> None:
     backend = opened(uri)
     store = backend.open(COLLECTION, create=False)
-    before = store.indexes()
+    before = settled(store)
     for each in CODES:
         with pytest.raises(WrongUse, match=r"keeps no vectors, .* \(v2\.3\.5.*\) deletes .* needs 2\.4 or newer"):
             store.build("dense", profile_of(each))
@@ -108,7 +119,7 @@ def test_a_kind_that_keeps_no_vectors_is_refused_on_a_server_that_deletes_what_i
             with pytest.raises(WrongUse, match="keeps no vectors"):
                 other.open(collection)
         other.close()
-    assert store.indexes() == before
+    assert settled(store) == before
     assert "profiles_codes" not in backend.collections()
     backend.close()
 
@@ -145,8 +156,8 @@ def test_vectors_are_not_read_under_such_an_index_that_somebody_else_has_built(u
     [
         ("gpu_cagra", "the server refused it"),
         ("gpu_brute_force", "the server refused it"),
-        ("gpu_ivf_flat", "no more came in 2 s"),
-        ("diskann", "no more came in 2 s"),
+        ("gpu_ivf_flat", "no more came in 15 s"),
+        ("diskann", "no more came in 15 s"),
     ],
 )
 def test_what_the_server_cannot_build_is_replaced_within_the_time_limit_and_said(
@@ -156,8 +167,8 @@ def test_what_the_server_cannot_build_is_replaced_within_the_time_limit_and_said
     store = backend.open(COLLECTION, create=False)
     begun = time.monotonic()
     store.reindex()
-    assert time.monotonic() - begun < 60
-    (facts,) = store.indexes()
+    assert time.monotonic() - begun < 180
+    facts = settled(store)
     name = profile.upper()
     assert facts.note.startswith(f"a {name} index was asked for, but ")
     assert why in facts.note
@@ -210,8 +221,9 @@ def test_an_index_that_finds_too_little_at_its_broadest_is_replaced(uri: str, mo
 
     monkeypatch.setattr(MilvusStore, "_now_searched", forgetful)
     backend = opened(uri, "ivf_flat")
-    facts = backend.open(COLLECTION, create=False).build("dense")
-    assert (facts.kind, facts.state) == ("hnsw", "finished")
+    store = backend.open(COLLECTION, create=False)
+    facts = store.build("dense")
+    assert (facts.kind, settled(store).kind) == ("hnsw", "hnsw")
     assert "a IVF_FLAT index was asked for, but it finds 50% of the nearest 10 rows at its broadest" in facts.note
     assert facts.note.endswith("a HNSW index is there instead")
     assert facts.recall is not None

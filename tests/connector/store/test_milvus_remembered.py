@@ -18,6 +18,12 @@ pytestmark = pytest.mark.server
 PART = "docs[0]"
 
 
+@pytest.fixture(autouse=True)
+def _long_unsure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who has to be sure says so: a busy server must not make it so."""
+    monkeypatch.setattr("bartizan_connector.store.milvus.writing._UNSURE_SECONDS", 600.0)
+
+
 @pytest.fixture
 def workers(milvus: MilvusServer) -> Iterator[tuple[MilvusStore, MilvusStore]]:
     """Two of one group."""

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.server
 
 T = TypeVar("T")
 
-AT_ONCE = 2.0
+AT_ONCE = 8.0
 """Seconds in which a lost server is told, whatever the deadline."""
 
 NO_SPARSE = pytest.mark.xfail(strict=True, raises=Stop, reason="the server is 2.3.5, sparse vectors came with 2.4")
@@ -38,6 +38,8 @@ class TestMilvusServer(BackendSuite):
     @pytest.fixture(autouse=True)
     def _on_a_server(self, milvus: MilvusServer) -> None:
         self.uri = milvus.uri
+
+    settles = 1.5
 
     def make(self) -> MilvusBackend:
         """Making a collection takes seconds, so one is emptied behind the back-end's back; all others are dropped."""
@@ -297,7 +299,7 @@ def test_a_slow_server_gets_its_whole_deadline(mortal: MilvusServer) -> None:
     begun = time.monotonic()
     with pytest.raises(Retry, match="Deadline"):
         store.search("dense", queries([1, 0, 0, 0]), 1, timeout=2)
-    assert 1.9 < time.monotonic() - begun < 4
+    assert 1.9 < time.monotonic() - begun < 12
     with ThreadPoolExecutor() as pool:
         waiting = pool.submit(store.search, "dense", queries([1, 0, 0, 0]), 1)
         time.sleep(3)

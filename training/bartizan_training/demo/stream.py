@@ -8,13 +8,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Lock, Thread
 from typing import Any
 
-from bartizan_connector.base.errors import Stop, WrongUse, interruptible
+from bartizan_connector.base.errors import Retry, Stop, WrongUse, interruptible
 from bartizan_connector.config import Config
 from bartizan_connector.config.towers import collection_of, open_encoders
 from bartizan_training.demo import corpus as corpora
@@ -220,20 +220,21 @@ def _documents() -> dict[str, dict[str, str]]:
 
 
 def _stored(config: Path) -> dict[str, dict[str, str]]:
-    """What the index holds; nothing while nobody has made it."""
+    """What the index holds; nothing while nobody has made it, or it does not answer."""
     settings = Config.load(config)
-    with closing(settings.backend.open()) as backend:
+    with suppress(Retry), closing(settings.backend.open()) as backend:
         try:
             store = backend.open(collection_of(settings), create=False)
         except WrongUse:
             return {}
         with closing(store):
             return {each.id: {name: str(value) for name, value in each.rows[0].fields.items()} for each in store.scan()}
+    return {}
 
 
 @contextmanager
 def _searching(config: Path) -> Iterator[Callable[[], Mapping[str, str]]]:
-    """A search that finds every document: id → its text as it is now."""
+    """A search that finds every document: id → its text as it is now; nothing while it is not answered."""
     settings = Config.load(config)
     collection = collection_of(settings)
     with ExitStack() as opened:
@@ -243,7 +244,13 @@ def _searching(config: Path) -> Iterator[Callable[[], Mapping[str, str]]]:
         store = opened.enter_context(closing(backend.open(collection, create=False)))
         query = encoder.encode(["an edit"], "query")
         leg = collection.legs[0].name
-        yield lambda: {hit.id: str(hit.fields["text"]) for hit in store.search(leg, query, _EVERYTHING)[0]}
+
+        def texts() -> Mapping[str, str]:
+            with suppress(Retry):
+                return {hit.id: str(hit.fields["text"]) for hit in store.search(leg, query, _EVERYTHING)[0]}
+            return {}
+
+        yield texts
 
 
 def _number(text: str) -> int:

@@ -1,5 +1,6 @@
 """MilvusBackend: collections in a Milvus Lite file or on a Milvus server."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from threading import RLock
@@ -14,6 +15,7 @@ from bartizan_connector.store.milvus.choices import BUILD_TIMEOUT, Choices
 from bartizan_connector.store.milvus.connection import Connection
 from bartizan_connector.store.milvus.names import Found, Names
 from bartizan_connector.store.milvus.preparation import Preparation
+from bartizan_connector.store.milvus.reading import Reader
 from bartizan_connector.store.milvus.store import Consistency, MilvusStore
 from bartizan_connector.store.milvus.writing import Writer
 from bartizan_connector.store.profiles import Profile, profile_of
@@ -52,6 +54,8 @@ class MilvusBackend:
         self._stores: list[MilvusStore] = []
         self._writers: dict[Found, Writer] = {}
         """One for all stores of a collection, so that their writes take turns, and searches wait for a reindex."""
+        self._users: Counter[Found] = Counter()
+        """How many stores of a collection are open, or being opened."""
 
     def open(self, collection: Collection, *, create: bool = True, name: str = "") -> MilvusStore:
         with self._connected(create=create):
@@ -60,9 +64,14 @@ class MilvusBackend:
                 writer = self._writers.setdefault(
                     prepared.found, Writer(self._connection, prepared, collection.name, self._silence)
                 )
-            store = MilvusStore(
-                self._connection, collection.name, writer.prepared, writer, self._consistency, self._forget
-            )
+                self._users[prepared.found] += 1
+            try:
+                store = MilvusStore(
+                    self._connection, collection.name, writer.prepared, writer, self._consistency, self._forget
+                )
+            except BaseException:
+                self._leave(prepared.found, Reader(self._connection, prepared))
+                raise
             with self._lock:
                 self._stores.append(store)
             return store
@@ -118,8 +127,14 @@ class MilvusBackend:
     def _forget(self, store: MilvusStore) -> None:
         with self._lock:
             self._stores = [each for each in self._stores if each is not store]
-            if any(each.found == store.found for each in self._stores):
+        self._leave(store.found, store.reader)
+
+    def _leave(self, found: Found, reader: Reader) -> None:
+        """With the last one who uses the collection here, its writer goes."""
+        with self._lock:
+            self._users[found] -= 1
+            if self._users[found]:
                 return
-            writer = self._writers.pop(store.found, None)
-        if writer is not None:
-            writer.release(store.reader.count_all)
+            del self._users[found]
+            writer = self._writers.pop(found)
+        writer.release(reader.count_all)

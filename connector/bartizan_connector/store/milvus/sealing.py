@@ -55,6 +55,7 @@ class Sealing:
             try:
                 self._life = self._life or self._lives()
             except BartizanError as error:
+                self._was_away = True  # not known which server it is: at the next seal it counts as another
                 log.debug("not known which server it is: %s", error)
 
     def met(self, error: Retry) -> None:

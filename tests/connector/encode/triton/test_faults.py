@@ -80,7 +80,7 @@ def test_a_paused_server_is_a_retry_at_the_deadline_and_works_when_it_goes_on(
         client.encode(["a"], "document", timeout=0.5)
     with pytest.raises(Retry):
         asyncio.run(client.aencode(["a"], "document", timeout=0.5))
-    assert time.monotonic() - begun < 2.0
+    assert time.monotonic() - begun < 10
     threading.Timer(0.5, server.resume).start()
     assert len(client.encode(["a"], "document", timeout=20)) == 1
 
@@ -90,14 +90,14 @@ def test_a_server_that_is_gone_is_a_retry_at_the_deadline(server: TritonServer, 
     begun = time.monotonic()
     with pytest.raises(Retry, match="is a Triton server listening there"):
         client.encode(["a"], "document", timeout=1.0)
-    assert 0.5 < time.monotonic() - begun < 3.0
+    assert 0.5 < time.monotonic() - begun < 10
 
 
 def test_a_model_that_was_taken_away_is_named_at_the_deadline(server: TritonServer, client: TritonEncoder) -> None:
     admin = Server(Access(url=server.url))
     admin.unload("model", 10).do()
     with pytest.raises(WrongUse, match=r"serves no model 'model'.*bartizan deploy"):
-        client.encode(["a"], "document", timeout=1.0)
+        client.encode(["a"], "document", timeout=5.0)
     admin.load("model", None, 30).do()
     assert len(client.encode(["a"], "document", timeout=10)) == 1
     admin.close()
@@ -129,8 +129,8 @@ def test_a_ladder_comes_down_when_the_server_goes_and_climbs_when_it_is_back(ser
         fault()
         for _ in range(4):
             begun = time.monotonic()
-            came = ladder.encode(["a"], "query", timeout=1.0)
-            assert time.monotonic() - begun < 1.0
+            came = ladder.encode(["a"], "query", timeout=3.0)
+            assert time.monotonic() - begun < 3.0
             assert came.tower_id == coarse
             assert came.degraded
             assert came.degraded.startswith(f"not by {server.url}")

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from importlib import import_module
@@ -27,6 +28,7 @@ from bartizan_connector.config.kafka import KafkaSettings
 from bartizan_connector.store.backend import Backend
 from bartizan_connector.store.embedded import EmbeddedBackend
 from bartizan_connector.store.milvus import MilvusBackend
+from bartizan_connector.store.milvus.store import MilvusStore
 from bartizan_connector.stream.kafka.source import KafkaSource
 from bartizan_connector.stream.patience import Patience
 from bartizan_connector.stream.work import run
@@ -57,6 +59,8 @@ class Post:
     batch_size: int = 10
     kill_after: int | None = None
     """Effects."""
+    gate: str = ""
+    """A file; while it is not there, a Milvus server is asked for no seal that is waited for."""
 
     @property
     def collection(self) -> str:
@@ -145,6 +149,8 @@ def work(post: Post) -> None:
     Bombed.left = post.kill_after
     for name in _MILVUS if post.is_served else ():
         setattr(pymilvus.MilvusClient, name, Bombed.counting(getattr(pymilvus.MilvusClient, name)))
+    if post.gate:
+        MilvusStore.seal = _gated(MilvusStore.seal, Path(post.gate))  # type: ignore[method-assign]
     with told_to_stop() as stop:
         while not stop.is_set():
             try:
@@ -153,6 +159,15 @@ def work(post: Post) -> None:
             except Retry as error:
                 print(f"again: {error}", file=sys.stderr, flush=True)
                 stop.wait(_AGAIN)
+
+
+def _gated(seal: Callable[[MilvusStore], None], gate: Path) -> Callable[[MilvusStore], None]:
+    def gated(store: MilvusStore) -> None:
+        while not gate.exists():
+            time.sleep(0.05)
+        seal(store)
+
+    return gated
 
 
 def _worked(post: Post, stop: threading.Event) -> None:

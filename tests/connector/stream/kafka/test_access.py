@@ -53,9 +53,7 @@ class Guarded:
 
     def first(self, topic: str, listener: str, **more: Any) -> bytes | None:
         """What a worker reads who comes in there."""
-        settings = settings_for(
-            self.server, topic, bootstrap=f"127.0.0.1:{self.server.ports[listener]}", connect_timeout=4.0, **more
-        )
+        settings = settings_for(self.server, topic, bootstrap=f"127.0.0.1:{self.server.ports[listener]}", **more)
         with closing(KafkaSource.open(settings)) as source:
             found: list[bytes | None] = []
 
@@ -103,7 +101,7 @@ def test_who_shows_what_is_asked_for_is_let_in(guarded: Guarded, topic: str) -> 
 def test_who_does_not_is_told_what_to_look_at(guarded: Guarded, topic: str, listener: str, how: dict[str, Any]) -> None:
     ca = {"ca": guarded.folder / "ca.pem"} if how.get("tls") else {}
     with pytest.raises(Retry, match=r"no broker answered at .* are user, password and ca right\?") as refused:
-        guarded.first(topic, listener, **how, **ca)
+        guarded.first(topic, listener, connect_timeout=4.0, **how, **ca)
     assert "wrong" not in str(refused.value)
 
 

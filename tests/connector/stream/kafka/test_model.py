@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,11 +39,18 @@ def test_two_workers_write_side_by_side_under_one_lease(
     topic = kafka_server.topic(partitions=4)
     post = Post(name="one", folder=str(tmp_path), bootstrap=kafka_server.bootstrap, topic=topic, uri=milvus.uri)
     workers = [nursery.worker(post), nursery.worker(replace(post, name="other"))]
-    records = changes(31, 300, 60)
-    for start in range(0, len(records), 30):
-        kafka_server.produce(topic, records[start : start + 30])
+    records: list[dict[str, Any]] = []
+    logs = [tmp_path / f"{each.post.name}.log" for each in workers]
+
+    def go_on() -> bool:
+        """Whether both have written by now; one may take its partitions long after the other."""
+        some = changes(31 + len(records), 30, 60)
+        kafka_server.produce(topic, some)
+        records.extend(some)
         time.sleep(0.5)
-    wait_for(lambda: all(" written" in (tmp_path / f"{each.post.name}.log").read_text() for each in workers), 60)
+        return len(records) >= 300 and all(log.exists() and " written" in log.read_text() for log in logs)
+
+    wait_for(go_on, 120)
     for each in workers:
         each.signal(signal.SIGTERM)
         each.wait(60)

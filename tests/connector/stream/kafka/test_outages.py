@@ -62,8 +62,9 @@ def test_one_poison_among_ten_thousand_stops_nothing(kafka_server: KafkaServer, 
     records = changes(22, MANY - 1, 2_000)
     half = len(records) // 2
     kafka_server.produce(topic, [*records[:half], {"key": b"poison", "value": POISON}, *records[half:]])
+    settings = settings_for(kafka_server, topic, batch_size=500, session_timeout=30.0)  # counted: nobody is put out
     with (
-        closing(KafkaSource.open(settings_for(kafka_server, topic, batch_size=500), follow=False)) as source,
+        closing(KafkaSource.open(settings, follow=False)) as source,
         closing(EmbeddedBackend(tmp_path / "index", index="flat")) as backend,
     ):
         report = run_dense(source, Flat(), backend, COLLECTION)
@@ -84,5 +85,5 @@ def test_a_topic_is_not_read_into_a_collection_of_another_space(kafka_server: Ka
             run_dense(source, stranger, backend, COLLECTION)
         assert source._reader is None  # the group was not even joined
     worker = Worker(kafka_server, topic, backend)
-    wait_for(lambda: worker.read == 20)  # all of it is still to be read
+    wait_for(lambda: worker.read >= 20)  # all of it is still to be read
     worker.end()

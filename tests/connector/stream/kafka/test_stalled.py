@@ -70,15 +70,18 @@ def test_what_a_stalled_worker_still_writes_is_refused_by_the_server(
             def texts() -> set[str]:
                 return {str(each.rows[0].fields["text"]) for each in store.get(ids).values()}
 
-            wait_for(lambda: texts() == {"first"}, 40)
+            wait_for(lambda: texts() == {"first"}, 120)
             kafka_server.produce(topic, [{"key": id.encode(), "value": b'{"text": "old"}'} for id in ids])
-            wait_for(mark.exists, 20)
+            wait_for(lambda: mark.exists() and mark.read_text() == "asleep", 60)
             workers[0].send_signal(signal.SIGSTOP)
             workers.append(_begun(replace(post, name="other"), mark))
-            wait_for(lambda: texts() == {"old"}, 40)
+            wait_for(lambda: texts() == {"old"}, 120)
             kafka_server.produce(topic, [{"key": id.encode(), "value": b'{"text": "new"}'} for id in ids])
-            wait_for(lambda: texts() == {"new"}, 20)
-            heads = store.heads(ids)
+            offsets = range(2 * len(ids), 3 * len(ids))
+            wait_for(
+                lambda: texts() == {"new"} and {head.offset for head in store.heads(ids).values()} == {*offsets}, 60
+            )
+            written = store.heads(ids)
             mark.write_text("awake")
             workers[0].send_signal(signal.SIGCONT)
             wait_for(lambda: mark.read_text() in ("refused", "written"), 40)
@@ -88,7 +91,7 @@ def test_what_a_stalled_worker_still_writes_is_refused_by_the_server(
                 worker.terminate()
                 assert worker.wait(30) == 0, (tmp_path / "stalled.log").read_text()[-3000:]
             assert texts() == {"new"}
-            assert store.heads(ids) == heads
+            assert store.heads(ids) == written
             assert store.count() == len(ids)
             store.close()
             backend.drop(post.collection)

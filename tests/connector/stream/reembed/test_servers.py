@@ -19,6 +19,7 @@ from bartizan_connector.documents.reembed import Towers
 from bartizan_connector.store.milvus import MilvusBackend
 from bartizan_connector.store.settings import BackendSettings
 from bartizan_connector.stream.kafka.source import KafkaSource
+from bartizan_connector.stream.reembed.names import next_name
 from bartizan_connector.stream.work import fill
 from bartizan_connector.testing.rows import named, row
 from tests.connector.stream.reembed.project import Pair, pair, text
@@ -103,6 +104,13 @@ def texts(both: Pair, physical: str) -> dict[str, str]:
             return {document.id: str(document.rows[0].fields["text"]) for document in store.scan()}
 
 
+def _is_followed(both: Pair) -> bool:
+    """Whether there is something in the collection that is being made: who writes there holds it from before."""
+    with closing(both.old.backend.open()) as backend:
+        physical = backend.aliases().get(next_name(collection_of(both.new)))
+    return physical is not None and bool(texts(both, physical))
+
+
 def following_in_a_thread(both: Pair) -> tuple[threading.Event, list[BaseException], threading.Thread]:
     """What stops it, what went wrong in it, and the thread, which is not begun."""
     told, failures = threading.Event(), list[BaseException]()
@@ -138,7 +146,7 @@ def test_a_collection_on_a_server_changes_towers_and_back_while_its_topic_is_wri
         left.callback(told.set)
         following.start()
         with producer:
-            time.sleep(8)
+            _wait(lambda: _is_followed(both), 180)
             with (
                 Towers.opened(both.new, both.old, settle=60) as towers,
                 towers.searching(None) as searches,
@@ -150,8 +158,8 @@ def test_a_collection_on_a_server_changes_towers_and_back_while_its_topic_is_wri
             time.sleep(2)
         expected = {f"file{n}": text(n) for n in range(20)} | producer.model
         assert swapped.place.former is not None
-        _wait(lambda: texts(both, swapped.place.former or "") == expected)
-        _wait(lambda: texts(both, swapped.place.serving) == expected)
+        _wait(lambda: texts(both, swapped.place.former or "") == expected, 180)
+        _wait(lambda: texts(both, swapped.place.serving) == expected, 180)
         told.set()
         following.join()
         assert failures == []
@@ -174,7 +182,7 @@ def test_a_collection_on_a_server_changes_towers_and_back_while_its_topic_is_wri
         backend.drop("reembedded")
 
 
-def _wait(done: Any, seconds: float = 60.0) -> None:
+def _wait(done: Any, seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while not done():
         assert time.monotonic() < deadline
