@@ -6,7 +6,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from bartizan_connector.store import filters
 from bartizan_connector.store.backend import Store
 from bartizan_connector.store.collection import Collection, FieldSpec, Head, Leg
 from bartizan_connector.store.milvus import MilvusBackend, lite
+from bartizan_connector.store.milvus.indexes import Indexes
 from bartizan_connector.store.milvus.writing import Writer
 from bartizan_connector.testing.backend import BackendSuite
 from bartizan_connector.testing.rows import COLLECTION, DENSE, FIELDS, NARROW, TERMS, found, queries, row
@@ -137,6 +139,23 @@ def test_two_back_ends_of_one_process_share_a_file_and_the_last_one_frees_it(pat
     assert not _is_free(path)
     second.close()
     assert _is_free(path)
+
+
+def test_a_store_that_is_opened_while_the_last_one_closes_writes_beside_those_that_follow(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(MilvusBackend(str(path))) as backend:
+        first, remarks = backend.open(COLLECTION), Indexes.remarks
+        first.upsert([row("a", [1, 0, 0, 0])])
+
+        def closing_first(indexes: Indexes) -> Sequence[str]:
+            first.close()
+            return remarks(indexes)
+
+        monkeypatch.setattr(Indexes, "remarks", closing_first)
+        for number, store in enumerate((backend.open(COLLECTION), backend.open(COLLECTION))):
+            store.upsert([row(f"b{number}", [1, 0, 0, 0])])
+        assert store.count() == 3
 
 
 @pytest.mark.packaging

@@ -41,6 +41,7 @@ class Server:
         self.sealed: list[str] = []
         self.away = False
         self.life = 1
+        self.is_loaded = True
         self.asked: dict[str, Any] = {}
         """How it was told last."""
 
@@ -51,6 +52,8 @@ class Server:
         self.asked = how
 
     def describe_replica(self, name: str, **_: Any) -> list[Any]:
+        if not self.is_loaded:
+            return []
         return [SimpleNamespace(shards=[SimpleNamespace(channel_name=f"of {name}", shard_leader=self.life)])]
 
     def told(self) -> list[str]:
@@ -101,6 +104,18 @@ def test_a_writer_that_begins_has_rows_and_ledger_sealed_at_once_and_once_more(s
     clock.now += 1000
     sealing.see()
     assert not server.told()
+
+
+def test_a_server_that_could_not_be_told_apart_when_the_writer_began_counts_as_another_once(
+    server: Server, clock: Clock
+) -> None:
+    sealing = _sealing(server)
+    server.is_loaded = False
+    sealing.begin()
+    server.is_loaded = True
+    with pytest.raises(Forgotten):
+        sealing.seal()
+    sealing.seal()
 
 
 def test_what_a_server_does_not_take_stays_due_and_fails_nobody(server: Server, clock: Clock) -> None:
