@@ -63,6 +63,7 @@ def test_an_encoder_becomes_a_dense_tower(tmp_path: Path, kind: str) -> None:
     np.testing.assert_allclose(encoded(tower), unit([state.mean(axis=0) for state in states(folder)]), atol=2e-6)
 
 
+@pytest.mark.packaging
 @pytest.mark.parametrize("kind", DECODERS)
 def test_a_decoder_becomes_a_dense_and_a_sparse_tower(tmp_path: Path, kind: str) -> None:
     folder = published.hugging_face(tmp_path, kind, head=True)

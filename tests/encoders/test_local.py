@@ -25,6 +25,7 @@ class TestEncoder(EncoderSuite):
         return TorchEncoder.open, self.folder
 
 
+@pytest.mark.packaging
 class TestDecoderOfQueries(EncoderSuite):
     def make(self) -> Encoder:
         tower = tiny.tower("llama")

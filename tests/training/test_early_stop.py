@@ -55,6 +55,7 @@ def test_ndcg_is_that_of_the_evaluation() -> None:
         assert ndcg(found, grades) == pytest.approx(expected, abs=1e-9)
 
 
+@pytest.mark.packaging
 def test_the_pool_holds_every_judged_document_and_as_many_others_as_asked(bench: Path) -> None:
     rule = EarlyStop(data=bench / "data", split="test", every=1, patience=1, documents=7)
     dev = Dev.read(rule, seed=3)
@@ -109,6 +110,7 @@ def test_a_run_killed_between_judgements_stops_where_it_would_have(bench: Path) 
     assert {path.name for path in out.glob("steps/*/*")} == {"done.json"}
 
 
+@pytest.mark.packaging
 @pytest.mark.parametrize("step", [DISTIL, REFINE], ids=["distil_query", "refine"])
 def test_a_frozen_document_tower_is_encoded_once(
     bench: Path, tmp_path: Path, step: str, monkeypatch: pytest.MonkeyPatch

@@ -83,6 +83,7 @@ def test_gradients_are_those_of_the_whole_batch_in_one_piece(benches: dict[str, 
     assert furthest(gradients(cached, batches[1]), gradients(whole, batches[0])) < 1e-5
 
 
+@pytest.mark.packaging
 @pytest.mark.parametrize("name", ["tied", "sparse"])
 def test_dropout_drops_the_same_when_a_piece_is_encoded_again(benches: dict[str, Path], name: str) -> None:
     made = stage(benches["sparse" if name in SPARSE else "dense"], (DENSE | SPARSE)[name] + "\ngrad_cache = 5").train()

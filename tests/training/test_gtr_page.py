@@ -31,6 +31,7 @@ def test_the_table_under_each_heading_is_the_recipes(heading: str) -> None:
     assert all(field.description for field in TABLES[heading].model_fields.values())
 
 
+@pytest.mark.packaging
 def test_the_small_recipe_runs_from_a_collection_alone(tmp_path: Path) -> None:
     """Every step of the shipped file, with few steps of a smaller model."""
     toy.collection(tmp_path / "data", queries=120)

@@ -237,6 +237,7 @@ def test_a_run_that_broke_off_anywhere_ends_with_the_same_weights(
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
+@pytest.mark.packaging
 def test_a_tokenizer_that_is_there_is_taken_as_it_is(bench: Path, tmp_path: Path) -> None:
     train(recipe(bench, step(steps=1)), tmp_path / "run")
     made = toy.towers_of(tmp_path / "run", "pretrain") / "model"

@@ -99,6 +99,7 @@ def test_a_dry_run_knows_both_models(bench: Path) -> None:
     assert contrast.seconds
 
 
+@pytest.mark.packaging
 def test_such_a_pair_is_exported_ingested_searched_and_judged(
     bench: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -37,16 +37,19 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.mark.packaging
 class TestExport(EncoderSuite):
     def make(self) -> Encoder:
         return OnnxEncoder.open(export_folder("sparse-bert", "fp32"))
 
 
+@pytest.mark.packaging
 class TestInt8(EncoderSuite):
     def make(self) -> Encoder:
         return OnnxEncoder.open(export_folder("sparse-bert", "int8"))
 
 
+@pytest.mark.packaging
 class TestTorch(EncoderSuite):
     def make(self) -> Encoder:
         return TorchEncoder.open(tower_folder("sparse-bert"), threads=1)

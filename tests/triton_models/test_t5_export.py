@@ -15,6 +15,7 @@ from tests.encoders import published
 TEXTS = ["the tower of one", "a", "two, to the tower! 11", ""]
 
 
+@pytest.mark.packaging
 @pytest.mark.parametrize(("kept", "served"), [("fp32", "fp32"), ("fp32", "int8"), ("bf16", "fp32")])
 def test_an_imported_t5_is_served_as_it_is(tmp_path: Path, kept: str, served: Precision) -> None:
     source = published.hugging_face(tmp_path / "model", "t5", head=True, feed_forward_proj="gated-gelu")

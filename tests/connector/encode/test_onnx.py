@@ -28,6 +28,7 @@ class TestExact(EncoderSuite):
         return OnnxEncoder.open, export_folder("bert", "fp32")
 
 
+@pytest.mark.packaging
 class TestExactOnOneThreadInSmallBatches(EncoderSuite):
     def make(self) -> Encoder:
         return OnnxEncoder.open(export_folder("bert", "fp32"), threads=1, batch_tokens=50)

@@ -297,6 +297,7 @@ def test_a_search_waits_for_an_index_that_is_built_anew(
         rebuilding.result()
 
 
+@pytest.mark.packaging
 def test_searches_that_are_under_way_when_an_index_is_built_anew_are_answered(backend: MilvusBackend) -> None:
     store = backend.open(COLLECTION)
     store.upsert([row("a", [1, 0, 0, 0])])

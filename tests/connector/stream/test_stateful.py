@@ -374,6 +374,7 @@ def test_an_embedded_store_equals_the_dictionary(tmp_path: Path) -> None:
     backend.close()
 
 
+@pytest.mark.packaging
 def test_a_lite_file_equals_the_dictionary(tmp_path: Path) -> None:
     backend = MilvusBackend(str(tmp_path / "lite.db"), consistency="Strong", index="flat")
     drive(lambda: backend, examples=2, steps=6)

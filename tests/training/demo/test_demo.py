@@ -54,6 +54,7 @@ def test_a_failing_step_ends_the_demo_with_its_exit_code(tmp_path: Path, capfd: 
     assert "failed with exit code 2" in done.stderr
 
 
+@pytest.mark.packaging
 def test_ctrl_c_in_a_demo_lets_its_command_end_and_says_how_to_go_on(tmp_path: Path) -> None:
     script = """
 import os, signal, sys, threading

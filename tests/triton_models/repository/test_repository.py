@@ -52,6 +52,7 @@ def test_each_export_is_a_new_version_and_older_ones_stay_as_they_are(tmp_path: 
     assert config.parameters["bartizan.tower_id"].string_value == model.versions[3].spec.tower_id
 
 
+@pytest.mark.packaging
 def test_exports_at_the_same_moment_become_versions_of_their_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
