@@ -35,7 +35,7 @@ uri = "{uri}"
 [source]
 path = "corpus.jsonl"
 """
-AT_ONCE = 10.0
+AT_ONCE = 8.0
 """Seconds in which a refused connection is told, whatever the deadline."""
 
 

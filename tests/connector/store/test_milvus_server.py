@@ -35,11 +35,11 @@ ONE_VECTOR = pytest.mark.xfail(strict=True, raises=Stop, reason="the server is 2
 
 
 class TestMilvusServer(BackendSuite):
+    settles = 1.5
+
     @pytest.fixture(autouse=True)
     def _on_a_server(self, milvus: MilvusServer) -> None:
         self.uri = milvus.uri
-
-    settles = 1.5
 
     def make(self) -> MilvusBackend:
         """Making a collection takes seconds, so one is emptied behind the back-end's back; all others are dropped."""

@@ -3,11 +3,17 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from bartizan_connector.base.errors import WrongUse
+from bartizan_connector.base.errors import Retry, WrongUse
+from bartizan_connector.config import Config
+from bartizan_connector.documents.documents import Documents
+from bartizan_connector.store.embedded.store import EmbeddedStore
+from bartizan_training.demo import stream
 from bartizan_training.demo.layout import Layout
 from bartizan_training.demo.live import percentiles
 from bartizan_training.demo.servers import kafka
@@ -33,6 +39,33 @@ def test_without_maven_it_says_so_where_the_jars_are_not_there(tmp_path: Path, m
     (tmp_path / "jars" / ".pom").write_bytes(kafka.POM.read_bytes())
     (tmp_path / "jars" / "a.jar").touch()
     assert kafka.class_path(tmp_path / "jars") == str(tmp_path / "jars" / "a.jar")
+
+
+def test_a_store_that_does_not_answer_holds_nothing_for_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tmp_path / "bartizan.toml"
+    config.write_text(
+        f'[collection]\nname = "docs"\n[spaces.dense]\ndocument_tower = "{export_folder("bert", "int8")}"\n'
+        f'[backend]\nuri = "{tmp_path / "index"}"\n'
+    )
+    settings = Config.load(config)
+    with Documents(settings) as documents:
+        documents.put([{"_id": "a", "text": "Edit 1. oak"}])
+    is_away = False
+
+    def unless_away(call: Callable[..., Any]) -> Callable[..., Any]:
+        def called(*args: Any, **how: Any) -> Any:
+            if is_away:
+                raise Retry("away")
+            return call(*args, **how)
+
+        return called
+
+    for name in ("search", "scan"):
+        monkeypatch.setattr(EmbeddedStore, name, unless_away(getattr(EmbeddedStore, name)))
+    with stream._searching(config) as texts:
+        for is_away in (False, True, False):
+            assert texts() == ({} if is_away else {"a": "Edit 1. oak"})
+            assert set(stream._stored(config)) == (set() if is_away else {"a"})
 
 
 def test_percentiles_of_few() -> None:

@@ -46,7 +46,7 @@ class Sealing:
         self._life: Life | None = None
         """Of the server, since the writer began or last found it to be another; None: it does not say."""
         self._was_away = False
-        """Whether it was found away since the last seal."""
+        """Whether it was found away since the last seal, or could not be told from another when the writer began."""
 
     def begin(self) -> None:
         """A writer begins here: what is in the server's memory may be less than it acknowledged."""
@@ -55,7 +55,7 @@ class Sealing:
             try:
                 self._life = self._life or self._lives()
             except BartizanError as error:
-                self._was_away = True  # not known which server it is: at the next seal it counts as another
+                self._was_away = True
                 log.debug("not known which server it is: %s", error)
 
     def met(self, error: Retry) -> None:

@@ -74,9 +74,7 @@ def test_a_writer_that_slept_is_stopped_and_has_written_nothing(path: Path) -> N
             os.kill(process.pid, signal.SIGCONT)
         rest = process.stdout.read()
         assert process.wait(60) != 0
-        assert [int(each) for each in rest.split()] == [*range(2, reached + 1)], (
-            "what it had written when it was halted"
-        )
+        assert [int(each) for each in rest.split()] == [*range(2, reached + 1)], "what it had written by then"
         assert store.count() == count
         backend.close()
 
